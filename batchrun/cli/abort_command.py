@@ -6,6 +6,7 @@ from pathlib import Path
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import answer, say
+from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.maintenance.abort_runs import abort_runs
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import silence
@@ -13,6 +14,7 @@ from batchrun.runtime.logs import silence
 
 def abort_left_runs(directory: Path) -> ExitCode:
     """Abort the Runs that a batch has left running, and print their ids."""
+    refuse_worker_directory(directory, "abort")
     silence()
     aborted = run_async(abort_runs, directory, os.environ, lambda run_id: answer(run_id, flush=True))
     say(f"{counted(aborted.runs, 'Run')} aborted" + ("; resume the batch to settle their jobs" if aborted.runs else ""))

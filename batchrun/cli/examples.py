@@ -50,6 +50,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "worker items": ("batchrun worker items shop --follow",),
     "worker failures": ("batchrun worker failures shop",),
     "worker retry": ("batchrun worker retry shop --dry-run", "batchrun worker retry shop --outcome timed_out --wait"),
+    "worker resolve": ("batchrun worker resolve shop", "batchrun worker resolve shop --key sku-17 --none"),
+    "worker repair": ("batchrun worker repair shop",),
     "worker cost": ("batchrun worker cost shop --by group,day",),
     "worker report": ("batchrun worker report shop --out shop.html",),
     "worker pause": ("batchrun worker pause shop",),

@@ -9,6 +9,7 @@ from batchrun.cli.failure_lines import retry_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.run_command import run_to_the_end
 from batchrun.cli.terminal import answer, say
+from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.maintenance.job_selection import WantedJobs, jobs_to_retry, why_nothing
 from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.report.batch_status import read_status
@@ -17,6 +18,8 @@ from batchrun.report.number_words import counted
 
 def retry_jobs(directory: Path, wanted: WantedJobs, *, is_dry_run: bool, is_confirmed: bool, is_json: bool) -> ExitCode:
     """Retry the jobs that did not succeed, or those that the flags select; then resume the batch."""
+    if not is_dry_run:
+        refuse_worker_directory(directory, "retry")
     config, _ = read_own_config(directory)
     to_retry = jobs_to_retry(directory, config, wanted)
     found = to_retry.found

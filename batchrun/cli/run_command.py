@@ -20,6 +20,7 @@ from batchrun.cli.live_progress import watch_progress
 from batchrun.cli.opening_lines import show_opening
 from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
+from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.config import Config
 from batchrun.errors import BatchRefused, ConfigError
 from batchrun.maintenance.job_selection import JobsToRetry
@@ -36,6 +37,7 @@ ASK_ABOVE_RUNS = 100
 
 def run_batch_command(config: Config, *, is_confirmed: bool, is_json: bool) -> ExitCode:
     """Start a batch, or resume it; the ledger notes this command line as the one that resumes it."""
+    refuse_worker_directory(config.out_dir, "run")
     same = Command(line=shlex.join(["batchrun", *sys.argv[1:]]), directory=str(Path.cwd()))
     return run_async(run_to_the_end, config, is_confirmed, is_json, same, None)
 

@@ -215,6 +215,36 @@ def retry(
     call_worker(data, url, partial(retry_batch, batch, wanted, dry_run, wait, json, _where(data, url)))
 
 
+@app.command("resolve")
+def resolve(
+    batch: Ref,
+    key: Annotated[str | None, typer.Option(help="Key of the job; default: you are asked about each start.")] = None,
+    run: Annotated[str | None, typer.Option(help="With --key: the Run that it started.", metavar="ID")] = None,
+    none: Annotated[bool, typer.Option("--none", help="With --key: it started no Run.")] = False,
+    data: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+) -> None:
+    """Decide which Run a start in doubt has started, in a batch that rests."""
+    from batchrun.cli.doubt_questions import refuse_half_decision
+    from batchrun.cli.worker_commands import call_worker
+    from batchrun.cli.worker_mend_commands import resolve_doubts_of_batch
+    from batchrun.model import RunId
+
+    refuse_half_decision(key, run, has_no_run=none)
+    resume = f"batchrun worker resume {shlex.quote(batch)}{_where(data, url)}"
+    run_id = RunId(run) if run is not None else None
+    call_worker(data, url, partial(resolve_doubts_of_batch, batch, key, run_id, resume))
+
+
+@app.command("repair")
+def repair(batch: Ref, json: Json = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
+    """Write missing or damaged lines of a batch's files again, in a batch that rests; start nothing."""
+    from batchrun.cli.worker_commands import call_worker
+    from batchrun.cli.worker_mend_commands import repair_batch
+
+    call_worker(data, url, partial(repair_batch, batch, json))
+
+
 @app.command("cost")
 def cost(
     batch: Ref,

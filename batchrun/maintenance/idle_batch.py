@@ -49,8 +49,12 @@ def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
 
 
 @asynccontextmanager
-async def open_idle_batch(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[IdleBatch]:
+async def open_idle_batch(
+    directory: Path, environ: Mapping[str, str], client: ApifyClient | None = None
+) -> AsyncIterator[IdleBatch]:
     """Lock an output directory, own its shared log, and connect to the platform that its batch was last opened with.
+
+    A worker gives its own `client` of that platform, which is used instead.
 
     Raises:
         OutputError: the directory holds no batch, or a process runs it, here or on another machine.
@@ -66,20 +70,23 @@ async def open_idle_batch(directory: Path, environ: Mapping[str, str]) -> AsyncI
 
             claim = claimed_log(config.replica.url, config.replica.lease_s, directory, may_wait=False)
             log = await stack.enter_async_context(claim)
-        platform = open_platform(
-            config.api,
-            environ=environ,
-            request_rate_per_s=config.limits.request_rate,
-            server=config.server,
-            server_dir=directory / SERVER_STATE,
-            inline_actors={},
-        )
-        client, _ = await stack.enter_async_context(platform)
+        if client is None:
+            platform = open_platform(
+                config.api,
+                environ=environ,
+                request_rate_per_s=config.limits.request_rate,
+                server=config.server,
+                server_dir=directory / SERVER_STATE,
+                inline_actors={},
+            )
+            opened, _ = await stack.enter_async_context(platform)
+        else:
+            opened = client
         begun_in = await anyio.to_thread.run_sync(_begun_in, directory)
-        account = await read_account(client)
+        account = await read_account(opened)
         if begun_in is not None:
             refuse_other_account(begun_in, account)
-        yield IdleBatch(config=config, task_id=task_id, client=client, log=log)
+        yield IdleBatch(config=config, task_id=task_id, client=opened, log=log)
 
 
 def _begun_in(directory: Path) -> str | None:

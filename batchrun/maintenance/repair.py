@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import orjson
 
+from batchrun.apify.client import ApifyClient
 from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
@@ -60,7 +61,7 @@ class Repaired:
     damaged_ledger: Path | None = None
 
 
-async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaired:
+async def repair_outputs(directory: Path, environ: Mapping[str, str], client: ApifyClient | None = None) -> Repaired:
     """Rewrite missing or damaged lines of records.jsonl, items.jsonl and bad_lines.jsonl, and all of costs.jsonl.
 
     First, a ledger that is damaged, missing or older than its records is rebuilt. Costs that are not final are read.
@@ -74,7 +75,7 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str]) -> Repaire
     await anyio.to_thread.run_sync(_refuse_shared_log, directory)
     async with enter_lock(directory):
         damaged = await anyio.to_thread.run_sync(rebuild_damaged_ledger, directory)
-    async with open_idle_batch(directory, environ) as batch:
+    async with open_idle_batch(directory, environ, client) as batch:
         with ExitStack() as stack:
             ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory))
             repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger)

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import anyio
 
+from batchrun.apify.client import ApifyClient
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN
-from batchrun.errors import LedgerError
+from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.maintenance.idle_batch import open_idle_batch, read_unfinished
-from batchrun.model import Run, RunId
+from batchrun.model import JobKey, Run, RunId, RunStatus
 from batchrun.report.batch_status import Doubt
 from batchrun.runtime.fast_dataclasses import dataclass
 
@@ -24,6 +26,35 @@ class Question:
     candidates: list[Run]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRun:
+    """A Run that an attempt in doubt may have started, as it is shown."""
+
+    id: RunId
+    status: RunStatus
+    started_at: datetime | None
+    user_agent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownDoubt:
+    """An attempt in doubt, as it is shown."""
+
+    key: JobKey
+    intended_at: datetime
+    candidates: list[CandidateRun]
+
+
+def show_doubt(question: Question) -> ShownDoubt:
+    """Return what a person is shown of an attempt in doubt."""
+    candidates = [
+        CandidateRun(id=run.id, status=run.status, started_at=run.started_at, user_agent=run.user_agent)
+        for run in question.candidates
+    ]
+    doubt = question.doubt
+    return ShownDoubt(key=doubt.job_key, intended_at=doubt.attempt.intended_at, candidates=candidates)
+
+
 class Resolver:
     """Notes a person's decisions; the next `run` of the batch follows them."""
 
@@ -31,6 +62,24 @@ class Resolver:
         self._directory = directory
         self._log = log
         self.questions = questions
+
+    def question_of(self, key: str) -> Question:
+        """Return the attempt in doubt of a job.
+
+        Raises:
+            ConfigError: no start of that job is in doubt.
+        """
+        question = next((each for each in self.questions if each.doubt.job_key == key), None)
+        if question is None:
+            raise ConfigError(f"no start of a job {key!r} is in doubt")
+        return question
+
+    async def decide(self, question: Question, run_id: RunId | None) -> None:
+        """Note which Run the attempt started; None: none. Raises what `adopt` does."""
+        if run_id is None:
+            await self.deny(question)
+        else:
+            await self.adopt(question, run_id)
 
     async def adopt(self, question: Question, run_id: RunId) -> None:
         """Note that the attempt started this Run.
@@ -58,14 +107,16 @@ class Resolver:
 
 
 @asynccontextmanager
-async def open_resolver(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[Resolver]:
+async def open_resolver(
+    directory: Path, environ: Mapping[str, str], client: ApifyClient | None = None
+) -> AsyncIterator[Resolver]:
     """List a batch's attempts in doubt with their candidates; decides nothing.
 
     Raises:
         OutputError: the directory holds no batch, or a process runs it.
         BatchRefused: the platform does not accept the token.
     """
-    async with open_idle_batch(directory, environ) as batch:
+    async with open_idle_batch(directory, environ, client) as batch:
         doubts = (await anyio.to_thread.run_sync(read_unfinished, directory)).doubts
         runs = (await batch.runs_for(doubts)).runs if doubts else []
         yield Resolver(directory, batch.log, [_question(doubt, runs) for doubt in doubts])

@@ -281,7 +281,7 @@ class BatchRunner:
                 self._has_moved = batch.progress.started + batch.progress.settled > 0
                 self.batch = None
                 self._is_closing = True
-        await self._store_ending(summary, _counts_of(batch, summary), config)
+        await self._store_ending(summary, _counts_of(batch, summary))
 
     async def _retry_jobs(self, batch: Batch) -> None:
         """Reopen the jobs of an ordered retry; killed before that is stored, the batch's ledger knows it."""
@@ -309,7 +309,7 @@ class BatchRunner:
         elif state is BatchState.PAUSING or self._is_draining:
             batch.stop_starting()
 
-    async def _store_ending(self, summary: Summary, counts: BatchCounts, config: Config) -> None:
+    async def _store_ending(self, summary: Summary, counts: BatchCounts) -> None:
         match summary.ending:
             case Ending.FINISHED:
                 await self._end(BatchState.FINISHED, "", counts)
@@ -328,7 +328,7 @@ class BatchRunner:
             case Ending.OUT_OF_TIME:
                 await self._stop(StopCause.DEADLINE, "deadlines.max_batch_s is over", counts)
             case Ending.IN_DOUBT:
-                reason = f"starts are in doubt; decide about them with `batchrun resolve {config.out_dir}`"
+                reason = f"starts are in doubt; decide about them with `batchrun worker resolve {self.id}`"
                 await self._stop(StopCause.DOUBT, reason, counts)
 
     async def _store_rest_of_unopened(self) -> None:

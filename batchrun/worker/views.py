@@ -89,6 +89,17 @@ class RetryRequest(_View):
         return WantedJobs(**self.model_dump(exclude={"dry_run"}))
 
 
+class ResolveRequest(_View):
+    """Which Run a start in doubt has started."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    """Of the job."""
+    run_id: str | None
+    """One of the candidates; null: it started none, and the job is started again."""
+
+
 class RetryView(_View):
     """What a retry has reopened."""
 

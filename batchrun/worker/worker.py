@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
 from batchrun.account.account import Account, open_account
+from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
@@ -22,6 +23,9 @@ from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
 from batchrun.maintenance.noted_config import read_config
+from batchrun.maintenance.repair import Repaired, repair_outputs
+from batchrun.maintenance.resolve import ShownDoubt, open_resolver, show_doubt
+from batchrun.model import RunId
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
@@ -95,6 +99,8 @@ class Worker:
         self.budget = Budget(config.limits.budget_usd)
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
         self._plans = anyio.Semaphore(MAX_CHECKS)
+        #: Ids of batches that rest and are being looked at or repaired.
+        self._mended: set[str] = set()
         #: Held while a retry is taken.
         self._retrying = anyio.Lock()
         self._checks = anyio.CapacityLimiter(MAX_CHECKS)
@@ -221,6 +227,59 @@ class Worker:
         """
         return await anyio.to_thread.run_sync(_jobs_to_retry, self.directory.out_dir(submission), submission, wanted)
 
+    async def doubts(self, submission_id: str) -> list[ShownDoubt]:
+        """Return the starts in doubt of a batch that rests, with the Runs that they may have started.
+
+        Raises:
+            WrongState: it does not rest, or is being mended.
+            OutputError: the platform has not answered yet; or another process holds the batch's directory.
+        """
+        async with (
+            self._mending(submission_id) as (out_dir, client),
+            open_resolver(out_dir, self.environ, client) as resolver,
+        ):
+            return [show_doubt(question) for question in resolver.questions]
+
+    async def resolve(self, submission_id: str, key: str, run_id: RunId | None) -> None:
+        """Decide which Run the start in doubt of a job has started; None: none. Raises what `doubts` does.
+
+        Raises:
+            ConfigError: no start of that job is in doubt.
+            LedgerError: the Run is none of the candidates.
+        """
+        async with (
+            self._mending(submission_id) as (out_dir, client),
+            open_resolver(out_dir, self.environ, client) as resolver,
+        ):
+            await resolver.decide(resolver.question_of(key), run_id)
+
+    async def repair(self, submission_id: str) -> Repaired:
+        """Write missing or damaged lines of a batch that rests again. Raises what `doubts` and `repair_outputs` do."""
+        async with self._mending(submission_id) as (out_dir, client):
+            return await repair_outputs(out_dir, self.environ, client)
+
+    @asynccontextmanager
+    async def _mending(self, submission_id: str) -> AsyncIterator[tuple[Path, ApifyClient]]:
+        """Keep a batch that rests from being opened; one that is resumed meanwhile is opened afterwards."""
+        submission = self.store[submission_id]
+        if submission.state.is_under_way or submission_id in self.runners:
+            raise WrongState(f"batch {submission_id} is {submission.state}; pause it first")
+        if submission_id in self._mended:
+            raise WrongState(f"batch {submission_id} is being looked at or repaired; try again in a moment")
+        if self.account is None:
+            raise OutputError(f"not possible now: {self.why_not_ready}")
+        out_dir = self.directory.out_dir(submission)
+        if not await anyio.to_thread.run_sync(has_begun, out_dir):
+            raise WrongState(f"batch {submission_id} is {submission.state}: it has not begun")
+        self._mended.add(submission_id)
+        try:
+            yield out_dir, self.account.client
+        finally:
+            self._mended.discard(submission_id)
+            known = self.store.get(submission_id)
+            if known is not None and known.state.is_under_way:
+                self._start_runner(submission_id)
+
     async def change(self, submission_id: str, **changes: Any) -> Submission:
         """Change a batch's weight, priority or settings, also while it is open.
 
@@ -275,7 +334,7 @@ class Worker:
         """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget."""
         async with self.store.lock:
             submission = self.store[submission_id]
-            if submission.state.is_under_way or submission_id in self.runners:
+            if submission.state.is_under_way or submission_id in self.runners or submission_id in self._mended:
                 raise WrongState(f"batch {submission_id} is {submission.state}; cancel or pause it first")
             use = await anyio.to_thread.run_sync(self._account_use, submission)
             await anyio.to_thread.run_sync(self.store.delete, submission)
@@ -396,6 +455,8 @@ class Worker:
     def _start_runner(self, submission_id: str) -> None:
         if self._children is None or self.account is None or self.is_draining:
             return  # the next `run` starts the runners of all batches under way
+        if submission_id in self._mended:
+            return  # `_mending` starts it in the end
         if submission_id in self.runners:
             return  # `_run_batch` starts a new runner when this one has ended
         runner = BatchRunner(

@@ -18,7 +18,9 @@ from yarl import URL
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import WantedJobs
-from batchrun.model import JsonObject, write_json
+from batchrun.maintenance.repair import Repaired
+from batchrun.maintenance.resolve import ShownDoubt
+from batchrun.model import JsonObject, RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
@@ -50,6 +52,8 @@ INTERVAL_S = 1.0
 
 _COSTS = TypeAdapter(CostSums)
 _PLAN = TypeAdapter(Plan)
+_DOUBTS = TypeAdapter(list[ShownDoubt])
+_REPAIRED = TypeAdapter(Repaired)
 _FAILURES = TypeAdapter(ShownFailures)
 #: The address in requests through a socket, which leads nowhere else.
 _LOCAL = "http://localhost"
@@ -260,6 +264,18 @@ class WorkerClient:
             return RetryView.model_validate_json(answer)
 
         return await self._patiently(send)
+
+    async def doubts(self, ref: str) -> list[ShownDoubt]:
+        """Return the starts in doubt of a batch that rests, with the Runs that they may have started."""
+        return _DOUBTS.validate_json(await self._ask("GET", f"{_path(ref)}/doubts"))
+
+    async def resolve(self, ref: str, key: str, run_id: RunId | None) -> None:
+        """Decide which Run a start in doubt has started; None: none."""
+        await self._ask("POST", f"{_path(ref)}/resolve", data=orjson.dumps({"key": key, "run_id": run_id}))
+
+    async def repair(self, ref: str) -> Repaired:
+        """Write missing or damaged lines of a batch that rests again; it takes as long as there are Runs to read."""
+        return _REPAIRED.validate_json(await self._ask("POST", f"{_path(ref)}/repair", timeout=_STREAM_TIMEOUT))
 
     async def change(self, ref: str, changes: JsonObject) -> BatchView:
         """Change a batch's weight, priority or limits; None restores the limit of its batch file."""

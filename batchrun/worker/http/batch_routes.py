@@ -7,15 +7,16 @@ from typing import Any
 
 import anyio
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from batchrun.config.load import as_config_error
-from batchrun.model import write_json
+from batchrun.maintenance.repair import Repaired
+from batchrun.model import RunId, write_json
 from batchrun.worker.http.batch_upload import FILES, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import read_object, submission_of, worker_of
 from batchrun.worker.submission import BatchState, Submission
-from batchrun.worker.views import BatchPage, RetryRequest, RetryView, batch_view
+from batchrun.worker.views import BatchPage, ResolveRequest, RetryRequest, RetryView, batch_view
 from batchrun.worker.worker import Worker
 
 #: Max batches per answer of the list.
@@ -30,6 +31,7 @@ MAX_KEY = 200
 _LIMITS = ("max_concurrent_runs", "start_rate", "budget_usd")
 _PRIORITIES = ("weight", "priority")
 
+_REPAIRED = TypeAdapter(Repaired)
 _SUBMITTING = web.AppKey("submitting", anyio.Lock)
 
 
@@ -181,6 +183,30 @@ async def retry_batch(request: web.Request) -> web.Response:
     return web.json_response(text=RetryView.model_construct(jobs=jobs, batch=view).model_dump_json())
 
 
+async def get_doubts(request: web.Request) -> web.Response:
+    """Return the starts in doubt of a batch that rests, with the Runs that they may have started."""
+    doubts = await worker_of(request).doubts(submission_of(request).id)
+    return web.Response(body=write_json([asdict(each) for each in doubts]), content_type="application/json")
+
+
+async def resolve_doubt(request: web.Request) -> web.Response:
+    """Decide which Run the start in doubt of a job has started; null: none. The batch is to be resumed then."""
+    worker, submission = worker_of(request), submission_of(request)
+    given = await read_object(request)
+    try:
+        asked = ResolveRequest.model_validate(given)
+    except ValidationError as error:
+        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, ResolveRequest))) from None
+    await worker.resolve(submission.id, asked.key, RunId(asked.run_id) if asked.run_id is not None else None)
+    return _answer(worker, worker.store[submission.id])
+
+
+async def repair_batch(request: web.Request) -> web.Response:
+    """Write missing or damaged lines of a batch that rests again; start nothing."""
+    done = await worker_of(request).repair(submission_of(request).id)
+    return web.Response(body=_REPAIRED.dump_json(done), content_type="application/json")
+
+
 async def patch_batch(request: web.Request) -> web.Response:
     """Change a batch's weight, priority or limits, also while it is open; null restores the batch file's limit."""
     worker, submission = worker_of(request), submission_of(request)
@@ -216,4 +242,7 @@ ROUTES = [
     web.post("/v1/batches/{ref}/resume", resume_batch),
     web.post("/v1/batches/{ref}/cancel", cancel_batch),
     web.post("/v1/batches/{ref}/retry", retry_batch),
+    web.get("/v1/batches/{ref}/doubts", get_doubts),
+    web.post("/v1/batches/{ref}/resolve", resolve_doubt),
+    web.post("/v1/batches/{ref}/repair", repair_batch),
 ]

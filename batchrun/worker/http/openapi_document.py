@@ -1,12 +1,14 @@
 """The OpenAPI document of the API: operations from the routes, schemas from the views."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from aiohttp import web
 from pydantic import TypeAdapter
 
 from batchrun.config.worker_config import WorkerLimitsConfig
+from batchrun.maintenance.repair import Repaired
+from batchrun.maintenance.resolve import ShownDoubt
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
@@ -20,9 +22,22 @@ from batchrun.worker.http import (
     worker_routes,
 )
 from batchrun.worker.http.token_check import OPEN_PATHS
-from batchrun.worker.views import BatchPage, BatchView, RetryRequest, RetryView, WorkerView
+from batchrun.worker.views import BatchPage, BatchView, ResolveRequest, RetryRequest, RetryView, WorkerView
 
-_MODELS = (BatchPage, BatchView, WorkerView, RetryRequest, RetryView, WorkerLimitsConfig, ShownFailures, CostSums, Plan)
+_MODELS = (
+    BatchPage,
+    BatchView,
+    WorkerView,
+    RetryRequest,
+    RetryView,
+    ResolveRequest,
+    WorkerLimitsConfig,
+    ShownFailures,
+    CostSums,
+    Plan,
+    ShownDoubt,
+    Repaired,
+)
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -88,6 +103,9 @@ _ANSWERS: dict[Any, Any] = {
     batch_routes.resume_batch: BatchView,
     batch_routes.cancel_batch: BatchView,
     batch_routes.retry_batch: RetryView,
+    batch_routes.get_doubts: list[ShownDoubt],
+    batch_routes.resolve_doubt: BatchView,
+    batch_routes.repair_batch: Repaired,
     output_routes.get_records: _LINES,
     output_routes.get_items: _LINES,
     output_routes.get_log: _LINES,
@@ -126,6 +144,10 @@ _BODIES: dict[Any, dict[str, Any]] = {
     batch_routes.retry_batch: {
         "required": False,
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/RetryRequest"}}},
+    },
+    batch_routes.resolve_doubt: {
+        "required": True,
+        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/ResolveRequest"}}},
     },
     batch_routes.patch_batch: _fields("weight", "priority", "max_concurrent_runs", "start_rate", "budget_usd"),
     worker_routes.patch_limits: {
@@ -184,6 +206,10 @@ def _answers(handler: Any) -> dict[str, Any]:
         return {"204": {"description": "Done."}}
     if isinstance(answer, str):
         return {"200": {"description": "The content.", "content": {answer: {}}}}
+    if get_origin(answer) is list:
+        (each,) = get_args(answer)
+        schema = {"type": "array", "items": {"$ref": f"#/components/schemas/{each.__name__}"}}
+        return {"200": {"description": "The content.", "content": {_JSON: {"schema": schema}}}}
     status = {"description": "The status after the request.", "content": _content(answer.__name__)}
     return {"200": status, "201": status} if handler is batch_routes.submit else {"200": status}
 

@@ -8,7 +8,7 @@ import anyio
 
 from batchrun.account.connect import patiently
 from batchrun.apify.client import ApifyClient
-from batchrun.apify.wire import task_options
+from batchrun.apify.wire import name_in, task_options
 from batchrun.config import TaskConfig
 from batchrun.errors import ApiError, BatchRefused, ConfigError, NotFound, RateLimited, ServerFailed, TransportError
 from batchrun.model import JsonObject, TaskId
@@ -170,7 +170,8 @@ async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | 
 
 def read_task(fields: JsonObject, named: str) -> Task:
     """Return the task of an API object; `named` is the label of a task without a name."""
-    label = f"{fields['username']}/{fields['name']}" if fields.get("username") and fields.get("name") else named
+    username, name = name_in(fields, "username"), name_in(fields, "name")
+    label = f"{username}/{name}" if username and name else named
     return Task(
         id=TaskId(fields["id"]),
         label=label,

@@ -24,19 +24,29 @@ _MAX_WRONG_ENDS = 16
 _LIST_HEAD = re.compile(rb'\s*\[\s*(\{\s*"[^"\\]*"\s*:)')
 
 
+def actor_of(answer: Answer) -> JsonObject:
+    """Read an Actor, in the API's own fields; its id is there."""
+    return _with_id(object_of(answer))
+
+
 def object_of(answer: Answer) -> JsonObject:
     """Read an object, in the API's own fields."""
     return _object(wire.parse_data(answer.body))
 
 
 def task_of(answer: Answer) -> JsonObject:
-    """Read a task, in the API's own fields; whole numbers in its input keep all their digits."""
-    return _object(wire.data_in(_json(answer.body)[0]))
+    """Read a task, in the API's own fields; its id is there, and whole numbers in its input keep all their digits."""
+    return _with_id(_object(wire.data_in(_json(answer.body)[0])))
+
+
+def _with_id(data: JsonObject) -> JsonObject:
+    wire.text_in(data, "id")
+    return data
 
 
 def _object(data: Any) -> JsonObject:
     if not isinstance(data, dict):
-        raise ValueError("it holds no object")
+        raise ValueError("its `data` is no object")
     return data
 
 
@@ -61,7 +71,8 @@ def costs_by_run_of(answer: Answer) -> dict[RunId, float | None]:
 def names_of(answer: Answer) -> list[str]:
     """Read a list of tasks or Actors: user/name of each that has both."""
     items = [item for item in _list_of(answer) if isinstance(item, dict)]
-    return [f"{item['username']}/{item['name']}" for item in items if item.get("username") and item.get("name")]
+    names = [(wire.name_in(item, "username"), wire.name_in(item, "name")) for item in items]
+    return [f"{username}/{name}" for username, name in names if username and name]
 
 
 def build_of(answer: Answer) -> wire.BuildInfo:
@@ -71,8 +82,8 @@ def build_of(answer: Answer) -> wire.BuildInfo:
 
 def build_ids_of(answer: Answer) -> dict[str, str]:
     """Read a list of builds: their ids by build number."""
-    items = [item for item in _list_of(answer) if isinstance(item, dict)]
-    return {item["buildNumber"]: item["id"] for item in items if item.get("buildNumber") and item.get("id")}
+    items = [item for item in _list_of(answer) if _has_id(item) and isinstance(item.get("buildNumber"), str)]
+    return {item["buildNumber"]: item["id"] for item in items}
 
 
 def items_page_of(answer: Answer) -> ItemsPage:
@@ -111,7 +122,7 @@ def _list_of(answer: Answer) -> list[Any]:
 def _items_of(data: JsonObject) -> list[Any]:
     items = data.get("items")
     if not isinstance(items, list):
-        raise ValueError("it holds no list")
+        raise ValueError("its `data.items` is no list")
     return items
 
 

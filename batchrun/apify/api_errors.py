@@ -94,14 +94,15 @@ def _envelope_of(body: bytes) -> tuple[str, str] | None:
         return None
     if not isinstance(error_type, str) or not error_type:
         return None
-    return error_type, f"{message or 'no reason given'}{_advice(data)}"
+    said = wire.line_of(str(message or ""), wire.MAX_MESSAGE_CHARS) or "no reason given"
+    return wire.line_of(error_type, wire.MAX_NAME_CHARS), f"{said}{_advice(data)}"
 
 
 def _advice(data: Any) -> str:
     """Return the addresses in an error's `data`, like the `approvalUrl` at which a person can lift the refusal."""
     named = data.items() if isinstance(data, dict) else ()
     found = [
-        f"{name}: {value}"
+        f"{wire.line_of(name, wire.MAX_NAME_CHARS)}: {wire.line_of(value, MAX_ADVICE_CHARS)}"
         for name, value in named
         if isinstance(value, str) and value.startswith("https://") and len(value) <= MAX_ADVICE_CHARS
     ]

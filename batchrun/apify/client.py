@@ -256,7 +256,7 @@ class ApifyClient:
         """Create a task from the API's own fields (actId, name, options, input). One POST."""
         body = write_json(task)
         return await self._send(
-            "POST", "/actor-tasks", answers.object_of, body=body, headers=_JSON, max_bytes=_MAX_LARGE_BYTES
+            "POST", "/actor-tasks", answers.task_of, body=body, headers=_JSON, max_bytes=_MAX_LARGE_BYTES
         )
 
     async def get_task(self, task_id: TaskId) -> JsonObject:
@@ -265,7 +265,7 @@ class ApifyClient:
 
     async def get_actor(self, actor_id: str) -> JsonObject:
         """Read an Actor, in the API's own fields."""
-        return await self._read(f"/actors/{segment(actor_id)}", answers.object_of, max_bytes=_MAX_LARGE_BYTES)
+        return await self._read(f"/actors/{segment(actor_id)}", answers.actor_of, max_bytes=_MAX_LARGE_BYTES)
 
     async def list_tasks(self) -> Sequence[str]:
         """List the account's last 1,000 tasks as user/name, newest first."""

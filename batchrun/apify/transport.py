@@ -437,7 +437,7 @@ class Transport:
         if redirected_to or is_foreign(answer):
             return self._foreign(answer, method, path, redirected_to)
         self._note_answer(answer, method, path)
-        return TransportError(f"an answer could not be read: {error}")
+        return TransportError(f"{method} {path}: the answer is not understood: {error}")
 
     def _endless(self, method: str, path: str, max_bytes: int) -> TransportError:
         error = TransportError(

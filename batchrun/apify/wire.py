@@ -36,6 +36,12 @@ from batchrun.runtime.fast_dataclasses import dataclass
 MAX_WAIT_FOR_FINISH_S = 60
 #: Most Runs in one page of a list.
 MAX_LIST_LIMIT = 1000
+#: Max characters of a name, and of a message, that the platform sends.
+MAX_NAME_CHARS, MAX_MESSAGE_CHARS = 200, 2000
+#: Larger counts are no counts: no ledger can note them.
+_MAX_COUNT = 1 << 53
+#: Years of times with which sums can be made.
+_FIRST_YEAR, _LAST_YEAR = 1970, 9990
 _TOO_DEEP = "it is nested too deep"
 
 
@@ -68,6 +74,12 @@ def mark_of(agent: str | None) -> Mark | None:
     """Return the mark in the User-Agent of a start; None if there is none."""
     found = re.search(r"batchrun/\S+ \(([^()\s]+)\)", agent or "")
     return Mark(found[1]) if found else None
+
+
+def line_of(text: str, max_chars: int) -> str:
+    """Return a text of the platform as one line: wherever it is printed, it cannot look like a line of ours."""
+    line = " ".join(text[: 2 * max_chars].split())
+    return line if len(line) <= max_chars else f"{line[:max_chars]}…"
 
 
 def parse_json(body: bytes) -> Any:
@@ -128,7 +140,7 @@ def parse_data(body: bytes) -> Any:
 def data_in(envelope: Any) -> Any:
     """Return the `data` in a parsed answer; ValueError as for `parse_data`."""
     if not isinstance(envelope, dict) or "data" not in envelope:
-        raise ValueError("the answer has no `data`")
+        raise ValueError("it has no `data`")
     return envelope["data"]
 
 
@@ -150,12 +162,12 @@ def parse_run(data: Any) -> Run:
         ValueError: it has no id.
     """
     if not isinstance(data, dict):
-        raise ValueError("a Run is no object")
+        raise ValueError("a Run of it is no object")
     options = _part(data, "options")
     cost_usd, cost_source = _run_cost(data)
     finished_at = _time(data.get("finishedAt"))
     return Run(
-        id=RunId(_text(data.get("id"))),
+        id=RunId(text_in(data, "id")),
         status=_status(data.get("status"), has_ended=finished_at is not None),
         dataset_id=DatasetId(dataset_id) if (dataset_id := _text_or_none(data.get("defaultDatasetId"))) else None,
         store_id=StoreId(store_id) if (store_id := _text_or_none(data.get("defaultKeyValueStoreId"))) else None,
@@ -241,7 +253,7 @@ def task_options(options: RunOptions) -> JsonObject:
 def parse_options(options: JsonObject) -> RunOptions:
     """Read the `options` of a task, or the default run options of an Actor."""
     return RunOptions(
-        build=options.get("build") or None,
+        build=_text_or_none(options.get("build")),
         timeout_s=_count(options.get("timeoutSecs")),
         memory_mb=_count(options.get("memoryMbytes")),
         max_items=_count(options.get("maxItems")),
@@ -270,7 +282,7 @@ def parse_actor(fields: JsonObject) -> ActorInfo:
     options, tagged = fields.get("defaultRunOptions"), fields.get("taggedBuilds")
     options = options if isinstance(options, dict) else {}
     return ActorInfo(
-        id=_text(fields.get("id")),
+        id=text_in(fields, "id"),
         default_build=str(options.get("build") or "latest"),
         default_memory_mb=_count(options.get("memoryMbytes")),
         tagged=_tagged(tagged) if isinstance(tagged, dict) and tagged else None,
@@ -279,7 +291,7 @@ def parse_actor(fields: JsonObject) -> ActorInfo:
 
 def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
     return {  # a tag without a build is null
-        tag: (build["buildId"], build.get("buildNumber"))
+        tag: (build["buildId"], _text_or_none(build.get("buildNumber")))
         for tag, build in builds.items()
         if isinstance(build, dict) and isinstance(build.get("buildId"), str)
     }
@@ -300,7 +312,7 @@ def parse_prices(actor: JsonObject, usage: JsonObject, now: datetime, *, is_own:
     info: JsonObject = max(begun)[2] if begun else {}
     units = _part(_part(usage, "monthlyServiceUsage"), "ACTOR_COMPUTE_UNITS")
     return Prices(
-        model=info.get("pricingModel"),
+        model=_text_or_none(info.get("pricingModel")),
         per_item_usd=_price_per_item(info),
         least_cap_usd=_cost(info.get("minimalMaxTotalChargeUsd")),
         pays_usage=is_own or info.get("isPPEPlatformUsagePaidByUser") is True,
@@ -340,7 +352,7 @@ def parse_build(fields: JsonObject) -> BuildInfo:
     definition = fields.get("actorDefinition")
     definition = definition if isinstance(definition, dict) else {}
     return BuildInfo(
-        id=_text(fields.get("id")),
+        id=text_in(fields, "id"),
         number=number if isinstance(number := fields.get("buildNumber"), str) else None,
         input_schema=_input_schema(definition.get("input"), fields.get("inputSchema")),
         min_memory_mb=_count(definition.get("minMemoryMbytes")),
@@ -399,10 +411,9 @@ class AccountInfo:
 def parse_account(user: JsonObject, limits: JsonObject, denied: tuple[Denied, ...] = ()) -> AccountInfo:
     """Read `users/me` and `users/me/limits`; {} for what the token may not read."""
     allowed, used = _part(limits, "limits"), _part(limits, "current")
-    plan = user.get("plan")
     return AccountInfo(
-        username=str(user.get("username") or "?"),
-        plan=plan.get("id") if isinstance(plan, dict) else None,
+        username=name_in(user, "username") or "?",
+        plan=name_in(_part(user, "plan"), "id"),
         limits=parse_limits(limits),
         max_monthly_usage_usd=_cost(allowed.get("maxMonthlyUsageUsd")),
         monthly_usage_usd=_cost(used.get("monthlyUsageUsd")),
@@ -432,10 +443,22 @@ def _part(whole: JsonObject, name: str) -> JsonObject:
     return part if isinstance(part, dict) else {}
 
 
-def _text(value: Any) -> str:
+def text_in(fields: JsonObject, name: str) -> str:
+    """Return a field that must be there.
+
+    Raises:
+        ValueError: it is missing, empty or no text.
+    """
+    value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise ValueError("an id is no text")
+        raise ValueError(f"its `{name}` is no text")
     return value
+
+
+def name_in(fields: JsonObject, name: str) -> str | None:
+    """Return a field with a name for people, as one line; None if it is missing or no text."""
+    value = fields.get(name)
+    return line_of(value, MAX_NAME_CHARS) or None if isinstance(value, str) else None
 
 
 def _text_or_none(value: Any) -> str | None:
@@ -447,14 +470,21 @@ def _time(value: Any) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        return parse_time(value)
-    except ValueError:
+        at = parse_time(value).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
+    return at if _FIRST_YEAR <= at.year <= _LAST_YEAR else None
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    number = _cost(value)
+    return int(number) if number is not None and abs(number) <= _MAX_COUNT else None
 
 
 def _cost(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None

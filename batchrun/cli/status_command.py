@@ -11,7 +11,11 @@ from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.number_words import counted, money
 from batchrun.report.progress_words import cost_words, outcome_counts, records_words
+from batchrun.report.terminal_text import one_line
 from batchrun.report.wait_words import wait_words
+
+#: Max characters of what the platform or a job file has written.
+_MAX_CHARS = 500
 
 
 def show_status(directory: Path, *, is_json: bool) -> None:
@@ -73,7 +77,8 @@ def _status_lines(found: Status) -> list[str]:
         f"cost     {cost_words(summary)}",
         *([f"budget   {_budget_words(found.budget)}"] if found.budget is not None else []),
         *(
-            f"breaker  last stopped {'the batch' if trip.group is None else f'group {trip.group}'}: {trip.reason}"
+            "breaker  last stopped "
+            + one_line(f"{'the batch' if trip.group is None else f'group {trip.group}'}: {trip.reason}", _MAX_CHARS)
             for trip in found.trips
         ),
     ]
@@ -83,7 +88,7 @@ def _status_lines(found: Status) -> list[str]:
         )
         lines.append(f"         `batchrun resolve {summary.out_dir}` asks you:")
         lines += [
-            f"         {each.job_key}, intended at {each.attempt.intended_at:%Y-%m-%d %H:%M:%S}Z"
+            f"         {one_line(each.job_key, _MAX_CHARS)}, intended at {each.attempt.intended_at:%Y-%m-%d %H:%M:%S}Z"
             for each in found.doubts
         ]
     return lines

@@ -35,7 +35,9 @@ from batchrun.engine.notices import (
 )
 from batchrun.output.layout import COSTS, REPORT
 from batchrun.report.number_words import counted, duration, money
+from batchrun.report.terminal_text import one_line
 
+_MAX_CHARS = 3000
 _UNBOUNDED = "Budget: no option limits what a Run uses of storages and transfer"
 _NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
 _UNCHECKED = "inputs are sent unchecked, and their secret fields are recognised by name only"
@@ -52,8 +54,12 @@ _DENIED = {
 }
 
 
-def notice_words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence per kind
-    """Return a notice as one or two sentences."""
+def notice_words(notice: Notice) -> str:
+    """Return a notice as one or two sentences on one line: reasons are of the platform, keys of the job file."""
+    return one_line(_words(notice), _MAX_CHARS)
+
+
+def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence per kind
     match notice:
         case StartUnanswered(reason=reason):
             return (

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 from batchrun.model import WaitKind, WaitReason
 from batchrun.report.number_words import counted, duration
+from batchrun.report.terminal_text import one_line
+
+#: Max characters of a line of reasons.
+_MAX_CHARS = 3000
 
 
 def wait_words(reasons: Sequence[WaitReason], waited_s: float, noted_s: float = 0.0) -> str:
@@ -17,7 +21,7 @@ def wait_words(reasons: Sequence[WaitReason], waited_s: float, noted_s: float = 
     if not reasons:
         return ""
     ordered = sorted(reasons, key=lambda each: list(WaitKind).index(each.kind))
-    return f"waiting {duration(waited_s)}: {'; '.join(_words(each, noted_s) for each in ordered)}"
+    return f"waiting {duration(waited_s)}: {one_line('; '.join(_words(each, noted_s) for each in ordered), _MAX_CHARS)}"
 
 
 def _words(reason: WaitReason, noted_s: float) -> str:  # noqa: C901, PLR0911, PLR0912 - one phrase per kind

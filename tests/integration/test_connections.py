@@ -377,13 +377,15 @@ async def test_the_most_recently_used_connection_is_taken() -> None:
 
 async def test_a_redirected_read_is_followed_and_a_redirected_start_is_not() -> None:
     """A redirected start fails: it would be sent a second time."""
-    async with open_server(lambda _: (b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"data":{}}', True)) as target:
+    async with open_server(
+        lambda _: (b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"data":{"id":"t"}}', True)
+    ) as target:
         away = f"HTTP/1.1 307 Away\r\nLocation: {target.url}/there\r\nContent-Length: 0\r\n\r\n".encode()
         async with (
             open_server(lambda _: (away, True)) as server,
             open_client(server.url, None, request_rate_per_s=1000) as client,
         ):
-            assert await client.get_task(TaskId("t")) == {}
+            assert await client.get_task(TaskId("t")) == {"id": "t"}
             with pytest.raises(Exception, match="307"):
                 await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
     assert [request.split(b" ")[:2] for request in target.requests] == [[b"GET", b"/there"]]

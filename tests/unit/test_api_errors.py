@@ -170,3 +170,14 @@ def test_the_addresses_in_an_errors_data_are_shown(data: object, shown: str) -> 
     error = any_error_of(403, body=body)
     assert isinstance(error, Unauthorized)
     assert (error.message, str(error).endswith(shown)) == (shown, True)
+
+
+def test_a_message_of_the_platform_is_one_line() -> None:
+    """Else what follows a line break would look like a line of ours, wherever it is printed."""
+    envelope = {"type": "no\nrights", "message": "no\r\nSUCCEEDED\x85 100\u2028jobs" + "x" * 9000}
+    data = {"approval\nUrl": "https://a/b\nSUCCEEDED"}
+    body = orjson.dumps({"error": {**envelope, "data": data}})
+    error = parse_error(Answer(403, {}, body), method="GET", path="/users/me", now=datetime.now(UTC))
+    assert len(str(error).splitlines()) == 1
+    assert len(str(error)) < 2500
+    assert "approval Url: https://a/b SUCCEEDED" in str(error)

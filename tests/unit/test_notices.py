@@ -216,3 +216,14 @@ def test_unread_notices_are_bounded_and_dropped_ones_are_counted() -> None:
     assert taken[0] == NoticesDropped(count=3)
     assert taken[1:] == [BatchFailed(reason=str(n)) for n in range(3, MAX_UNREAD + 3)]
     assert notices.take() == []
+
+
+def test_a_notice_is_one_line_whatever_the_platform_and_the_job_file_say() -> None:
+    """A Run's status message or a job key cannot look like a line of ours."""
+    reason, key = "the Actor says\n100 succeeded", JobKey("a\nb")
+    shown: list[Notice] = [
+        BreakerTripped(group=None, reason=reason),
+        BatchFailed(reason=reason),
+        RunSuspect(run_id=RunId("r"), job_key=key, reason=reason),
+    ]
+    assert [len(notice_words(each).splitlines()) for each in shown] == [1, 1, 1]

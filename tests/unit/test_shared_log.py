@@ -8,6 +8,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import orjson
 import pytest
 import zstandard
 from hypothesis import given
@@ -91,6 +92,41 @@ def test_an_entry_that_cannot_be_read_is_refused(wrong):
     """In words, whatever it holds."""
     with pytest.raises(LedgerError, match="an entry of the shared log cannot be read"):
         decode(wrong, no_objects)
+
+
+_ENTRY = {
+    "v": 1, "kind": "commit", "owner": {"id": "a", "name": "host", "lease_s": 1}, "previous": "",
+    "statements": ["INSERT INTO t VALUES (?)"], "changes": [[0, [1]]], "files": {},
+}  # fmt: skip
+
+
+#: Values of another kind, by field.
+_ODD: dict[str, list[Any]] = {
+    "v": ["1", None],
+    "kind": [7],
+    "owner": [
+        *([], {}, {"id": 1, "name": "", "lease_s": 1}),
+        *({"id": "a", "name": "b", "lease_s": lease_s} for lease_s in ("x", -1, 1e300, None)),
+    ],
+    "statements": [5, [5], None, [[]]],
+    "changes": [5, [5], [[0]], [[0, 5]], [[9, []]], [["0", []]], [[0, [{}]]], [[0, [{"hex": 5}]]]],
+    "files": [[], 5, {"x": 5}, {"x": [None, 1]}, {"x": [0, "1"]}, {"x": [-1, 0]}, {"x": [0, 9]}],
+    "objects": [5, [5], ["../x"], ["a\0b"], [None], {"x": 1}],
+}
+
+
+@pytest.mark.parametrize("change", [{name: value} for name, values in _ODD.items() for value in values])
+def test_an_entry_of_another_shape_is_refused(change):
+    """Whoever can write to the log chooses every field; none of them is a bug of this program."""
+    with pytest.raises(LedgerError, match="an entry of the shared log cannot be read"):
+        decode(zstandard.compress(orjson.dumps(_ENTRY | change) + b"\n"), no_objects)
+
+
+def test_the_name_of_an_owner_is_one_line():
+    """It is printed, and whoever can write to the log has chosen it."""
+    owner = {"id": "a", "name": "host\n100 succeeded" + "x" * 999, "lease_s": 1}
+    name = decode(zstandard.compress(orjson.dumps(_ENTRY | {"owner": owner}) + b"\n"), no_objects).owner.name
+    assert (name[:19], len(name.splitlines()), len(name)) == ("host 100 succeededx", 1, 200)
 
 
 def test_an_entry_of_a_newer_version_is_refused():
@@ -292,6 +328,10 @@ def test_a_batch_that_was_begun_without_a_log_gets_none(tmp_path):
         (Commit(files={"../x": FileGrowth(offset=0, data=b"x")}), "", "does not continue ../x"),
         (Commit(changes=[("ATTACH '/etc/x' AS x", ())]), "", "none of a ledger's statements"),
         (Commit(changes=[("INSERT INTO nowhere VALUES (1)", ())]), "", "no such table"),
+        (Commit(changes=[("INSERT INTO batch VALUES (?, ?)", (1,))]), "", "a statement that no ledger makes"),
+        (Commit(changes=[("INSERT INTO batch VALUES (?, ?)", ("x", 1 << 63))]), "", "a statement that no ledger makes"),
+        (Commit(changes=[("INSERT INTO batch VALUES (?, ?)", ("x", [1]))]), "", "."),
+        (Commit(changes=[("INSERT INTO batch VALUES (1, 2); DELETE FROM job", ())]), "", "."),
     ],
 )
 def test_a_damaged_log_is_refused_and_changes_nothing(tmp_path, commit, previous, words):

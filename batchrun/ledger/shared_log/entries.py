@@ -5,6 +5,7 @@ line, the header, followed by the bytes that the commit appends to output files;
 Of a large commit the header names objects, which hold the rest of the line and the bytes.
 """
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
@@ -28,6 +29,10 @@ MAX_OBJECT_BYTES = 4 << 20
 #: Max bytes that an entry may hold, with its objects. A commit holds as much as `limits.max_buffer_mb` at most, by
 #: default 256 MB.
 MAX_CONTENT_BYTES = 1 << 30
+#: Longest lease of an owner, in seconds: a day.
+_MAX_LEASE_S = 86_400.0
+_MAX_OWNER_CHARS = 200
+_IS_DIGEST = re.compile(r"[0-9a-f]{64}")
 #: zstd's fastest level that is not "fast": an entry is compressed while others wait for its commit.
 _LEVEL = 1
 _of_thread = threading.local()
@@ -131,11 +136,25 @@ def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
             raise LedgerError("the shared log was written by a newer batchrun; use that one")
         kind, content = EntryKind(header["kind"]), header
         if names := header.get("objects"):
-            content, body = _split(b"".join(_part(name, get_object) for name in names))
+            content, body = _split(b"".join(_part(_object_name(name), get_object) for name in names))
         commit = _commit(content, body) if kind is EntryKind.COMMIT else Commit()
-        return Entry(kind=kind, owner=Owner(**header["owner"]), previous=header["previous"], commit=commit)
-    except (AttributeError, KeyError, ValueError, TypeError, IndexError) as error:
+        return Entry(kind=kind, owner=_owner(header["owner"]), previous=header["previous"], commit=commit)
+    except (AttributeError, KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error
+
+
+def _owner(fields: Any) -> Owner:
+    match fields:
+        case {"id": str(id_), "name": str(name), "lease_s": int() | float() as lease_s} if 0 <= lease_s <= _MAX_LEASE_S:
+            # Whoever can write to the log has chosen the name, which is printed.
+            return Owner(id=id_, name=" ".join(name[:_MAX_OWNER_CHARS].split()), lease_s=lease_s)
+    raise ValueError(f"its owner is none: {str(fields)[:200]}")
+
+
+def _object_name(name: Any) -> str:
+    if not isinstance(name, str) or not _IS_DIGEST.fullmatch(name):
+        raise ValueError(f"{str(name)[:100]!r} names no object")
+    return name
 
 
 def _part(name: str, get_object: Callable[[str], bytes | None]) -> bytes:
@@ -178,9 +197,13 @@ def _commit_header(commit: Commit) -> dict[str, Any]:
 
 def _commit(header: Mapping[str, Any], body: bytes) -> Commit:
     statements = header["statements"]
+    if not all(isinstance(sql, str) for sql in statements):
+        raise ValueError("a statement of it is no text")
     changes = [(statements[number], _parameters(values)) for number, values in header["changes"]]
     files, at = {}, 0
     for name, (offset, length) in header["files"].items():
+        if not (type(offset) is type(length) is int and offset >= 0 and length >= 0):
+            raise ValueError(f"what it appends to {name[:100]!r} has no place")
         files[name] = FileGrowth(offset=offset, data=body[at : at + length])
         at += length
     if at != len(body):

@@ -110,8 +110,11 @@ class LedgerTables(LedgerReader):
         """
         for sql, changes in groupby(commit.changes, itemgetter(0)):
             if not sql.startswith(CHANGING):
-                raise LedgerError(f"the shared log has {sql!r}, which is none of a ledger's statements")
-            self._db.executemany(sql, map(itemgetter(1), changes))
+                raise LedgerError(f"the shared log has {sql[:200]!r}, which is none of a ledger's statements")
+            try:
+                self._db.executemany(sql, map(itemgetter(1), changes))
+            except (sqlite3.ProgrammingError, ValueError, TypeError, OverflowError) as error:
+                raise LedgerError(f"the shared log has a statement that no ledger makes: {error}") from error
 
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
         self.note_json(fact.name, write_json(None if value is None else fact.to_json(value)).decode())

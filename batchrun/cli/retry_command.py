@@ -14,6 +14,10 @@ from batchrun.maintenance.job_selection import WantedJobs, jobs_to_retry, why_no
 from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.report.batch_status import read_status
 from batchrun.report.number_words import counted
+from batchrun.report.terminal_text import one_line
+
+#: Max characters of a noted command, and of its directory.
+_MAX_CHARS = 4096
 
 
 def retry_jobs(directory: Path, wanted: WantedJobs, *, is_dry_run: bool, is_confirmed: bool, is_json: bool) -> ExitCode:
@@ -43,4 +47,5 @@ def resume_command(directory: Path) -> str:
     began = read_command(directory)
     if began is None:
         return "the command that began the batch (batchrun run …)"
-    return began.line if Path(began.directory) == Path.cwd() else f"{began.line}  (in {began.directory})"
+    line = one_line(began.line, _MAX_CHARS)
+    return line if Path(began.directory) == Path.cwd() else f"{line}  (in {one_line(began.directory, _MAX_CHARS)})"

@@ -71,8 +71,10 @@ def config_of(noted: Any, directory: Path) -> Config:
 def read_command(directory: Path) -> Command | None:
     """Return the command that the batch was last run with; None where a program ran it.
 
+    None, too, in a batch with a shared log: whoever can write to the log would choose what a person pastes.
+
     Raises:
         LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger:
-        return ledger.fact(COMMAND)
+        return ledger.fact(COMMAND) if ledger.fact(LOG_POSITION) is None else None

@@ -5,14 +5,15 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from batchrun.cli.retry_command import resume_command
 from batchrun.config.batch_settings import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
 from batchrun.errors import ConfigError
-from batchrun.ledger.facts import CONFIG, LOG_POSITION
+from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION
 from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.tables import open_tables
 from batchrun.maintenance.idle_batch import open_idle_batch
 from batchrun.maintenance.noted_config import read_own_config
-from batchrun.model import write_json
+from batchrun.model import Command, write_json
 from batchrun.output.layout import OWN_CONFIG
 
 
@@ -52,3 +53,12 @@ def test_without_a_shared_log_the_ledger_counts(tmp_path: Path) -> None:
     """Nobody else can write to it."""
     _note(tmp_path, is_of_log=False)
     assert read_own_config(tmp_path)[0].api.base_url == "http://127.0.0.1:1"
+
+
+def test_no_command_of_a_shared_log_is_shown_to_be_pasted(tmp_path: Path) -> None:
+    """One that was noted here is shown as one line, whatever a job file's name holds."""
+    with open_tables(tmp_path) as ledger, ledger.transaction():
+        ledger.note_fact(COMMAND, Command(line="batchrun run 'a\nb.toml'", directory="/"))
+    assert resume_command(tmp_path) == "batchrun run 'a b.toml'  (in /)"
+    _note(tmp_path, is_of_log=True)
+    assert resume_command(tmp_path) == "the command that began the batch (batchrun run …)"

@@ -13,6 +13,7 @@ import structlog
 
 from batchrun.errors import OutputError
 from batchrun.runtime.logs import logging_to
+from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server import AccountSettings, ServerSettings, app, exposure_warning
 from batchrun.server.api import dataset_item_answers
 from batchrun.server.content import request_bodies
@@ -179,7 +180,7 @@ async def test_a_browser_runs_nothing_of_what_others_have_stored(api: Api) -> No
     ]  # fmt: skip
     output = await api.send("POST", "/v2/acts/test~echo/run-sync?outputRecordKey=OUTPUT", {"x": SCRIPT})
     for answer in [output, *[await api.get(path) for path in paths]]:
-        assert answer.headers["Content-Security-Policy"] == "sandbox"
+        assert answer.headers["Content-Security-Policy"] == STRANGER_POLICY
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 

@@ -18,6 +18,7 @@ from anyio.abc import SocketStream
 from yarl import URL
 
 from batchrun.runtime import free_space
+from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http import connection_cap
 from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
@@ -554,7 +555,7 @@ async def test_what_strangers_wrote_does_not_run_in_a_browser(client, output):
     await client.until(batch_id, BatchState.FINISHED)
     async with client.session.get(f"{client.address}/v1/batches/{batch_id}/{output}".rstrip("/")) as answer:
         assert answer.status == 200
-        assert answer.headers["Content-Security-Policy"] == "sandbox"
+        assert answer.headers["Content-Security-Policy"] == STRANGER_POLICY
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.accounts.callers import Caller
 from batchrun.server.accounts.rate_limits import PER_RESOURCE
@@ -139,7 +140,7 @@ def add_common_headers(response: web.StreamResponse, per_s: int | None) -> None:
         response.headers.setdefault(RATE_LIMIT, str(per_s))
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Access-Control-Expose-Headers"] = _EXPOSED
-    response.headers.setdefault("Content-Security-Policy", "sandbox")
+    response.headers.setdefault("Content-Security-Policy", STRANGER_POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 

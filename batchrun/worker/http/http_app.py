@@ -11,6 +11,7 @@ from aiohttp import web
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
 from batchrun.runtime.open_files import connections_within_limit
+from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
 from batchrun.worker.http import (
     batch_routes,
@@ -92,7 +93,7 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
 
 async def _keep_from_running(_request: web.Request, answer: web.StreamResponse) -> None:
     """Let no answer but the page itself act in a browser: records, items and messages are of strangers."""
-    answer.headers.setdefault("Content-Security-Policy", "sandbox")
+    answer.headers.setdefault("Content-Security-Policy", STRANGER_POLICY)
     answer.headers["X-Content-Type-Options"] = "nosniff"
 
 

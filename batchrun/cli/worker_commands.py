@@ -106,7 +106,7 @@ async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None
 
 
 async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:
-    """Print the address of the worker's page, with the key that opens it."""
+    """Print the address of the worker's page, with what opens it once."""
     key = await client.page_key()
     address = url or (await anyio.to_thread.run_sync(read_private, DataDirectory(data).address)).decode()
     answer(f"{address.strip().rstrip('/')}/#key={key}")

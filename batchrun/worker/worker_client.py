@@ -286,7 +286,7 @@ class WorkerClient:
         await self._ask("DELETE", _path(ref))
 
     async def page_key(self) -> str:
-        """Return the key of the worker's page."""
+        """Return what opens the worker's page once."""
         return str(_object(await self._ask("GET", "/v1/page-key"))["key"])
 
     async def limits(self) -> JsonObject:

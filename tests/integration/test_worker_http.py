@@ -22,6 +22,7 @@ from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http import connection_cap
 from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
+from batchrun.worker.http.page_access import MAX_TICKETS
 from batchrun.worker.local_socket import short_path
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.token_file import Token
@@ -511,6 +512,8 @@ async def test_a_request_without_the_token_is_refused(client):
             assert await status(Cookie=f"batchrun_token={secret}") == 401
             assert await status(f"/v1/worker?token={secret}&key={secret}") == 401
         assert await status("/v1/page-key") == 401
+        link = client.page.ticket()
+        assert await status(Authorization=f"Bearer {link}") == 401
         assert await status("/health/live") == 200
 
 
@@ -521,6 +524,26 @@ async def test_the_page_shows_nothing_by_itself(client):
             async with session.get(client.address + path, headers={"Host": "elsewhere.example"}) as answer:
                 text = await answer.text()
                 assert (answer.status, TOKEN in text, client.page.key in text) == (200, False, False)
+
+
+async def test_a_link_to_the_page_opens_it_once(client):
+    """Browsers keep addresses in their history, where another program may read them later."""
+    _, found = await client.ask("GET", "/v1/page-key")
+    async with ClientSession() as session:
+
+        async def open_page(ticket: str) -> tuple[int, Any]:
+            headers = {"Authorization": f"Bearer {ticket}"}
+            async with session.post(f"{client.address}/v1/page-session", headers=headers) as answer:
+                return answer.status, await answer.json()
+
+        assert await open_page(found["key"]) == (200, {"key": client.page.key})
+        for wrong in (found["key"], client.page.key, "", "x"):
+            status, body = await open_page(wrong)
+            assert (status, body["error"]["type"]) == (401, "link-not-valid")
+        first = client.page.ticket()
+        for _ in range(MAX_TICKETS):
+            client.page.ticket()
+        assert (await open_page(first))[0] == 401, "what nobody opens is not kept for ever"
 
 
 async def test_a_signed_link_opens_the_output_of_one_batch_for_a_while(client):

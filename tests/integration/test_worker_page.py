@@ -38,7 +38,8 @@ class Page:
         self.driver, self.worker = driver, worker
         said = batchrun("worker", "page", "--data", str(worker.data_dir), cwd=worker.data_dir)
         assert said.out.startswith(f"{worker.address}/#key="), said.err
-        driver.get(said.out.strip())
+        self.link = said.out.strip()
+        driver.get(self.link)
         wait_until(lambda: self.text("#connection") == "live")
 
     def text(self, selector: str) -> str:
@@ -187,13 +188,16 @@ def test_the_outputs_of_a_batch_are_opened_from_the_page(page, worker):
 
 @in_a_browser
 def test_the_key_of_the_page_stays_in_its_tab(page, worker):
-    """The address loses it; no cookie has it, which programs at other ports would receive; a reload still works."""
+    """The address loses it; no cookie has it, which programs at other ports would receive; a reload still works.
+
+    What the browser's history has of the link opens the page no second time.
+    """
     assert page.driver.current_url == f"{worker.address}/"
     assert page.driver.get_cookies() == []
     page.driver.refresh()
     wait_until(lambda: page.text("#connection") == "live")
     page.driver.switch_to.new_window("tab")
-    page.driver.get(worker.address)
+    page.driver.get(page.link)
     wait_until(lambda: "needs the link that batchrun worker page prints" in page.text("#connection"))
     page.driver.close()
     page.driver.switch_to.window(page.driver.window_handles[0])

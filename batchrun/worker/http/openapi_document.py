@@ -116,6 +116,7 @@ _ANSWERS: dict[Any, Any] = {
     live_event_routes.get_events: "text/event-stream",
     live_event_routes.get_details: _JSON,
     page_routes.get_page_key: _JSON,
+    page_routes.open_page: _JSON,
     worker_routes.get_worker: WorkerView,
     worker_routes.get_limits: WorkerLimitsConfig,
     worker_routes.patch_limits: WorkerLimitsConfig,

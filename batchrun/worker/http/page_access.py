@@ -1,18 +1,22 @@
 """What the live page sends instead of the worker's token: a key of this process, and signed links for what it opens.
 
-The key is in the fragment of the page's address, which a browser never sends. The script keeps it in the tab's session
-storage: no other port of the host sees it, as it would a cookie. It ends with the process, so that a program which
-takes the port over learns nothing that it can use.
+The page's address has a ticket in its fragment, which a browser never sends, and may keep in its history. The script
+gives the ticket, once, for the key, and keeps that in the tab's session storage: no other port of the host sees it, as
+it would a cookie. The key ends with the process, so that a program which takes the port over learns nothing that it can
+use.
 """
 
 import hmac
 import secrets
+from collections import deque
 from hashlib import sha256
 
 import anyio
 
 #: Seconds that a signed link is valid at least; at most twice as long. A page asks for new ones before that.
 LINK_S = 300
+#: Max links to the page that nobody has opened; the oldest is forgotten.
+MAX_TICKETS = 20
 
 
 class PageAccess:
@@ -20,10 +24,23 @@ class PageAccess:
 
     def __init__(self) -> None:
         self.key = secrets.token_urlsafe(24)
+        self._tickets: deque[str] = deque(maxlen=MAX_TICKETS)
+
+    def ticket(self) -> str:
+        """Return what can be given for the key, once."""
+        self._tickets.append(secrets.token_urlsafe(24))
+        return self._tickets[-1]
+
+    def take_ticket(self, shown: str) -> bool:
+        """Return whether this is a ticket, which is worth nothing from now on."""
+        found = [each for each in self._tickets if hmac.compare_digest(shown.encode("utf-8", "replace"), each.encode())]
+        for each in found:
+            self._tickets.remove(each)
+        return bool(found)
 
     def link(self, address: str) -> str:
-        """Return the page's whole address."""
-        return f"{address}/#key={self.key}"
+        """Return an address that opens the page, once."""
+        return f"{address}/#key={self.ticket()}"
 
     def is_key(self, shown: str) -> bool:
         """Return whether this is the page's key."""

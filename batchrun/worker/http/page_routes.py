@@ -7,6 +7,7 @@ import anyio
 from aiohttp import web
 
 from batchrun.report.html_elements import Html, join, page, tag
+from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import PAGE
 
 #: Content-Security-Policy: the page runs its own script and sends requests to its own worker only.
@@ -50,8 +51,16 @@ async def get_script(_request: web.Request) -> web.Response:
 
 
 async def get_page_key(request: web.Request) -> web.Response:
-    """Return the key of the live page, for its address: `/#key=…`."""
-    return web.json_response({"key": request.app[PAGE].key})
+    """Return what opens the live page once, for its address: `/#key=…`."""
+    return web.json_response({"key": request.app[PAGE].ticket()})
+
+
+async def open_page(request: web.Request) -> web.Response:
+    """Return the key of the live page for what its address holds, which opens nothing from now on."""
+    access = request.app[PAGE]
+    if not access.take_ticket(request.headers.get("Authorization", "").removeprefix("Bearer ")):
+        raise Refused(401, "link-not-valid", "this link was opened before; `batchrun worker page` prints another")
+    return web.json_response({"key": access.key})
 
 
 @cache
@@ -126,4 +135,9 @@ def _asset(name: str) -> str:
     return resources.files("batchrun.worker.http").joinpath("assets", name).read_text("utf-8")
 
 
-ROUTES = [web.get("/", get_page), web.get("/page.js", get_script), web.get("/v1/page-key", get_page_key)]
+ROUTES = [
+    web.get("/", get_page),
+    web.get("/page.js", get_script),
+    web.get("/v1/page-key", get_page_key),
+    web.post("/v1/page-session", open_page),
+]

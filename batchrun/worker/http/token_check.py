@@ -18,8 +18,8 @@ from batchrun.worker.token_file import Token
 
 #: Paths without a token: their answers reveal nothing about the content of batches.
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
-#: The page without its content: the same for everyone, whatever name leads to it.
-_PAGE_PATHS = frozenset({"/", "/page.js"})
+#: The page without its content: the same for everyone, whatever name leads to it; and where it shows its link's ticket.
+_PAGE_PATHS = frozenset({"/", "/page.js", "/v1/page-session"})
 #: What a signed link may open of its batch.
 _LINKED = frozenset({"costs", "records", "items", "log", "report"})
 

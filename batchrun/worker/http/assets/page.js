@@ -3,12 +3,14 @@
 
 const byId = (id) => document.getElementById(id);
 const list = byId("batches");
-// The key from the page's address; only this tab keeps it.
+// The key; only this tab keeps it. What the page's address holds, and the browser's history, is given for it once.
 const KEY = "batchrun-page-key";
 const given = new URLSearchParams(location.hash.slice(1)).get("key");
 if (given !== null) {
-  sessionStorage.setItem(KEY, given);
   history.replaceState(null, "", location.pathname);
+  const shown = { method: "POST", headers: { Authorization: `Bearer ${given}` } };
+  const answer = await fetch("/v1/page-session", shown).catch(() => null);
+  if (answer?.ok) sessionStorage.setItem(KEY, (await answer.json()).key);
 }
 const HEADERS = { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
 const rows = new Map();
@@ -215,7 +217,7 @@ function show(news) {
 
 let total = 0;
 const LOST = "The connection is lost; reconnecting. The page is out of date.";
-const REFUSED = "This page needs the link that batchrun worker page prints; a restarted worker has a new one.";
+const REFUSED = "This page needs the link that batchrun worker page prints, which opens it once; a restarted worker has a new one.";
 
 function tell(text, isTrouble) {
   byId("connection").textContent = text;

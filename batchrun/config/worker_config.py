@@ -9,6 +9,8 @@ from pydantic import Field, ValidationError
 
 from batchrun.config.batch_settings import AccountLimitsConfig, ApiConfig, NotifyConfig, Section, ServerConfig
 from batchrun.config.load import as_config_error, read_settings
+from batchrun.errors import ConfigError
+from batchrun.runtime.private_files import refuse_anothers
 
 #: The file's name in the data directory.
 FILE_NAME = "worker.toml"
@@ -70,11 +72,25 @@ def load_worker_config(
     """
     file = data_dir / FILE_NAME
     found = file if file.exists() else None
+    if found is not None:
+        refuse_planted(found)
     values, given = read_settings(found, flags=flags, environ=environ, known=_has_key)
     try:
         return WorkerConfig.model_validate(values)
     except ValidationError as error:
         raise as_config_error(error, found, given, WorkerConfig) from None
+
+
+def refuse_planted(file: Path) -> None:
+    """Refuse a configuration that another user has put into the data directory while it was open to him.
+
+    Raises:
+        ConfigError: he would choose the platform that gets the token, and the files that are read.
+    """
+    try:
+        refuse_anothers(file, file.stat())
+    except OSError as error:
+        raise ConfigError(error.strerror or str(error), file=file) from error
 
 
 def _has_key(key: str) -> bool:

@@ -80,11 +80,11 @@ def refuse_special(database: Path) -> None:
 
 
 def refuse_anothers(file: Path, found: os.stat_result) -> None:
-    """Raise OSError if what was found at a path is another user's: he knows the secret in it, or hears what it is told.
+    """Raise OSError if what was found at a path is another user's: he knows or has chosen what is in it.
 
     Its directory is closed to others by now. The directory's owner may own it: root works in directories of others.
     """
-    if found.st_uid not in (os.geteuid(), file.parent.stat().st_uid):
+    if found.st_uid not in (0, os.geteuid(), file.parent.stat().st_uid):
         raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(file))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from batchrun.config import Config, load_config
 from batchrun.config.batch_settings import PATHS, NotifyConfig
 from batchrun.config.load import read_settings
-from batchrun.config.worker_config import WorkerConfig
+from batchrun.config.worker_config import WorkerConfig, refuse_planted
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
@@ -147,4 +147,5 @@ def profile_file(directory: DataDirectory, name: str) -> Path:
         known = sorted(each.stem for each in directory.profiles.glob("*.toml"))
         there = f"there are {', '.join(known)}" if known else "there is none yet"
         raise ConfigError(f"there is no profile {name!r} in {directory.profiles}; {there}", key="profile")
+    refuse_planted(file)
     return file

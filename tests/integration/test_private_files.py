@@ -12,7 +12,8 @@ import pytest
 import batchrun as batchrun_package
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
-from batchrun.errors import BatchrunError, OutputError
+from batchrun.config.worker_config import load_worker_config
+from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.ledger.sqlite.tables import open_ledger
@@ -23,6 +24,8 @@ from batchrun.output.sink import Sink
 from batchrun.runtime.private_files import close_to_others
 from batchrun.server.accounts.account_book import with_tokens
 from batchrun.server.settings import ServerSettings
+from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.submission_config import profile_file
 from batchrun.worker.token_file import read_or_make_token
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.command_line import batchrun, serving
@@ -269,6 +272,24 @@ def test_no_token_is_taken_that_another_user_has_put_there(tmp_path):
         with_tokens(ServerSettings(data_dir=tmp_path))
     os.chown(tmp_path, 54321, 54321)  # root in the directory of a user, as in a container
     assert read_or_make_token(anothers) == with_tokens(ServerSettings(data_dir=tmp_path))[0].token == "known"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_no_configuration_is_taken_that_another_user_has_put_there(tmp_path):
+    """He would choose the platform that gets the token. What root or the directory's owner has put there counts."""
+    data = DataDirectory(tmp_path)
+    data.make()
+    for file, read in (
+        (tmp_path / "worker.toml", lambda: load_worker_config(tmp_path)),
+        (data.profiles / "shop.toml", lambda: profile_file(data, "shop")),
+    ):
+        file.touch()
+        read()
+        os.chown(file, 54321, 54321)
+        with pytest.raises(ConfigError, match=f"{file.name}: it belongs to another user"):
+            read()
+        os.chown(file.parent, 54321, 54321)
+        read()
 
 
 def test_what_another_user_has_closed_is_no_bug(capsys):

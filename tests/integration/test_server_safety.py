@@ -86,7 +86,7 @@ async def test_a_directory_that_others_may_read_is_refused_if_it_cannot_be_close
     for name, mode in (("open", 0o750), ("closed", 0o700)):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(mode)
-    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)  # of another user than the directory's
     with pytest.raises(OutputError, match=r"open cannot be used: .*name a directory inside it"):
         async with open_api(tmp_path / "open"):

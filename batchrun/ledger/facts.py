@@ -22,6 +22,20 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
+def _of_kind(kind: type) -> Callable[[Any], Any]:
+    """Return a check of what was noted: with a shared log, another machine has noted it."""
+
+    def check(noted: Any) -> Any:
+        if not isinstance(noted, kind):
+            raise TypeError(f"a fact of the batch is {str(noted)[:100]!r}")
+        return noted
+
+    return check
+
+
+_number, _flag, _text, _object, _list = (_of_kind(kind) for kind in (int, bool, str, dict, list))
+
+
 @dataclass(frozen=True, slots=True)
 class Fact(Generic[T]):
     """A fact's name in the ledger, and how its values become JSON and back."""
@@ -76,7 +90,7 @@ def _wait(noted: JsonObject) -> NotedWait:
 def _trips(noted: Sequence[JsonObject]) -> list[Trip]:
     return [
         Trip(
-            reason=trip["reason"],
+            reason=_text(trip["reason"]),
             group=trip["group"],
             keys=tuple(JobKey(key) for key in trip["keys"]),
             is_for_empty=trip.get("is_for_empty", False),  # missing in old ledgers
@@ -88,26 +102,28 @@ def _trips(noted: Sequence[JsonObject]) -> list[Trip]:
 #: How far the job file is read.
 READ_TO: Fact[ReadTo] = Fact("read_to", _read_to_json, _read_to)
 #: Number of lines that repeat a job of another line.
-DUPLICATES: Fact[int] = Fact("duplicates")
+DUPLICATES: Fact[int] = Fact("duplicates", from_json=_number)
 #: True if the platform shows the mark of a Run that was started with it.
-ECHO: Fact[bool] = Fact("echo")
+ECHO: Fact[bool] = Fact("echo", from_json=_flag)
 #: Seconds for which earlier processes have watched the platform for the Run of each attempt in doubt, by mark.
-WATCHED_S: Fact[Mapping[Mark, float]] = Fact("watched_s")
+WATCHED_S: Fact[Mapping[Mark, float]] = Fact("watched_s", from_json=_object)
 #: Since when, by the Runs' clock, no process has looked for Runs that repeat a start; None: nothing is left.
 UNLISTED_SINCE: Fact[datetime] = Fact("unlisted_since", datetime.isoformat, datetime.fromisoformat)
 #: What identifies the batch; the batch that resumes must have the same.
-IDENTITY: Fact[JsonObject] = Fact("identity")
-TASK_ID: Fact[TaskId] = Fact("task_id")
+IDENTITY: Fact[JsonObject] = Fact("identity", from_json=_object)
+TASK_ID: Fact[TaskId] = Fact("task_id", from_json=_text)
 #: Id of the account that the Runs are started in; None if the token may not read it.
-ACCOUNT: Fact[str] = Fact("account")
+ACCOUNT: Fact[str] = Fact("account", from_json=_text)
 #: The configuration that the batch was last opened with.
-CONFIG: Fact[JsonObject] = Fact("config")
+CONFIG: Fact[JsonObject] = Fact("config", from_json=_object)
 #: The command line that resumes the batch.
-COMMAND: Fact[Command] = Fact("command", asdict, lambda noted: Command(**noted))
+COMMAND: Fact[Command] = Fact(
+    "command", asdict, lambda noted: Command(line=_text(noted["line"]), directory=_text(noted["directory"]))
+)
 #: Number of jobs in the job file, estimated; None if an estimate would cost too much.
-JOB_COUNT: Fact[int] = Fact("job_count")
+JOB_COUNT: Fact[int] = Fact("job_count", from_json=_number)
 #: True if the shared log has the whole job file, False if it has a part; None: it has none of it.
-JOB_FILE_IS_COPIED: Fact[bool] = Fact("job_file_is_copied")
+JOB_FILE_IS_COPIED: Fact[bool] = Fact("job_file_is_copied", from_json=_flag)
 #: The breaker's trips in the last process that had any.
 TRIPS: Fact[Sequence[Trip]] = Fact("tripped", lambda trips: [asdict(trip) for trip in trips], _trips)
 #: What the process that runs the batch waits for; None while it goes on.
@@ -120,15 +136,15 @@ SECRETS: Fact[SecretFields] = Fact(
 )
 PINNED_BUILD: Fact[PinnedBuild] = Fact("pinned_build", asdict, lambda noted: PinnedBuild(**noted))
 #: Hashes of the task's input, options and Actor when the batch was last opened.
-TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened")
+TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened", from_json=_object)
 #: Number of commits that have noted intents; `starts.jsonl` counts along.
-START_COMMITS: Fact[int] = Fact("start_commits")
+START_COMMITS: Fact[int] = Fact("start_commits", from_json=_number)
 #: Id of the last retry whose jobs were reopened; None: it had none, or it was a command's.
-RETRIED: Fact[str] = Fact("retried")
+RETRIED: Fact[str] = Fact("retried", from_json=_text)
 #: Runs that `batchrun abort` has found ended, or ended; the attempts that started them are as they were.
-ABORTED: Fact[Sequence[RunId]] = Fact("aborted")
+ABORTED: Fact[Sequence[RunId]] = Fact("aborted", from_json=_list)
 #: The output file whose repair has begun and not ended; None if no repair has.
-REPAIRING: Fact[str] = Fact("repairing")
+REPAIRING: Fact[str] = Fact("repairing", from_json=_text)
 #: The last entry of the shared log that this ledger has.
 LOG_POSITION: Fact[LogPosition] = Fact("log_position", asdict, lambda noted: LogPosition(**noted))
 #: Id of the last claim that was tried from this directory, and the host of the process.

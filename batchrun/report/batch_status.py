@@ -92,8 +92,9 @@ def _wait_of(ledger: LedgerReader, pid: int | None) -> NotedWait | None:
 
 
 def _budget_use(ledger: LedgerReader) -> BudgetUse | None:
-    limit_usd = ((ledger.fact(CONFIG) or {}).get("limits") or {}).get("budget_usd")
-    if limit_usd is None:
+    limits = (ledger.fact(CONFIG) or {}).get("limits")
+    limit_usd = limits.get("budget_usd") if isinstance(limits, dict) else None
+    if not isinstance(limit_usd, int | float):
         return None
     money = ledger.money()
     return BudgetUse(limit_usd=limit_usd, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)

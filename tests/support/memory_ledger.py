@@ -1,8 +1,9 @@
 """Jobs and sources for ledgers, and a ledger in memory that can be watched."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 import anyio
@@ -52,19 +53,29 @@ def read_to(line: int) -> ReadTo:
 
 
 class ListSource:
-    """A source over a list that counts how far it was pulled."""
+    """A source over entries that are made as they are pulled; it keeps them."""
 
-    def __init__(self, entries: Sequence[Job | BadLine], *, chunk: int = 256) -> None:
-        self._entries = list(entries)
+    def __init__(self, entries: Iterable[Job | BadLine], *, chunk: int = 256) -> None:
+        self._entries = iter(entries)
         self._chunk = chunk
-        self.pulled = 0
+        self.given: list[Job | BadLine] = []
+
+    @property
+    def pulled(self) -> int:
+        """How many entries were pulled."""
+        return len(self.given)
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
         """Return the next entries."""
         await anyio.lowlevel.checkpoint()
-        taken = self._entries[self.pulled : self.pulled + min(max_entries, self._chunk)]
-        self.pulled += len(taken)
+        taken = list(islice(self._entries, min(max_entries, self._chunk)))
+        self.given += taken
         return Chunk(taken, read_to(self.pulled)) if taken else None
+
+
+def numbered(count: int, **fields: Any) -> ListSource:
+    """Return a source of jobs that differ in their lines only."""
+    return ListSource(make_job(line, **fields) for line in range(1, count + 1))
 
 
 class WatchedLedger(MemoryLedger):

@@ -18,7 +18,7 @@ from batchrun.model import Attempt, AttemptState, Job, JobKey, Mark, Outcome, Ru
 from batchrun.policy.budget import Budget
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.run_cost import Prices
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, read_to
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, numbered, read_to
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, in_order, lost_answer
 
 HOUR_S = 3600.0
@@ -140,7 +140,7 @@ async def test_an_attempt_is_found_by_the_measurement_of_an_earlier_process() ->
     assert await resolve_noted(api, intended_at=datetime.now(UTC), not_before=noted) == ours
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(25), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(25, 60))])
 async def test_no_job_ever_gets_two_runs(seed: int) -> None:
     """Whatever clocks show, and whenever the process is killed; the Runs' own clocks agree within half a minute."""
     chance = random.Random(seed)
@@ -172,7 +172,7 @@ async def test_no_job_ever_gets_two_runs(seed: int) -> None:
 
 def capped(count: int) -> ListSource:
     """Return jobs whose Runs cost at most ten cents."""
-    return ListSource([make_job(line, options=RunOptions(max_total_charge_usd=0.10)) for line in range(1, count + 1)])
+    return numbered(count, options=RunOptions(max_total_charge_usd=0.10))
 
 
 def purse(budget_usd: float | None = None) -> Purse:

@@ -35,7 +35,7 @@ from batchrun.model import (
 from batchrun.output.layout import RECORDS
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.retry import Escalation, RetryPolicy
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, read_to
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, numbered, read_to
 from tests.support.scripted_api import (
     Engine,
     Plan,
@@ -234,7 +234,7 @@ async def test_a_rejected_job_is_not_tried_for_ever() -> None:
 async def test_what_concerns_the_whole_batch_settles_nothing(error: BatchrunError) -> None:
     """The batch is refused, the job stays open without an attempt, and nobody asks again."""
     api, ledger = ScriptedApi(Plan(error=error)), WatchedLedger()
-    engine = Engine(api, ledger, ListSource([make_job(n) for n in range(1, 50)]), slots=1)
+    engine = Engine(api, ledger, numbered(49), slots=1)
     with pytest.raises(BatchRefused, match="the platform refuses to start Runs"):
         await engine.run()
     assert (ledger.settled, ledger.attempts, len(api.posts)) == ({}, {}, 1)
@@ -306,7 +306,7 @@ async def test_an_attempt_in_doubt_keeps_its_slot() -> None:
 async def test_other_jobs_go_on_while_one_is_in_doubt() -> None:
     """Doubt holds one slot, not the batch."""
     api = ScriptedApi(in_order(LOST, then=Plan(run_s=1)))
-    engine = Engine(api, WatchedLedger(), ListSource([make_job(n) for n in range(1, 21)]), slots=2)
+    engine = Engine(api, WatchedLedger(), numbered(20), slots=2)
     records = await engine.run()
     assert [record.key for record in records][-1] == "job-1"
     assert [post.at < 30 for post in api.posts] == [True] * 20 + [False]

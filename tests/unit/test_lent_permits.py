@@ -10,7 +10,7 @@ from batchrun.engine.doubt.reconcile import MAX_GAP_S
 from batchrun.engine.limits.permits import Demand
 from batchrun.model import Outcome
 from batchrun.policy.full_account import MAX_WITHOUT_EFFECT, Capacity
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, numbered
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, foreign_page, in_order, lost_answer
 from tests.support.start_gates import gate_of, permits_over
 
@@ -19,7 +19,7 @@ LAG_S, HORIZON_S = 5.0, 60.0
 
 def batch(api: ScriptedApi, jobs: int, slots: int) -> Engine:
     """Return an engine over some jobs."""
-    return Engine(api, WatchedLedger(), ListSource([make_job(n) for n in range(1, jobs + 1)]), slots=slots)
+    return Engine(api, WatchedLedger(), numbered(jobs), slots=slots)
 
 
 def storm(n: int) -> Plan:

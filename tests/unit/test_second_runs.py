@@ -11,7 +11,7 @@ from batchrun.engine.notices import Notice, SecondRunAborted
 from batchrun.ledger.facts import UNLISTED_SINCE
 from batchrun.ledger.memory import MemoryLedger
 from batchrun.model import AttemptState, Outcome, Run, RunId, RunsPage
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.memory_ledger import WatchedLedger, numbered
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, foreign_page, in_order
 
 RUN_S = 20.0
@@ -19,7 +19,7 @@ RUN_S = 20.0
 
 def batch(api: ScriptedApi, ledger: MemoryLedger, jobs: int = 20) -> Engine:
     """Return an engine over some jobs."""
-    return Engine(api, ledger, ListSource([make_job(n) for n in range(1, jobs + 1)]), slots=4)
+    return Engine(api, ledger, numbered(jobs), slots=4)
 
 
 def every_fifth_twice(n: int) -> Plan:
@@ -119,7 +119,7 @@ async def test_a_killed_process_leaves_its_look_to_the_next_one() -> None:
     second = Engine(
         api,
         ledger,
-        ListSource([make_job(n) for n in range(1, 21)]),
+        numbered(20),
         slots=4,
         unlisted_since=ledger.fact(UNLISTED_SINCE),
     )

@@ -19,7 +19,7 @@ from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import Prices
 from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
 from batchrun.runtime.changed import Changed
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.memory_ledger import WatchedLedger, numbered
 from tests.support.scripted_api import FAST, Engine, Plan, ScriptedApi
 from tests.support.start_gates import gate_of
 from tests.support.virtual_time import VirtualTimeLoop
@@ -78,7 +78,7 @@ class Crew:
         api = ScriptedApi(plan)
         self.apis.append(api)
         options = RunOptions(memory_mb=given.pop("memory_mb", 128), max_total_charge_usd=0.1)
-        source = ListSource([make_job(line, options=options) for line in range(1, jobs + 1)])
+        source = numbered(jobs, options=options)
         stop_after_s = given.pop("stop_after_s", None)
         engine = Engine(api, WatchedLedger(), source, slots=slots, shared=self.shared, priority=priority, **given)
         async with anyio.create_task_group() as children:
@@ -108,7 +108,7 @@ def between(times: list[float], begin: float, end: float) -> int:
     return sum(begin <= at < end for at in times)
 
 
-@pytest.mark.parametrize("jobs", [3_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("jobs", [1_500, pytest.param(100_000, marks=pytest.mark.long)])
 async def test_a_small_batch_behind_a_huge_one_gets_the_first_released_permit(jobs):
     """A batch that joins ten seconds later starts its first Run within a second, and ends long before the huge one."""
     crew = Crew(account(64), run_s=7.0)
@@ -121,24 +121,24 @@ async def test_a_small_batch_behind_a_huge_one_gets_the_first_released_permit(jo
     first_freed = min(at + crew.run_s for at in crew.began["huge"] if at + crew.run_s >= 10)
     assert crew.began["small"][0] - first_freed < 1
     assert crew.ended["small"] < 10 + 3 * crew.run_s
-    assert crew.ended["huge"] > 10 * crew.ended["small"]
+    assert crew.ended["huge"] > 5 * crew.ended["small"]
     assert crew.peak == 64
 
 
 async def test_weights_divide_the_permits():
     """A batch of weight 3 has three quarters of the starts while a batch of weight 1 has jobs, too."""
     crew = Crew(account(20), run_s=10.0)
-    await side_by_side(lambda: crew.run("heavy", 900, weight=3.0), lambda: crew.run("light", 900))
-    heavy, light = (between(crew.began[name], 50, 500) for name in ("heavy", "light"))
+    await side_by_side(lambda: crew.run("heavy", 450, weight=3.0), lambda: crew.run("light", 450))
+    heavy, light = (between(crew.began[name], 50, 250) for name in ("heavy", "light"))
     assert heavy / light == pytest.approx(3, rel=0.1)
 
 
 async def test_priority_comes_first_and_starves_no_batch():
     """The batch of higher priority has all permits but one; the other batch always has one live Run."""
     crew = Crew(account(10), run_s=10.0)
-    await side_by_side(lambda: crew.run("high", 450, priority=5), lambda: crew.run("low", 100))
-    assert between(crew.began["low"], 10, 400) == pytest.approx(39, abs=2)
-    assert between(crew.began["high"], 10, 400) == pytest.approx(351, abs=10)
+    await side_by_side(lambda: crew.run("high", 230, priority=5), lambda: crew.run("low", 50))
+    assert between(crew.began["low"], 10, 200) == pytest.approx(19, abs=2)
+    assert between(crew.began["high"], 10, 200) == pytest.approx(171, abs=10)
 
 
 async def test_fewer_permits_than_batches_go_round():
@@ -160,7 +160,7 @@ async def test_a_batch_that_waits_for_its_own_rate_holds_no_idle_permits():
 async def test_large_runs_get_the_memory_that_small_ones_would_take():
     """Large and small Runs share the memory; the large ones neither starve nor go first."""
     crew = Crew(account(100, memory_mb=4096), run_s=10.0)
-    await side_by_side(lambda: crew.run("small", 1000, memory_mb=128), lambda: crew.run("large", 10, memory_mb=4096))
+    await side_by_side(lambda: crew.run("small", 500, memory_mb=128), lambda: crew.run("large", 5, memory_mb=4096))
     assert crew.ended["large"] < crew.ended["small"]
     assert crew.shared.pool.used_memory_mb == 0
 
@@ -264,7 +264,7 @@ ARRIVALS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ARRIVALS, st.integers(1, 12), st.sampled_from([None, 1024, 4096]))
 def test_random_batches_all_end_and_no_permit_is_lost(arrivals, limit, memory_mb):
     """Random batches are stopped at random: each ends, the limit is never exceeded, and all permits are released."""

@@ -9,7 +9,7 @@ import pytest
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.model import RunStatus
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.memory_ledger import WatchedLedger, numbered
 from tests.support.scripted_api import FAST, TASK, Engine, Plan, ScriptedApi, api_error, busy, lost_answer, retries
 
 HOUR_S = 3600.0
@@ -39,7 +39,7 @@ def _objects() -> int:
     return sum(str(type(each).__module__).startswith("batchrun") for each in gc.get_objects())
 
 
-@pytest.mark.parametrize("hours", [5, pytest.param(24, marks=pytest.mark.long)])
+@pytest.mark.parametrize("hours", [2, pytest.param(24, marks=pytest.mark.long)])
 async def test_hours_of_batches_leave_nothing_behind(hours: int) -> None:
     """15 batches an hour, some stopped in the middle: when the last has ended, as many objects as after one hour's."""
     chance = random.Random(1)
@@ -52,7 +52,7 @@ async def test_hours_of_batches_leave_nothing_behind(hours: int) -> None:
     async def carry_out() -> None:
         priority = BatchPriority(weight=chance.choice([1.0, 4.0]), priority=chance.choice([0, 0, 1]))
         api = ScriptedApi(lambda _: _plan(chance))
-        source = ListSource([make_job(line) for line in range(1, chance.randint(1, MAX_JOBS) + 1)])
+        source = numbered(chance.randint(1, MAX_JOBS))
         engine = Engine(api, WatchedLedger(), source, slots=40, shared=shared, priority=priority, retry=retries(2))
         with anyio.move_on_after(chance.choice([60, 1e6, 1e6, 1e6])) as scope:
             await engine.run()

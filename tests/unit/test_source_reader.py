@@ -7,14 +7,14 @@ from batchrun.engine.ports import Chunk
 from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import MIN_CHUNK
 from batchrun.ledger.protocol import Admission
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_bad_line, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_bad_line, make_job, numbered
 from tests.support.start_gates import gate_of, permits_over, queue_over, work_of
 
 
 async def test_the_first_lines_are_admitted_at_once_and_more_when_the_queue_needs_them() -> None:
     """With many jobs ready the next chunk waits; it comes once the queue has notified that few are left."""
     permits = permits_over(gate_of(), 1)
-    queue, source = queue_over(permits), ListSource([make_job(line) for line in range(1, 100)])
+    queue, source = queue_over(permits), numbered(99)
     source_reader = SourceReader(source, WatchedLedger(), queue)
     first = await source_reader.next()
     assert first is not None

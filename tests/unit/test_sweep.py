@@ -15,7 +15,7 @@ from batchrun.errors import BatchRefused
 from batchrun.model import Attempt, AttemptState, Mark, Outcome, Run, RunId, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from tests.support.following import Following
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, read_to
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, numbered, read_to
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, retries
 
 
@@ -30,7 +30,8 @@ async def follow_all(api: ScriptedApi, run_ids: list[RunId], *, max_open_polls: 
 async def test_thousands_of_runs_are_followed_with_few_requests(polls: int) -> None:
     """Twenty to forty minutes each: no end is lost, none noticed late, and there are next to no requests for each."""
     api = ScriptedApi()
-    ends = [5000.0] * polls + [1200.0 + 0.13 * number for number in range(9 * polls)]
+    swept = [1200.0 + 0.13 * number for number in range(9 * polls)]
+    ends = [swept[-1] + 60] * polls + swept
     run_ids = [api.add_run(Plan(run_s=end)) for end in ends]
     noticed = await follow_all(api, run_ids, max_open_polls=polls)
     assert len(noticed) == 10 * polls
@@ -47,13 +48,13 @@ async def test_runs_that_start_meanwhile_do_not_keep_a_sweep_going() -> None:
     following = Following(api, max_open_polls=100)
 
     async def start() -> None:
-        for number in range(3000):
+        for number in range(1500):
             following.follow(api.add_run(Plan(run_s=60.0 + number % 7)))
             await anyio.sleep(0.01)
 
     noticed = await following.all([], start)
-    assert len(noticed) == 3000
-    assert len(api.live_listings) / 2900 < 0.1
+    assert len(noticed) == 1500
+    assert len(api.live_listings) / 1400 < 0.1
 
 
 async def test_an_end_is_noticed_within_the_interval() -> None:
@@ -161,16 +162,16 @@ async def test_a_swept_run_that_is_unknown_for_ten_seconds_is_lost() -> None:
 async def test_a_batch_with_more_runs_than_polls_ends_right() -> None:
     """Every job once, with the slots in use all the time."""
     api = ScriptedApi(lambda n: Plan(run_s=60 + n % 30))
-    source = ListSource([make_job(line) for line in range(1, 401)])
+    source = numbered(400)
     records = await Engine(api, WatchedLedger(), source, slots=100, max_open_polls=10).run()
     assert (len(records), len(api.run_ids), api.peak) == (400, 400, 100)
 
 
 async def test_swept_runs_have_no_child_each() -> None:
-    """A thousand live Runs and nothing left to start: who waits is bounded, and so is the memory that this takes."""
+    """Five hundred live Runs and nothing left to start: who waits is bounded, and so is the memory that this takes."""
     api = ScriptedApi(Plan(run_s=600))
-    source = ListSource([make_job(line) for line in range(1, 1001)])
-    engine = Engine(api, WatchedLedger(sync_s=0.005), source, slots=2000, start_rate=1e6, burst=1000, max_open_polls=10)
+    source = numbered(500)
+    engine = Engine(api, WatchedLedger(sync_s=0.005), source, slots=2000, start_rate=1e6, burst=500, max_open_polls=10)
     children: list[int] = []
 
     async def count() -> None:
@@ -179,15 +180,15 @@ async def test_swept_runs_have_no_child_each() -> None:
 
     async with anyio.create_task_group() as counting:
         counting.start_soon(count)
-        assert len(await engine.run()) == 1000
-    assert api.peak == 1000
+        assert len(await engine.run()) == 500
+    assert api.peak == 500
     assert children[0] < MAX_IDLE + 50
 
 
 async def test_swept_runs_that_fail_are_tried_again() -> None:
     """Also the last ones, whose jobs are due again after all other children have ended."""
     api = ScriptedApi(lambda n: Plan(run_s=60 + n, status=RunStatus.FAILED if n <= 5 else RunStatus.SUCCEEDED))
-    source = ListSource([make_job(line) for line in range(1, 6)])
+    source = numbered(5)
     engine = Engine(api, WatchedLedger(), source, slots=5, max_open_polls=1, retry=retries(2, first_s=300.0))
     records = await engine.run()
     assert [(record.outcome, len(record.attempts)) for record in records] == [(Outcome.SUCCEEDED, 2)] * 5
@@ -196,7 +197,7 @@ async def test_swept_runs_that_fail_are_tried_again() -> None:
 async def test_swept_runs_are_aborted_when_their_jobs_take_too_long() -> None:
     """At their deadline, although no sweep is due and no poll is open for them."""
     api = ScriptedApi(Plan(run_s=1e6))
-    source = ListSource([make_job(line) for line in range(1, 6)])
+    source = numbered(5)
     engine = Engine(
         api, WatchedLedger(), source, slots=5, max_open_polls=1, terms={"deadlines": Deadlines(max_job_s=3600.5)}
     )

@@ -4,13 +4,13 @@ import pytest
 from batchrun.batch.time_limit import stop_in_time
 from batchrun.engine.notices import BatchOutOfTime
 from batchrun.model import Ending
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.memory_ledger import WatchedLedger, numbered
 from tests.support.scripted_api import Engine, Plan, ScriptedApi
 
 
 async def run_within(max_batch_s: float | None) -> Engine:
     """Return the engine that carried out ten jobs of a minute each, one after another, within this time limit."""
-    source = ListSource([make_job(line) for line in range(1, 11)])
+    source = numbered(10)
     engine = Engine(ScriptedApi(Plan(run_s=60)), WatchedLedger(), source, slots=1)
     async with anyio.create_task_group() as children:
         children.start_soon(stop_in_time, engine.parts, max_batch_s)

@@ -17,7 +17,7 @@ from batchrun.ledger.protocol import OpenCost
 from batchrun.model import Record, RunOptions, RunStatus, WaitKind
 from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import Prices
-from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
+from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, numbered
 from tests.support.scripted_api import (
     TASK,
     Engine,
@@ -38,7 +38,7 @@ class Watched:
     def __init__(self, api: ScriptedApi, jobs: int = 3, *, ledger: WatchedLedger | None = None, **engine: Any) -> None:
         log = engine.pop("log", None)
         self.ledger = ledger or WatchedLedger()
-        source = engine.pop("source", None) or ListSource([make_job(n) for n in range(1, jobs + 1)])
+        source = engine.pop("source", None) or numbered(jobs)
         self.engine = Engine(api, self.ledger, source, **engine)
         self.watch = WaitWatch(self.engine.parts, api, self.ledger, TASK, log)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from batchrun.runtime.logs import silence
 from tests.support.patience import SOON_FINAL_COSTS
@@ -14,6 +15,15 @@ from tests.support.patience import SOON_FINAL_COSTS
 # All processes of the tests import the same modules: let them compile each once, also where the environment forbids it.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Each run tries other examples, so that few of them are enough; a busy machine may take its time for one.
+settings.register_profile(
+    "batchrun",
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("batchrun")
 
 
 @pytest.fixture

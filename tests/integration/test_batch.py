@@ -35,20 +35,20 @@ async def work(context: InlineContext) -> None:
 
 
 async def test_every_job_becomes_one_record_and_its_items(tmp_path):
-    """A thousand jobs make a thousand Runs, records and items, within the limits of live Runs and start rate."""
+    """Each of 400 jobs makes one Run, record and item, within the limits of live Runs and start rate."""
     async with serving(tmp_path, work) as server:
         config = _config(
-            tmp_path, server, [{"n": n} for n in range(1000)], limits__max_concurrent_runs=20, limits__start_rate=300.0
+            tmp_path, server, [{"n": n} for n in range(400)], limits__max_concurrent_runs=20, limits__start_rate=300.0
         )
         summary = await run_batch(config, environ=ENVIRON)
-        assert summary.outcomes == {Outcome.SUCCEEDED: 1000}
-        assert (server.runs_started, server.peak_live_runs <= 20) == (1000, True)
+        assert summary.outcomes == {Outcome.SUCCEEDED: 400}
+        assert (server.runs_started, server.peak_live_runs <= 20) == (400, True)
         starts = list(server.start_times)
         # 300 a second, and at most 15 (5 %) at once after a pause.
         assert all(later - first >= (150 - 15) / 300 - 0.1 for first, later in zip(starts, starts[150:], strict=False))
     records, items = read_lines(tmp_path / "out/records.jsonl"), read_lines(tmp_path / "out/items.jsonl")
-    assert sorted(item["n"] for item in items) == list(range(1000))
-    assert len({record["key"] for record in records}) == 1000
+    assert sorted(item["n"] for item in items) == list(range(400))
+    assert len({record["key"] for record in records}) == 400
     assert {record["outcome"] for record in records} == {"succeeded"}
 
 
@@ -283,12 +283,12 @@ async def test_auto_fills_an_account(tmp_path, runs):
     """All Runs of the account but one are used, no start is refused, and the Summary has the slot use."""
     async with serving(tmp_path, work, max_concurrent_runs=runs, max_total_memory_mb=runs * 1024) as server:
         config = _config(
-            tmp_path, server, [{"n": n, "ms": 100} for n in range(runs * 10)], limits__max_concurrent_runs="auto"
+            tmp_path, server, [{"n": n, "ms": 100} for n in range(runs * 6)], limits__max_concurrent_runs="auto"
         )
         async with open_batch(config, environ=ENVIRON) as batch:
             assert batch.opening.max_concurrent_runs == runs - 1
             summary = await batch.run()
-        assert (summary.outcomes, server.peak_live_runs) == ({Outcome.SUCCEEDED: runs * 10}, runs - 1)
+        assert (summary.outcomes, server.peak_live_runs) == ({Outcome.SUCCEEDED: runs * 6}, runs - 1)
     assert summary.slot_use is not None
     assert 0 < summary.slot_use <= 1
     assert summary.refill_p50_s is not None

@@ -9,7 +9,7 @@ import orjson
 import pytest
 import structlog
 from anyio.from_thread import start_blocking_portal
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import LogCapture
 
@@ -128,13 +128,7 @@ def _segments(target: Target, method: str, segment: str) -> st.SearchStrategy[st
     return st.one_of(known, known, known, _texts.map(lambda text: quote(text, safe="", errors="surrogatepass")))
 
 
-@settings(
-    max_examples=600,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=300, derandomize=True, database=None)
 @given(data=st.data())
 def test_nothing_that_is_sent_breaks_the_server(target: Target, data: st.DataObject) -> None:
     """Any route with any parameters and any body: below 500; errors in the API's envelope."""
@@ -182,7 +176,7 @@ def test_json_that_is_nested_deeply_is_refused(
 @example(path="//")
 @example(path="/v2/actor-tasks/%00/runs")
 @example(path="/v2/%ED%A0%80")
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(derandomize=True, database=None)
 @given(path=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40).map(lambda text: f"/{text}"))
 def test_any_path_is_answered(target: Target, path: str) -> None:
     """Also those that are no routes, and those that no URL should hold."""

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.crash import open_api
@@ -133,12 +133,7 @@ def _dump(value: Any) -> bytes:
         return repr(value).encode("utf-8", "surrogatepass")
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@settings(max_examples=80, database=None)
 @given(data=st.data())
 def test_nothing_that_is_sent_breaks_the_worker(target: Target, data: st.DataObject) -> None:
     """Any operation of the document with any parameters and any body; half of them are submissions."""

@@ -12,7 +12,7 @@ import anyio
 import orjson
 import pytest
 from blockbuster import BlockBuster
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import LedgerError, OutputError, Superseded
@@ -312,7 +312,6 @@ _texts = st.text(st.characters(codec="ascii", categories=["L"]), max_size=30)
 _groups = st.lists(st.tuples(st.lists(_texts, max_size=3), st.booleans()), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=40)
 @given(processes=st.lists(st.tuples(_groups, st.floats(0, 1), st.binary(max_size=20)), min_size=1, max_size=4))
 def test_files_that_are_cut_anywhere_come_back_as_committed(
     processes: list[tuple[list[tuple[list[str], bool]], float, bytes]],

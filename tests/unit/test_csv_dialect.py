@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
@@ -58,7 +58,7 @@ def read_or_refuse(path: Path, **format_settings: Any) -> list[tuple[tuple[str, 
     return [(tuple(body), tuple(body.values())) for body in bodies]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(max_examples=100)
 @given(tables(), dialects(), st.sampled_from(["jobs.csv", "jobs.tsv"]))
 def test_a_table_in_any_dialect_is_read_back_or_refused(
     tmp_path: Path, table: list[list[str]], dialect: dict[str, Any], name: str

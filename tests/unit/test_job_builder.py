@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError
@@ -279,7 +279,6 @@ def test_priorities_in_the_head_are_noticed(opened: Open) -> None:
     assert [job.priority for job in made(opened({"@priority": 1}, [], {"@priority": 2}))] == [2, 1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(st.lists(st.integers(-2, 2) | st.none(), max_size=12), st.integers(1, 6), st.booleans())
 def test_no_read_point_loses_a_job(opened: Open, priorities: list[int | None], look_ahead: int, packed: bool) -> None:
     """Reading from any read point yields every job that was not yielded before it, whatever the priorities."""

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
@@ -27,7 +27,6 @@ from batchrun.model import BadLine, Job, JobKey, Position
 
 Write = Callable[[str, bytes], Path]
 
-same_dir = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 names = st.text().filter(lambda name: not name.startswith("@"))
 values = st.recursive(
@@ -300,7 +299,6 @@ def test_a_json_array_is_read_by_elements(write: Write) -> None:
         assert [job.position for job in file.reread(positions)] == positions
 
 
-@same_dir
 @given(st.lists(overrides, max_size=6))
 def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any]) -> None:
     """Whatever the overrides, spaced and escaped as the json module does it, the jobs are the same."""
@@ -312,7 +310,6 @@ def test_an_array_reads_like_its_lines(write: Write, given_overrides: list[Any])
     assert bodies(array) == [orjson.loads(orjson.dumps(one)) for one in given_overrides]
 
 
-@same_dir
 @given(
     # A file that speaks of priorities gives bad lines before the jobs it holds back; the look-ahead has its own tests.
     st.lists(overrides.map(orjson.dumps) | st.binary(max_size=20), max_size=8).filter(
@@ -572,7 +569,6 @@ with JobFile(JobFormat(path="-")) as file:
     )
 
 
-@same_dir
 @given(st.binary(max_size=300), st.sampled_from(["jsonl", "json", "csv", "tsv", "jsonl.gz", "csv.zst"]))
 def test_any_bytes_give_jobs_bad_lines_or_our_errors(write: Write, content: bytes, suffix: str) -> None:
     """No other exception comes out."""

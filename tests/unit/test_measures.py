@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.ledger.protocol import Settlement
@@ -137,7 +137,6 @@ def test_idle_times_separate_stretches(tmp_path: Path) -> None:
 moments = st.floats(min_value=0, max_value=300)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(moments, st.none() | st.floats(min_value=0, max_value=100)), min_size=1, max_size=20),
     st.floats(min_value=0, max_value=100),

@@ -4,7 +4,7 @@ import tomllib
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.config.text_bounds import MAX_BYTES, parse_json, parse_toml
@@ -52,7 +52,6 @@ def test_no_text_takes_more_than_time_in_proportion(unit: str) -> None:
         parse_toml(text)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab\"'\\#.\n= []{},1", max_size=60))
 def test_toml_in_bounds_is_read_as_ever(text: str) -> None:
     """The look before it changes nothing."""

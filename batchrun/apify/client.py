@@ -113,11 +113,11 @@ class ApifyClient:
                 max_bytes=_MAX_RUN_BYTES,
             )
         except Unauthorized as error:
-            await self._transport.look_again(error, sent_with)
+            await self._transport.second_look.confirm_start(error, sent_with)
             raise
         if run.started_at is not None:
             self.clock.note_start(run.started_at, sent_at)
-        self._transport.accept_token()
+        self._transport.second_look.note_accepted_start()
         return run
 
     async def run_task_sync(self, task_id: TaskId, body: bytes, options: RunOptions) -> tuple[str, bytes]:

@@ -31,6 +31,7 @@ from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
 from batchrun.apify.proxies import proxy_for
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
+from batchrun.apify.second_look import MAX_UNCONFIRMED, SecondLook
 from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.errors import (
     AnswerTooLarge,
@@ -41,7 +42,6 @@ from batchrun.errors import (
     ForeignAnswer,
     RateLimited,
     ServerFailed,
-    TokenUnconfirmed,
     TransportError,
     Unauthorized,
 )
@@ -63,14 +63,10 @@ MAX_ANSWER_BYTES = 4 << 20
 READ_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 #: Longest `Retry-After` of an answer that is not the API's that a read obeys, in seconds.
 MAX_FOREIGN_WAIT_S = 60.0
-#: 401s of one request in a row that a second look did not confirm; the next one is believed.
-MAX_UNCONFIRMED = 3
 #: Failures in a row after which one Run or its output counts as unreadable, while others are read: some ten seconds.
 MAX_LONE_FAILURES = 6
 #: The same, while no other one is read but the platform answers anything else: some five minutes.
 MAX_LONELY_FAILURES = 40
-#: Seconds for which the outcome of a second look at the token holds for all requests.
-LOOK_HOLDS_S = 1.0
 #: Requests that may leave at once after a pause, in the account's token bucket.
 REQUEST_BURST = 200
 
@@ -97,12 +93,7 @@ class Transport:
         self._session = session
         self._connections = connections
         self._token = token
-        self._looking = anyio.Lock()
-        #: When a second look at the token ended (monotonic), and whether the API refused it.
-        self._last_look: tuple[float, bool] | None = None
-        #: Moments in a row at which starts were refused with 401, and the last of them (monotonic).
-        self._refused_starts = 0
-        self._start_refused_at = float("-inf")
+        self.second_look = SecondLook(token, self._is_token_refused)
         #: Whether the API has answered yet. Before, a failure that no retry mends ends a read.
         self.has_answered = False
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
@@ -181,7 +172,7 @@ class Transport:
                 except Unauthorized as error:
                     unconfirmed += 1
                     self.failed_reads[path] = str(error)
-                    if unconfirmed > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
+                    if unconfirmed > MAX_UNCONFIRMED or await self.second_look.is_confirmed(error, sent_with):
                         raise
                     await self._back_off(method, path, unconfirmed, error)
                 else:
@@ -260,26 +251,6 @@ class Transport:
         self._account_refusals.note_passed()
         return value
 
-    async def look_again(self, error: Unauthorized, sent_with: int) -> None:
-        """Look a second time at the token after a start was refused with 401; if this returns, the caller raises that.
-
-        Raises:
-            TokenUnconfirmed: the API accepts the token, or does not answer, or the token was replaced.
-        """
-        now = anyio.current_time()
-        if now - self._start_refused_at > LOOK_HOLDS_S:  # else sent together with the one that was counted
-            self._refused_starts += 1
-            self._start_refused_at = now
-        if self._refused_starts > MAX_UNCONFIRMED or await self._is_confirmed(error, sent_with):
-            return
-        raise TokenUnconfirmed(
-            status=error.status, type=error.type, message=error.message, method=error.method, path=error.path
-        ) from error
-
-    def accept_token(self) -> None:
-        """Note that a start was accepted."""
-        self._refused_starts = 0
-
     @property
     def token_version(self) -> int:
         """The version of the token that requests carry now."""
@@ -291,18 +262,6 @@ class Transport:
         return failures >= MAX_LONE_FAILURES and self.outage.is_answered_elsewhere(
             method, path, failures, by_all=by_all
         )
-
-    async def _is_confirmed(self, error: Unauthorized, sent_with: int) -> bool:
-        """Return whether a 401 stands: the token was not replaced, and the account's own endpoint refuses it too."""
-        if error.status != 401:
-            return True  # the token is known, and may not do this
-        async with self._looking:
-            if self._token.version != sent_with:
-                return False
-            now = anyio.current_time()
-            if self._last_look is None or now - self._last_look[0] > LOOK_HOLDS_S:
-                self._last_look = (now, await self._is_token_refused())
-            return self._last_look[1]
 
     async def _is_token_refused(self) -> bool:
         if await self._token.refresh():

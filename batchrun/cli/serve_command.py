@@ -57,27 +57,31 @@ def _checked(token: str, source: str) -> str:
 async def _serve(settings: embedded_server.ServerSettings) -> None:
     with logging_to(settings.data_dir / "server.log"):
         async with embedded_server.open_server(settings) as server:
-            if (
-                warning := embedded_server.exposure_warning(settings.host, has_own_token=settings.token is not None)
-            ) is not None:
-                say(warning)
-            # The only line on stdout: scripts read the address from it.
-            answer(server.base_url, flush=True)
-            # A log file must not contain the link's token.
-            say(f"page     {server.page_link if sys.stderr.isatty() else f'{server.base_url}/'}")
-            say(f"state    {settings.data_dir}")
-            if settings.token is None:
-                say(f"token    {server.token}")
-            for account in settings.accounts:
-                made = f", token {server.tokens[account.username]}" if account.token is None else ""
-                say(f"account  {account.username}{made}")
-            say(f"actors   {', '.join(server.actors)}")
-            for error in server.broken_actors.values():
-                say(f"left out {error}")
-            say(f"demo     {server.base_url}/demo/")
-            if settings.faults is not None:
-                say(f"faults   {len(settings.faults.fault)} from {settings.faults.source} are injected")
+            _show(server, settings)
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
                     break
     say("stopped; the next serve on the same --data starts its live Runs again")
+
+
+def _show(server: embedded_server.Server, settings: embedded_server.ServerSettings) -> None:
+    """Print the address of a server, and what a person needs to use it."""
+    warning = embedded_server.exposure_warning(settings.host, has_own_token=settings.token is not None)
+    if warning is not None:
+        say(warning)
+    # The only line on stdout: scripts read the address from it.
+    answer(server.base_url, flush=True)
+    # A log file must not contain the link's token.
+    say(f"page     {server.page_link if sys.stderr.isatty() else f'{server.base_url}/'}")
+    say(f"state    {settings.data_dir}")
+    if settings.token is None:
+        say(f"token    {server.token}")
+    for account in settings.accounts:
+        made = f", token {server.tokens[account.username]}" if account.token is None else ""
+        say(f"account  {account.username}{made}")
+    say(f"actors   {', '.join(server.actors)}")
+    for error in server.broken_actors.values():
+        say(f"left out {error}")
+    say(f"demo     {server.base_url}/demo/")
+    if settings.faults is not None:
+        say(f"faults   {len(settings.faults.fault)} from {settings.faults.source} are injected")

@@ -54,9 +54,7 @@ def build_batch_engine(
         batch=config.out_dir,
         priority=priority,
         live_before=resumed.opening.live_before,
-        echoes=resumed.echoes,
-        watched_s=resumed.watched_s,
-        unlisted_since=resumed.unlisted_since,
+        doubts=resumed.doubts,
         log_keeper=LogKeeper(account.client, LogTails(config.out_dir)) if config.output.logs else None,
         # The embedded server's first figures are final (see `open_platform`).
         costs_final_after=timedelta(0) if config.api.is_embedded else None,

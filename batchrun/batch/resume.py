@@ -1,8 +1,6 @@
 """The third phase of opening a batch: take over what earlier processes left in ledger and job file."""
 
-from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from datetime import datetime
 
 import anyio
 
@@ -11,6 +9,7 @@ from batchrun.batch.backlog import Backlog, open_backlog, take_up
 from batchrun.batch.job_source import FileSource, open_source
 from batchrun.batch.opening import Opening, read_opening
 from batchrun.config import Config
+from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import LedgerError
@@ -18,7 +17,6 @@ from batchrun.ledger.facts import ECHO, UNLISTED_SINCE, WATCHED_S
 from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.ledger.sqlite.reader import LedgerReader
-from batchrun.model import Mark
 from batchrun.policy.budget import Budget
 from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.preparation import Preparation
@@ -37,12 +35,7 @@ class Resumed:
     jobs: list[Work | Postponed]
     purse: Purse
     opening: Opening
-    #: True if the platform echoes marks; None: no earlier process has learned it.
-    echoes: bool | None
-    #: Seconds for which earlier processes have watched for the Run of each attempt in doubt.
-    watched_s: Mapping[Mark, float]
-    #: Since when they have not looked for Runs that repeat a start, by the Runs' clock; None: they have.
-    unlisted_since: datetime | None
+    doubts: EarlierDoubts
 
 
 async def resume(
@@ -76,9 +69,7 @@ async def resume(
     purse = fill_purse(config, prepared.task_terms, money, account.budget)
     stack.push_async_callback(_leave_budget, purse.budget, ledger)
     commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.instruments.commits))
-    echoes = await anyio.to_thread.run_sync(ledger.fact, ECHO)
-    unlisted_since = await anyio.to_thread.run_sync(ledger.fact, UNLISTED_SINCE)
-    watched_s = await anyio.to_thread.run_sync(ledger.fact, WATCHED_S) or {}
+    doubts = await anyio.to_thread.run_sync(_read_doubts, ledger)
     totals = await anyio.to_thread.run_sync(ledger.totals)
     account.keep_permits(config.out_dir, totals.live_runs + totals.in_doubt)
     opening = await anyio.to_thread.run_sync(read_opening, config, connected, ledger, totals, lines, prepared)
@@ -89,9 +80,13 @@ async def resume(
         jobs=jobs,
         purse=purse,
         opening=opening,
-        echoes=echoes,
-        watched_s=watched_s,
-        unlisted_since=unlisted_since,
+        doubts=doubts,
+    )
+
+
+def _read_doubts(ledger: LedgerReader) -> EarlierDoubts:
+    return EarlierDoubts(
+        echoes=ledger.fact(ECHO), watched_s=ledger.fact(WATCHED_S) or {}, unlisted_since=ledger.fact(UNLISTED_SINCE)
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import anyio
 
@@ -11,7 +11,7 @@ from batchrun.engine.background.final_costs import CostReader
 from batchrun.engine.background.log_keeper import LogKeeper
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.collect import Collector, OutputPlan
-from batchrun.engine.doubt.reconcile import Reconciler
+from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler
 from batchrun.engine.follow.polls import Follower
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.job_runner import JobRunner
@@ -29,7 +29,7 @@ from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Terms, Work
 from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
-from batchrun.model import Mark, Record, TaskId, WaitKind, WaitReason
+from batchrun.model import Record, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
 from batchrun.runtime.changed import Changed
@@ -147,9 +147,7 @@ def build_engine(
     batch: Hashable = None,
     priority: BatchPriority = EQUAL,
     live_before: int = 0,
-    echoes: bool | None = None,
-    watched_s: Mapping[Mark, float] | None = None,
-    unlisted_since: datetime | None = None,
+    doubts: EarlierDoubts,
     log_keeper: LogKeeper | None = None,
     costs_final_after: timedelta | None = None,
 ) -> Engine:
@@ -170,9 +168,7 @@ def build_engine(
         batch: identifies the batch in the account.
         priority: among the batches of the account.
         live_before: Runs of earlier processes that may be live.
-        echoes: whether the platform echoes marks; None: no earlier process has learned it.
-        watched_s: for how long earlier processes have watched for the Run of each attempt in doubt, in seconds.
-        unlisted_since: since when earlier processes have not looked for Runs that repeat a start, by the Runs' clock.
+        doubts: what earlier processes have learned about starts in doubt.
         log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
         costs_final_after: see `CostReader`.
     """
@@ -228,9 +224,7 @@ def build_engine(
         task_id=task_id,
         start_horizon_s=limits.start_horizon_s,
         listing_lag_s=limits.listing_lag_s,
-        echoes=echoes,
-        watched_s=watched_s or {},
-        unlisted_since=unlisted_since,
+        earlier=doubts,
         echo=shared.echo,
         progress=progress,
     )

@@ -24,6 +24,7 @@ from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.config import AccountLimitsConfig
 from batchrun.engine.build import BatchLimits, build_engine
 from batchrun.engine.collect import OutputPlan
+from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.ports import JobSource
@@ -505,9 +506,7 @@ class Engine:
         output: OutputPlan | None = None,
         start_horizon_s: float = 60.0,
         listing_lag_s: float = 5.0,
-        echoes: bool | None = None,
-        watched_s: Mapping[Mark, float] | None = None,
-        unlisted_since: datetime | None = None,
+        doubts: EarlierDoubts | None = None,
         max_open_polls: int = 1000,
         purse: Purse | None = None,
         limits: BreakerLimits | None = None,
@@ -551,9 +550,7 @@ class Engine:
             task_id=TASK,
             batch=object(),
             priority=priority,
-            echoes=echoes,
-            watched_s=watched_s,
-            unlisted_since=unlisted_since,
+            doubts=doubts or EarlierDoubts(),
         )
         self.parts = parts
         self.permits, self.gate, self.meter, self.purse = parts.permits, parts.gate, parts.meter, parts.purse

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from batchrun.apify.platform_clock import PlatformClock
+from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Demand
 from batchrun.engine.work import Work
@@ -115,7 +116,7 @@ async def test_a_first_start_in_doubt_is_searched_narrowly_once_another_is_answe
 async def resolve_noted(api: ScriptedApi, **noted: Any) -> str | None:
     """Resolve an attempt that an earlier process has intended."""
     attempt = Attempt(attempt_no=1, mark=Mark("mine"), state=AttemptState.INTENDED, **noted)
-    engine = Engine(api, WatchedLedger(), ListSource([]), echoes=True)
+    engine = Engine(api, WatchedLedger(), ListSource([]), doubts=EarlierDoubts(echoes=True))
     async with engine.reconciling():
         run = await engine.reconciler.resolve(attempt, JobKey("job"), engine.permits.adopt(Demand()))
     return None if run is None else run.id

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from blockbuster import BlockBuster
 
+from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.limits.permits import Demand
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import BatchRefused, BatchrunError, ConnectFailed
@@ -596,8 +597,8 @@ async def live_once(directory: Path, api: ScriptedApi, dies_at: int) -> Path | N
                  for job in JOBS if job.key in open_jobs]  # fmt: skip
         try:
             async with open_commit(journal, in_thread=False) as commit:
-                watched_s = journal.ledger.fact(WATCHED_S)
-                engine = _mortal_engine(api, commit, _Shifted(source, source_at), watched_s)
+                doubts = EarlierDoubts(watched_s=journal.ledger.fact(WATCHED_S) or {})
+                engine = _mortal_engine(api, commit, _Shifted(source, source_at), doubts)
                 await engine.run(works)
         except BaseExceptionGroup:
             if mortal.remains is None:
@@ -616,7 +617,7 @@ class _Shifted:
         return chunk and replace(chunk, read_to=read_to(self._before + self._source.pulled))
 
 
-def _mortal_engine(api: ScriptedApi, commit: GroupCommit, source: Any, watched_s: Any = None) -> Engine:
+def _mortal_engine(api: ScriptedApi, commit: GroupCommit, source: Any, doubts: EarlierDoubts | None = None) -> Engine:
     return Engine(
         api,
         commit,
@@ -626,7 +627,7 @@ def _mortal_engine(api: ScriptedApi, commit: GroupCommit, source: Any, watched_s
         output=output_plan("file", page_size=2),
         start_horizon_s=2,
         listing_lag_s=1,
-        watched_s=watched_s,
+        doubts=doubts,
     )
 
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from batchrun.engine.doubt.candidates import MAX_OPEN_READS
-from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
+from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler, StillInDoubt
 from batchrun.engine.limits.permits import Demand, Permit
 from batchrun.errors import BatchRefused
 from batchrun.ledger.facts import WATCHED_S
@@ -32,8 +32,7 @@ class Doubts:
             task_id=TASK,
             start_horizon_s=HORIZON_S,
             listing_lag_s=LAG_S,
-            echoes=echoes,
-            watched_s=self.ledger.fact(WATCHED_S) or {},
+            earlier=EarlierDoubts(echoes=echoes, watched_s=self.ledger.fact(WATCHED_S) or {}),
         )
         self.permits = permits_over(gate_of())
         self.found: dict[str, str] = {}

@@ -7,6 +7,7 @@ import pytest
 
 from batchrun.apify.wire import mark_of
 from batchrun.engine.doubt import second_runs
+from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.notices import Notice, SecondRunAborted
 from batchrun.ledger.facts import UNLISTED_SINCE
 from batchrun.ledger.memory import MemoryLedger
@@ -116,13 +117,8 @@ async def test_a_killed_process_leaves_its_look_to_the_next_one() -> None:
         await first.run()
     assert (second_runs_of(ledger), ledger.fact(UNLISTED_SINCE) is None) == ([], False)
     await anyio.sleep(3600)
-    second = Engine(
-        api,
-        ledger,
-        numbered(20),
-        slots=4,
-        unlisted_since=ledger.fact(UNLISTED_SINCE),
-    )
+    doubts = EarlierDoubts(unlisted_since=ledger.fact(UNLISTED_SINCE))
+    second = Engine(api, ledger, numbered(20), slots=4, doubts=doubts)
     await second.run()
     assert len(second_runs_of(ledger)) == len(api.run_ids) - len({each.mark for each in api.posts}) > 2
     assert ledger.fact(UNLISTED_SINCE) is None

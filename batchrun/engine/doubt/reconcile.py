@@ -7,9 +7,8 @@ attempt stays in doubt.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
 import anyio
 import structlog
@@ -23,6 +22,7 @@ from batchrun.errors import ApiError, BatchRefused
 from batchrun.ledger.protocol import Ledger, MarkedAttempt
 from batchrun.model import Attempt, JobKey, Mark, Run, RunId, TaskId, WaitKind, WaitReason
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.steady_time import steady_time
 
 #: Bounds of the seconds between two listings while attempts are in doubt. Each gap is twice the one before; a new doubt
@@ -64,6 +64,18 @@ class _Doubt:
     error: BatchRefused | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierDoubts:
+    """What earlier processes of a batch have learned about starts whose answers are lost."""
+
+    #: True if the platform echoes marks; None: no process has learned it.
+    echoes: bool | None = None
+    #: For how long they have watched for the Run of each attempt in doubt, in seconds.
+    watched_s: Mapping[Mark, float] = field(default_factory=dict)
+    #: Since when they have not looked for Runs that repeat a start, by the Runs' clock; None: they have.
+    unlisted_since: datetime | None = None
+
+
 class Echo:
     """Whether the platform echoes marks, as all batches in one account learn it."""
 
@@ -81,10 +93,8 @@ class Reconciler:
         task_id: the task's id as the platform spells it; Runs of other tasks are left out.
         start_horizon_s: a start request takes effect within this time after it was sent, or never.
         listing_lag_s: how long a new Run may be missing from lists, in seconds.
-        echoes: whether the platform echoes the mark, if an earlier process has learned it.
-        watched_s: for how long earlier processes have watched for the Run of each attempt in doubt, in seconds.
-        echo: what other batches in this account have learned about that; their Runs may look like candidates of ours.
-        unlisted_since: since when earlier processes have not looked for Runs that repeat a start, by the Runs' clock.
+        earlier: what earlier processes have learned.
+        echo: what other batches in this account have learned of it; their Runs may look like candidates of ours.
         progress: counters to update.
     """
 
@@ -96,10 +106,8 @@ class Reconciler:
         task_id: TaskId,
         start_horizon_s: float,
         listing_lag_s: float,
-        echoes: bool | None = None,
-        watched_s: Mapping[Mark, float] = MappingProxyType({}),
+        earlier: EarlierDoubts,
         echo: Echo | None = None,
-        unlisted_since: datetime | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._client = client
@@ -107,16 +115,16 @@ class Reconciler:
         progress = Progress() if progress is None else progress
         self._candidates = Candidates(client, task_id, progress.notices.add)
         self.second_runs = SecondRuns(
-            client, ledger, self._candidates, unlisted_since=unlisted_since, progress=progress
+            client, ledger, self._candidates, unlisted_since=earlier.unlisted_since, progress=progress
         )
         self._listing_lag_s = listing_lag_s
         self._patience_s = start_horizon_s + listing_lag_s
         self._horizon = timedelta(seconds=start_horizon_s)
-        self._watched_s = watched_s
+        self._watched_s = earlier.watched_s
         self._doubts: dict[Mark, _Doubt] = {}
         self._arrived = anyio.Event()
         #: Whether the platform echoes the mark; None until a start has shown it.
-        self.echoes = echoes
+        self.echoes = earlier.echoes
         self._echo = Echo() if echo is None else echo
 
     async def resolve(

@@ -1,7 +1,6 @@
 """The task of a batch: found by id, or by its description, which may create it."""
 
 from dataclasses import field, replace
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -52,7 +51,6 @@ class Task:
 async def find_task(
     client: ApifyClient,
     config: TaskConfig,
-    file: Path | None = None,
     *,
     begun_with: TaskId | None = None,
     is_created: bool = True,
@@ -62,7 +60,6 @@ async def find_task(
     Args:
         client: the platform.
         config: the task's id or description.
-        file: the configuration file, for messages.
         begun_with: the task of a batch that has begun. It is not created again; if it was deleted or renamed, it is
             returned as `gone`.
         is_created: False: a described task that is missing is not created, and returned with an empty id.
@@ -74,14 +71,14 @@ async def find_task(
     named = config.id if config.id is not None else f"{config.actor} ({config.name})"
     is_created = is_created and begun_with is None
     try:
-        task = await patiently(client, _find_task(client, config, file, is_created=is_created))
+        task = await patiently(client, _find_task(client, config, is_created=is_created))
     except NotFound as error:
         if begun_with is not None:
             return await patiently(client, _task_gone(client, named, begun_with))
         raise BatchRefused(await not_found_words(client, error, config.id or config.actor or "")) from error
     except ApiError as error:
         if error.status == 400:
-            raise ConfigError(f"the platform does not accept it: {error.message}", key="task", file=file) from error
+            raise ConfigError(f"the platform does not accept it: {error.message}", key="task") from error
         known = begun_with or _id_in(config)
         if error.status == 403 and known:
             return Task(id=known, label=named, input={}, is_read=False)
@@ -131,18 +128,18 @@ async def _task_gone(client: ApifyClient, named: str, task_id: TaskId) -> Task:
     return replace(task, gone=gone)
 
 
-async def _find_task(client: ApifyClient, config: TaskConfig, file: Path | None, *, is_created: bool) -> Task:
+async def _find_task(client: ApifyClient, config: TaskConfig, *, is_created: bool) -> Task:
     if config.id is not None:
         return read_task(await client.get_task(TaskId(config.id)), config.id)
     while True:
         try:
-            return await _described_task(client, config, file, is_created=is_created)
+            return await _described_task(client, config, is_created=is_created)
         except (TransportError, ServerFailed, RateLimited):
             # A lost answer may have created the task. The next try finds it by its name; creating one costs nothing.
             await anyio.sleep(RETRY_INTERVAL_S)
 
 
-async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | None, *, is_created: bool) -> Task:
+async def _described_task(client: ApifyClient, config: TaskConfig, *, is_created: bool) -> Task:
     assert config.actor is not None, "a described task names its Actor"
     assert config.name is not None, "a described task has a name"
     actor = await client.get_actor(config.actor)
@@ -164,7 +161,7 @@ async def _described_task(client: ApifyClient, config: TaskConfig, file: Path | 
             if error.type != _NAME_TAKEN:
                 raise
             found = await client.get_task(by_name)  # another batch has created it meanwhile
-    _refuse_differences(wanted, found, config.name, file)
+    _refuse_differences(wanted, found, config.name)
     return read_task(found, config.name)
 
 
@@ -186,7 +183,7 @@ def _dict(value: Any) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str, file: Path | None) -> None:
+def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str) -> None:
     # Values of the input are left out, since they may be secrets.
     differences = [
         f"{key}: " + (_names(value, found.get(key)) if key == "input" else f"here {value!r}, there {found.get(key)!r}")
@@ -198,7 +195,6 @@ def _refuse_differences(wanted: JsonObject, found: JsonObject, name: str, file: 
             f"a task named {name!r} exists and differs ({'; '.join(differences)}). Nothing was changed:"
             " describe it as it is, give its id, or choose another name",
             key="task",
-            file=file,
         )
 
 

@@ -77,14 +77,14 @@ def _widths(fractions: list[float]) -> list[float]:
     return [100 * width / sum(wanted) for width in wanted]
 
 
-def small_bar(fraction: float, tone: Tone = Tone.LIVE) -> Html:
+def small_bar(fraction: float) -> Html:
     """Return a bar of a fraction (0 to 1) for a table cell; screen readers read the number in another cell."""
     width = min(100.0, max(_MIN_BAR_WIDTH, 100 * fraction)) if fraction > 0 else 0.0
-    bar = rect(0, 2, width, 8, tone) if width else None
+    bar = rect(0, 2, width, 8, Tone.LIVE) if width else None
     return tag("svg", track(2, 8), bar, height=12, width="100%", aria_hidden="true")
 
 
-def log_edges(shortest_s: float, longest_s: float, max_bars: int = MAX_BARS) -> list[float]:
+def log_edges(shortest_s: float, longest_s: float) -> list[float]:
     """Return the edges of a histogram of durations in seconds: bars of equal width on a logarithmic scale.
 
     Durations below a millisecond fall into the first bar.
@@ -95,7 +95,7 @@ def log_edges(shortest_s: float, longest_s: float, max_bars: int = MAX_BARS) -> 
     room = max(1.0, math.sqrt(2 * low / high))
     low, high = low / room, high * room * 1.0001
     # An odd number, so that equal durations stand in the middle bar.
-    bars = min(max_bars - 1, max(8, math.ceil(12 * math.log10(high / low)))) // 2 * 2 + 1
+    bars = min(MAX_BARS - 1, max(8, math.ceil(12 * math.log10(high / low)))) // 2 * 2 + 1
     step = math.log(high / low) / bars
     return [low * math.exp(step * number) for number in range(bars)] + [high]
 

@@ -3,7 +3,7 @@
 import shutil
 import signal
 import sqlite3
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
@@ -68,11 +68,17 @@ def _checkpoint(out: Path) -> None:
         (out / f"{LEDGER}{end}").unlink(missing_ok=True)
 
 
+KILL_POINTS = ("answered:6", "intended:30", "settled:30")
+WAYS = (_lose_wal, _remove, _empty, _halve, _garble, _replace)
+#: Each way in which a ledger is lost, and each point at which a process may have died before; all pairs take long.
+PAIRS = [*zip(cycle(KILL_POINTS), WAYS, strict=False), ("settled:30", _set_version_back)]
+
+
 @pytest.mark.parametrize(
     ("kill_at", "lose"),
     [
-        *product(("answered:6", "intended:30", "settled:30"), (_lose_wal, _remove, _empty, _halve, _garble, _replace)),
-        ("settled:30", _set_version_back),
+        *PAIRS,
+        *(pytest.param(*pair, marks=pytest.mark.long) for pair in product(KILL_POINTS, WAYS) if pair not in PAIRS),
     ],
 )
 def test_a_ledger_that_was_lost_after_a_kill_is_rebuilt(tmp_path, kill_at, lose):

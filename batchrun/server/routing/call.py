@@ -162,8 +162,8 @@ def _begun(call: Call, status: int, headers: Mapping[str, str]) -> web.StreamRes
     return response
 
 
-def empty_answer(status: int = 204) -> web.Response:
-    return web.Response(status=status)
+def empty_answer() -> web.Response:
+    return web.Response(status=204)
 
 
 def page_answer(items: list[Any], total: int, offset: int, limit: int, *, is_descending: bool) -> web.Response:

@@ -70,7 +70,7 @@ def test_a_batch_killed_around_an_abort_of_ours_knows_whose_it_was(tmp_path, kil
 def test_a_batch_killed_at_random_instants_ends_right(tmp_path):
     """Killed again and again at any instant, the batch ends as if it had never been killed."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(300))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(200))
         assert batch.run_with_kills(seed=1, kills=8, longest_s=0.8) == 1, batch.said()
         assert batch.kills >= 3
         assert_promise_kept(batch, api)

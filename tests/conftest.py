@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -15,6 +16,16 @@ from tests.support.patience import SOON_FINAL_COSTS
 # All processes of the tests import the same modules: let them compile each once, also where the environment forbids it.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+#: Bytes in memory that the files of a whole run may take.
+_ROOM = 4 << 30
+# A commit syncs three files, and a disk takes milliseconds for each. What tests kill is processes, whose files outlive
+# them in memory too.
+_memory = Path("/dev/shm")
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _memory.is_dir():
+    _free = os.statvfs(_memory)
+    if _free.f_bavail * _free.f_frsize > _ROOM and not _free.f_flag & os.ST_NOEXEC and os.access(_memory, os.W_OK):
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_memory)
 
 # Each run tries other examples, so that few of them are enough; a busy machine may take its time for one.
 settings.register_profile(

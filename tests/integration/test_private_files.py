@@ -17,7 +17,18 @@ from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.ledger.sqlite.tables import open_ledger
-from batchrun.output.layout import ITEMS, JOB_FILE, LEDGER, LOCK, NAMES, OWN_CONFIG, RECORDS, SERVER_STATE, STARTS
+from batchrun.output.layout import (
+    ITEMS,
+    JOB_FILE,
+    LEDGER,
+    LOCK,
+    NAMES,
+    OUTBOX,
+    OWN_CONFIG,
+    RECORDS,
+    SERVER_STATE,
+    STARTS,
+)
 from batchrun.output.lock import holder, locked
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import Sink
@@ -83,7 +94,7 @@ def test_a_batch_is_for_its_user_only(tmp_path):
 
         call("run", "shop.toml", "--api-url", api.base_url)
         call("report", "results/out")
-        assert {each.name for each in out.iterdir()} >= set(NAMES) - {SERVER_STATE, OWN_CONFIG, JOB_FILE}
+        assert {each.name for each in out.iterdir()} >= set(NAMES) - {SERVER_STATE, OWN_CONFIG, JOB_FILE, OUTBOX}
         _open_all(out)
         call("retry", "results/out", "--yes")
         _open_all(out)
@@ -183,7 +194,7 @@ def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(tmp_path, name):
 @pytest.mark.parametrize("room", ["ledger", "maintenance", "output", "report", "worker"])
 def test_what_others_may_have_put_there_is_opened_in_one_way(room):
     """As a regular file that no link leads to; texts that the package brings along are its own."""
-    opens = re.compile(r'\.read_bytes\(|\.read_text\(|\.open\("|\bopen\(|\bopen_file\(')
+    opens = re.compile(r'\.read_bytes\(|\.read_text\(|\.open\("|(?<!\.)\bopen\(|\bopen_file\(')
     root = Path(batchrun_package.__file__).parent
     assert [
         f"{file.relative_to(root)}: {line.strip()}"

@@ -83,7 +83,7 @@ async def test_bodies_may_be_compressed(api: Api, encoding: str, encode: object)
         ("gzip", b"not gzip", 400, "invalid-request"),
         ("gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], 400, "invalid-request"),
         ("br", b"\xff\xff\xff", 400, "invalid-request"),
-        ("br", brotli.compress(b"{}" * 999)[:-2], 400, "invalid-request"),
+        ("br", brotli.compress(b"{}" * 999, quality=1)[:-2], 400, "invalid-request"),
         ("deflate", b"?", 400, "invalid-request"),
         ("gzip", gzip.compress(b" " * (MAX_BODY_BYTES + 1), mtime=0), 413, "request-too-large"),
         ("br", brotli.compress(b" " * (MAX_BODY_BYTES + 1)), 413, "request-too-large"),

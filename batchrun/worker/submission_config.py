@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrun.config import Config, load_config
 from batchrun.config.batch_settings import PATHS, NotifyConfig
-from batchrun.config.load import read_settings
+from batchrun.config.load import ENVIRONMENT_PREFIX, read_settings
 from batchrun.config.worker_config import WorkerConfig, refuse_planted
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory
@@ -42,7 +42,7 @@ def config_of(
     own = _own_paths(submission, directory)
     flags = {**deepcopy(submission.settings), **{key: str(path) for key, path in own.items()}}
     # Its own paths are set below once more: a whole table among the settings must not move them.
-    config = _with_paths(load_config(file, flags=flags, environ=environ), own)
+    config = _with_paths(load_config(file, flags=flags, environ=_without_worker_tables(environ)), own)
     for section, why in _WORKER_TABLES.items():
         wanted, given = getattr(worker, section), getattr(config, section)
         is_default = given == type(given)()
@@ -68,6 +68,12 @@ def config_of(
     config = config.model_copy(update=tables)
     _check_paths(config, submission, directory, environ)
     return config
+
+
+def _without_worker_tables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the worker's tables: they are not what a submission asks for."""
+    of_worker = tuple(f"{ENVIRONMENT_PREFIX}{section}__".upper() for section in _WORKER_TABLES)
+    return {name: text for name, text in environ.items() if not name.upper().startswith(of_worker)}
 
 
 def _batch_file(submission: Submission, directory: DataDirectory) -> Path:

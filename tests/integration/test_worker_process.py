@@ -21,6 +21,7 @@ from batchrun.worker.retention import delete_old_batches
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import open_worker
 from tests.support.api_process import TOKEN
+from tests.support.command_line import batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.json_lines import read_lines
 from tests.support.worker_process import WorkerProcess, log_lines
@@ -113,9 +114,10 @@ def test_sighup_applies_limits_and_a_bad_file_changes_nothing(tmp_path):
         with worker.running() as process:
             worker.put_batch("shop", _held(9))
             wait_until(lambda: _live(api) == 2)
-            worker.configure("[limits]\nmax_concurrent_runs = 5\n")
+            worker.configure("[limits]\nmax_concurrent_runs = 5\n[server]\nmax_total_memory_mb = 512\n")
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: _live(api) == 5)
+            assert "reloaded; server.max_total_memory_mb: a change takes effect with the next start" in worker.said()
             worker.configure("[limits]\nmax_concurrent_runs = -1\nmax_runs = 3\n")
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: "was not reloaded" in worker.said())
@@ -125,6 +127,13 @@ def test_sighup_applies_limits_and_a_bad_file_changes_nothing(tmp_path):
             assert orjson.loads(worker.ask("/v1/worker")[1])["slots"]["limit"] == 5
             assert process.poll() is None
         assert len(api.runs()) == 5
+
+
+def test_a_worker_without_a_token_does_not_begin_to_listen(tmp_path):
+    """Its service would be started, and stop at once: the start itself fails, with the reason."""
+    said = batchrun("worker", "start", "--data", "data", "--api-url", "https://api.example.com", cwd=tmp_path)
+    assert (said.code, said.out) == (2, "")
+    assert "needs an API token" in said.err
 
 
 def test_systemd_is_notified_of_readiness_status_and_stop(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from batchrun.config import Config
+from batchrun.config import ApiConfig, Config
 from batchrun.config.batch_settings import PATHS, NotifyConfig
 from batchrun.config.text_bounds import parse_json
 from batchrun.config.worker_config import WorkerConfig
@@ -31,7 +31,14 @@ def directory(tmp_path: Path) -> DataDirectory:
     return directory
 
 
-def read(directory: DataDirectory, text: str = "", *, environ: dict[str, str] | None = None, **fields: Any) -> Config:
+def read(
+    directory: DataDirectory,
+    text: str = "",
+    *,
+    environ: dict[str, str] | None = None,
+    worker: WorkerConfig | None = None,
+    **fields: Any,
+) -> Config:
     """Return the configuration of a submission over HTTP, or from the spool if `spooled` is given."""
     if "spooled" in fields:
         (directory.spool / fields["spooled"]).write_text(TASK + text)
@@ -39,7 +46,15 @@ def read(directory: DataDirectory, text: str = "", *, environ: dict[str, str] | 
         (directory.of("one") / "batch.toml").write_text(TASK + text)
         fields["batch_file"] = "batch.toml"
     submission = Submission(id="one", name="one", created_at=datetime.now(UTC), **fields)
-    return config_of(submission, directory, WorkerConfig(), environ or {})
+    return config_of(submission, directory, worker or WorkerConfig(), environ or {})
+
+
+def test_the_environment_of_a_worker_sets_its_own_tables_only(directory: DataDirectory) -> None:
+    """A service unit names the token file in the environment, `worker.toml` the platform: both are the worker's."""
+    api = ApiConfig(base_url="http://127.0.0.1:3333", token_file=Path("/run/token"))
+    environ = {"BATCHRUN_API__TOKEN_FILE": "/run/token", "BATCHRUN_LIMITS__DRAIN_S": "7"}
+    config = read(directory, environ=environ, worker=WorkerConfig(api=api), profile="shop")
+    assert (config.api, config.limits.drain_s) == (api, 7.0)
 
 
 def test_every_path_of_a_configuration_is_among_the_checked_keys() -> None:

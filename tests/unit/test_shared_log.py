@@ -8,16 +8,19 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import obstore
 import orjson
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from obstore.store import MemoryStore
 
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
 from batchrun.ledger.facts import ECHO, JOB_COUNT
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogPosition
 from batchrun.ledger.shared_log import entries, nats_store, owned_log, packs
+from batchrun.ledger.shared_log.bucket_store import BucketStore
 from batchrun.ledger.shared_log.claim import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import (
@@ -130,9 +133,10 @@ def test_the_name_of_an_owner_is_one_line():
 
 
 def test_an_entry_of_a_newer_version_is_refused():
-    """The older program must not guess."""
-    with pytest.raises(LedgerError, match="written by a newer batchrun"):
-        decode(zstandard.compress(b'{"v":2,"kind":"commit"}\n'), no_objects)
+    """The older program must not guess; nor does it know the columns of later tables."""
+    for newer in (b'{"v":2,"kind":"commit"}\n', b'{"v":1,"tables":99,"kind":"commit"}\n'):
+        with pytest.raises(LedgerError, match="written by a newer batchrun"):
+            decode(zstandard.compress(newer), no_objects)
 
 
 @pytest.mark.parametrize("fails", [["after"], ["before"], ["before", "after"], ["after", "before", "after"]])
@@ -342,6 +346,34 @@ def test_a_damaged_log_is_refused_and_changes_nothing(tmp_path, commit, previous
     assert store.append(1, encode(EntryKind.COMMIT, OWNER, previous, commit_content(commit)))
     with pytest.raises(LedgerError, match=words):
         replay(store, tmp_path / "b")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_log_that_lacks_an_entry_is_not_claimed(tmp_path, lost):
+    """A claim in the gap would make a second owner, or begin the batch again."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    for _ in range(2):
+        log.append(Commit(changes=[("INSERT INTO batch VALUES ('x', '1') ON CONFLICT DO NOTHING", ())]))
+    (tmp_path / "log" / "log" / f"{lost:012}.zst").unlink()
+    with pytest.raises(LedgerError, match=f"lacks entry {lost}, but has later ones"):
+        claim(store, tmp_path / "b")
+    assert store.read(lost) is None
+
+
+def test_a_bucket_that_ignores_the_condition_of_a_put_is_refused():
+    """Two machines could own the batch there."""
+
+    class Overwriting(BucketStore):
+        def _create(self, path: str, content: bytes) -> bool:
+            obstore.put(self._store, path, content)
+            return True
+
+    with pytest.raises(ConfigError, match="two machines could own the batch"):
+        Overwriting(MemoryStore(), "s3://shop").append(0, b"x")
+    store = BucketStore(MemoryStore(), "s3://shop")
+    assert (store.append(1, b"x"), store.append(1, b"x")) == (True, False)
+    assert (store.has_later(0), store.has_later(1)) == (True, False)
 
 
 def test_a_directory_that_is_gone_is_no_empty_log(tmp_path):

@@ -1,5 +1,6 @@
 """A shared log in a bucket with conditional puts (S3, GCS, Azure, R2, MinIO): an object an entry."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,14 +20,22 @@ _MAX_RETRIES = 2
 _RETRY_S = 10.0
 
 
+#: An object that is there to be created once.
+_PROBE = "objects/created-once"
+
+
 class BucketStore:
     """The objects of one log."""
 
     def __init__(self, store: ObjectStore, url: str) -> None:
         self._store = store
         self._url = url
+        #: True once it is known.
+        self._refuses_overwriting = False
 
     def append(self, number: int, entry: bytes) -> bool:
+        if not self._refuses_overwriting:
+            self._refuse_overwriting()
         return self._create(entry_name(number), entry)
 
     def read(self, number: int) -> bytes | None:
@@ -40,6 +49,27 @@ class BucketStore:
 
     def get_object(self, name: str) -> bytes | None:
         return self._get(object_name(name))
+
+    def _refuse_overwriting(self) -> None:
+        """Check that the bucket refuses to create an object twice: some vendors ignore the condition of a put.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        if self._create(_PROBE, secrets.token_bytes(8)) and self._create(_PROBE, secrets.token_bytes(8)):
+            raise ConfigError(
+                f"{self._url}: this bucket overwrites objects that a conditional put (If-None-Match) must not, so that"
+                " two machines could own the batch. Choose a store that has conditional puts"
+            )
+        self._refuses_overwriting = True
+
+    def has_later(self, number: int) -> bool:
+        this = entry_name(number)
+        try:
+            later = obstore.list(self._store, "log", offset=this, chunk_size=1)
+            return any(each["path"] > this for each in next(iter(later), ()))
+        except (BaseError, OSError) as error:
+            raise self._unreachable(error) from error
 
     def caution(self) -> str:
         return ""

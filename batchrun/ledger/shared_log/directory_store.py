@@ -57,6 +57,11 @@ class DirectoryStore:
     def get_object(self, name: str) -> bytes | None:
         return _read(self._directory / object_name(name))
 
+    def has_later(self, number: int) -> bool:
+        this = self._directory / entry_name(number)
+        with _explaining(self._log):
+            return any(file.name > this.name and not file.name.startswith(".") for file in self._log.iterdir())
+
     def caution(self) -> str:
         return ""
 

@@ -18,6 +18,7 @@ import zstandard
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
+from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Of the format. A reader refuses a log with entries of a later version.
@@ -119,7 +120,9 @@ def encode(kind: EntryKind, owner: Owner, previous: str, content: Content = NOTH
         previous: SHA-256 of the entry before.
         content: of a commit.
     """
-    header = orjson.dumps({"v": VERSION, "kind": kind, "owner": asdict(owner), "previous": previous})
+    header = orjson.dumps(
+        {"v": VERSION, "tables": len(SCHEMA_STEPS), "kind": kind, "owner": asdict(owner), "previous": previous}
+    )
     more = b"," + content.line[1:] if content.line != b"{}" else b"}"
     return _compress(header[:-1] + more + b"\n" + content.body)
 
@@ -132,7 +135,7 @@ def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
     """
     header, body = _split(encoded)
     try:
-        if header["v"] > VERSION:
+        if header["v"] > VERSION or header.get("tables", 0) > len(SCHEMA_STEPS):
             raise LedgerError("the shared log was written by a newer batchrun; use that one")
         kind, content = EntryKind(header["kind"]), header
         if names := header.get("objects"):

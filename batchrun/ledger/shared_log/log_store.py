@@ -16,7 +16,11 @@ class LogStore(Protocol):
     """
 
     def append(self, number: int, entry: bytes) -> bool:
-        """Append an entry under its number, durably; return False if there is an entry with that number."""
+        """Append an entry under its number, durably; return False if there is an entry with that number.
+
+        Raises:
+            ConfigError: The store would overwrite that, so that two machines could own the batch.
+        """
 
     def read(self, number: int) -> bytes | None:
         """Return an entry; None: there is none yet."""
@@ -29,6 +33,9 @@ class LogStore(Protocol):
 
     def get_object(self, name: str) -> bytes | None:
         """Return an object; None: there is none."""
+
+    def has_later(self, number: int) -> bool:
+        """Return True if there is an entry with a higher number; False also where the store itself refuses a gap."""
 
     def caution(self) -> str:
         """Return in words how this store can lose entries; empty: no way is known. Takes a second or two."""

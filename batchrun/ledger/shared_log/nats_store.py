@@ -84,6 +84,9 @@ class NatsStore:
             except ObjectNotFoundError:
                 return None
 
+    def has_later(self, number: int) -> bool:  # noqa: ARG002 - the stream counts its messages, and refuses any but the next
+        return False
+
     def caution(self) -> str:
         with ThreadPoolExecutor(len(self._monitors)) as readers:
             found = list(readers.map(_synced_every_s, self._monitors))

@@ -140,7 +140,14 @@ class Replica:
 
         Raises:
             LogUnreachable: The store does not answer; the claim may have been appended.
+            LedgerError: The log has a gap here.
+            ConfigError: The store does not refuse what is there already.
         """
+        if self._store.has_later(self._next) and self._store.read(self._next) is None:
+            raise LedgerError(
+                f"{self._directory}: the shared log lacks entry {self._next:,}, but has later ones. Was it removed, by"
+                " a rule that deletes old objects? Put it back, or go on in the last owner's directory, on its machine"
+            )
         with self._ledger.transaction():
             self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
         previous = self._last.position.digest if self._last is not None else ""

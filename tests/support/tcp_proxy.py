@@ -48,8 +48,16 @@ class TcpProxy:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._open |= {near, far}
-                for pair in ((near, far, self._requests_pass), (far, near, self._answers_pass)):
-                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+                threading.Thread(target=self._carry_both_ways, args=[near, far], daemon=True).start()
+
+    def _carry_both_ways(self, near: socket.socket, far: socket.socket) -> None:
+        answers = threading.Thread(target=self._carry, args=[far, near, self._answers_pass], daemon=True)
+        answers.start()
+        self._carry(near, far, self._requests_pass)
+        answers.join()
+        self._open -= {near, far}
+        near.close()
+        far.close()
 
     def _carry(self, begin: socket.socket, end: socket.socket, may_pass: threading.Event) -> None:
         with suppress(OSError):

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -84,6 +84,11 @@ class Connection(sqlite3.Connection):
         if self.changes is not None:
             self.changes.extend((sql, row) for row in rows)
         return cursor
+
+    def many_writer(self) -> Callable[[str, Sequence[Parameters]], sqlite3.Cursor]:
+        """Return the `executemany` of one cursor, inside `explaining`; it records no changes."""
+        many: Callable[[str, Sequence[Parameters]], sqlite3.Cursor] = self.cursor().executemany
+        return many
 
     def writer(self) -> Callable[[str, Parameters], sqlite3.Cursor]:
         """Return the `execute` of one cursor, for statements without rows, inside `explaining`.

@@ -54,6 +54,7 @@ class LedgerTables(LedgerReader):
         if log is not None:
             connection.changes = []
         self._write = connection.writer()
+        self._write_many = connection.many_writer()
         #: The time of the transaction, as a value and in seconds since 1970 as the tables have it.
         self._at = datetime.now(UTC)
         self._now = self._at.timestamp()
@@ -111,8 +112,12 @@ class LedgerTables(LedgerReader):
         for sql, changes in groupby(commit.changes, itemgetter(0)):
             if not sql.startswith(CHANGING):
                 raise LedgerError(f"the shared log has {sql[:200]!r}, which is none of a ledger's statements")
+            rows = [values for _, values in changes]
             try:
-                self._db.executemany(sql, map(itemgetter(1), changes))
+                if len(rows) == 1:
+                    self._write(sql, rows[0])
+                else:
+                    self._write_many(sql, rows)
             except (sqlite3.ProgrammingError, ValueError, TypeError, OverflowError) as error:
                 raise LedgerError(f"the shared log has a statement that no ledger makes: {error}") from error
 

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 .PHONY: check fast unit lock format test cov quickstart crash long bench soak
 
-BENCHMARKS ?= throughput overhead start-up crash-cost slots memory followed
+BENCHMARKS ?= throughput overhead start-up crash-cost slots memory followed shared-log
 
 check: ## formatting, lint, types, and the house's walls
 	ruff format --check .

@@ -5,7 +5,19 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import answer_times, crash_cost, followed, memory, overhead, rate, server, slots, start_up, throughput
+from benchmarks import (
+    answer_times,
+    crash_cost,
+    followed,
+    memory,
+    overhead,
+    rate,
+    server,
+    shared_log,
+    slots,
+    start_up,
+    throughput,
+)
 from benchmarks.results import Size, note
 
 BENCHMARKS: dict[str, Callable[[Size], dict[str, Any]]] = {
@@ -17,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[Size], dict[str, Any]]] = {
     "slots": slots.measure,
     "memory": memory.measure,
     "followed": followed.measure,
+    "shared-log": shared_log.measure,
     "rate": lambda size: rate.measure(size.jobs or 10_000),
     "server": lambda size: server.measure(size.jobs or 10_000),
 }

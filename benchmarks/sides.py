@@ -27,6 +27,8 @@ import uvloop
 from batchrun import load_config, open_batch
 from batchrun.batch import opened_batch
 from batchrun.cli.event_loop import run_async
+from batchrun.ledger.shared_commits import CommitLog
+from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.sqlite import journal as ledger_journal
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from benchmarks.stages import Sampler
@@ -50,6 +52,10 @@ class Order:
     unsynced: bool = False
     #: Whether CPU time is attributed to stages, by samples.
     sampled: bool = False
+    #: The URL of batchrun's shared log; None: it has none.
+    replica: str | None = None
+    #: Seconds that each append to it takes longer, if it is in a directory.
+    append_s: float = 0.0
     #: A cProfile of the process is written there.
     profile: str | None = None
 
@@ -180,6 +186,8 @@ async def _batchrun(order: Order) -> dict[str, Any]:
     groups: list[int] = []
     sampler = Sampler() if order.sampled else None
     with ExitStack() as stack:
+        if order.append_s:
+            _append_slowly(stack, order.append_s)
         if order.unsynced:
             _forgo_syncing(stack)
         _count_groups(stack, groups)
@@ -217,9 +225,20 @@ def config(order: Order) -> Any:
             "limits.max_concurrent_runs": order.slots,
             "limits.start_rate": 1e6,
             "limits.request_rate": 1e6,
+            **({"replica.url": order.replica} if order.replica is not None else {}),
         },
         environ={},
     )
+
+
+def _append_slowly(stack: ExitStack, append_s: float) -> None:
+    append = DirectoryStore.append
+
+    def slow(store: DirectoryStore, number: int, entry: bytes) -> bool:
+        time.sleep(append_s)
+        return append(store, number, entry)
+
+    stack.enter_context(mock.patch.object(DirectoryStore, "append", slow))
 
 
 def _count_groups(stack: ExitStack, groups: list[int]) -> None:
@@ -236,8 +255,8 @@ def _forgo_syncing(stack: ExitStack) -> None:
     """Let nothing wait for the disk: what durability costs is the difference. No batch ever runs like this."""
 
     @contextmanager
-    def opened(directory: Path) -> Iterator[LedgerTables]:
-        with open_ledger(directory) as ledger:
+    def opened(directory: Path, log: CommitLog | None) -> Iterator[LedgerTables]:
+        with open_ledger(directory, log=log) as ledger:
             ledger._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - benchmark only
             yield ledger
 

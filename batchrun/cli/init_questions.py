@@ -10,9 +10,12 @@ from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject, read_json
 from batchrun.preflight.column_match import wrapped
+from batchrun.report.terminal_text import one_line
 
 #: Tasks, Actors or columns that are offered to choose from.
 MAX_OFFERED = 30
+#: Max characters of a line with texts of an Actor's schema.
+_MAX_CHARS = 300
 
 
 def is_terminal() -> bool:
@@ -50,7 +53,7 @@ def ask_column(question: str, offered: Sequence[str], usual: str) -> str:
 def ask_value(name: str, field: JsonObject, columns: Sequence[str]) -> tuple[bool, Any]:
     """Ask for a required property: return whether a column fills it, and the column or the value; None: left open."""
     kind = field.get("type", "text")
-    say(f"The Actor requires {name} ({kind}): {field.get('title') or ''}".rstrip(": "))
+    say(one_line(f"The Actor requires {name} ({kind}): {field.get('title') or ''}", _MAX_CHARS).rstrip(": "))
     say("  ".join(f"{number} {column}" for number, column in enumerate(columns, start=1)))
     given = typer.prompt("A column's number, or =VALUE for all lines (empty: later)", default="", err=True).strip()
     if given.isdecimal() and 0 < int(given) <= len(columns):

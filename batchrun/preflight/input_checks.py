@@ -41,7 +41,9 @@ class LineProblem:
     def __str__(self) -> str:
         named = ", ".join(map(str, self.lines))
         more = f" and {self.count - len(self.lines):,} more" if self.count > len(self.lines) else ""
-        return f"{'line' if self.count == 1 else 'lines'} {named}{more}: {self.message}"
+        # Names in the message are the Actor's schema's: a line break in one must not begin a line of ours.
+        message = " ".join(self.message.split())
+        return f"{'line' if self.count == 1 else 'lines'} {named}{more}: {message}"
 
 
 class LineProblems:

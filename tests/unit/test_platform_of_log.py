@@ -1,20 +1,23 @@
 """What a batch's shared log says of the configuration gets no token: others can write to the log."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 import pytest
 
 from batchrun.cli.retry_command import resume_command
 from batchrun.config.batch_settings import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
-from batchrun.errors import ConfigError
-from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION
+from batchrun.errors import ConfigError, DamagedLedger
+from batchrun.ledger.facts import COMMAND, CONFIG, DUPLICATES, JOB_COUNT, LOG_POSITION, TRIPS, WAIT, Fact
 from batchrun.ledger.shared_commits import LogPosition
-from batchrun.ledger.sqlite.tables import open_tables
+from batchrun.ledger.sqlite.tables import open_ledger, open_tables
 from batchrun.maintenance.idle_batch import open_idle_batch
 from batchrun.maintenance.noted_config import read_own_config
 from batchrun.model import Command, write_json
 from batchrun.output.layout import OWN_CONFIG
+from batchrun.report.batch_status import read_status
 
 
 def _config(directory: Path, base_url: str) -> Config:
@@ -62,3 +65,15 @@ def test_no_command_of_a_shared_log_is_shown_to_be_pasted(tmp_path: Path) -> Non
     assert resume_command(tmp_path) == "batchrun run 'a b.toml'  (in /)"
     _note(tmp_path, is_of_log=True)
     assert resume_command(tmp_path) == "the command that began the batch (batchrun run …)"
+
+
+@pytest.mark.parametrize("fact", [CONFIG, DUPLICATES, COMMAND, TRIPS, JOB_COUNT, WAIT], ids=lambda fact: fact.name)
+@pytest.mark.parametrize("noted", ['"x"', "[1]", '{"limits":7,"line":7}', "7.5"])
+def test_a_fact_of_another_kind_is_damage_or_harmless(tmp_path: Path, fact: Fact[Any], noted: str) -> None:
+    """Whoever can write to the log chooses it; `status` reads most of them."""
+    with open_ledger(tmp_path) as ledger, ledger.transaction():
+        ledger.note_json(fact.name, noted)
+    with suppress(DamagedLedger):
+        read_status(tmp_path)
+    with suppress(DamagedLedger):
+        resume_command(tmp_path)

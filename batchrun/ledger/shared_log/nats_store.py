@@ -34,6 +34,8 @@ _NO_MESSAGE = 10037
 #: The usual port of a server's monitoring, and the seconds that it may take to answer.
 _MONITOR_PORT = 8222
 _MONITOR_S = 1.0
+#: Max bytes of its answer; usual are some KB.
+_MONITOR_BYTES = 1 << 20
 
 
 class NatsStore:
@@ -107,7 +109,7 @@ def _synced_every_s(monitor: str) -> float | None:
     """Return how often a server syncs its disk, 0 for always; None: its monitoring port does not answer."""
     try:
         with build_opener(ProxyHandler({})).open(f"{monitor}/varz", timeout=_MONITOR_S) as answer:
-            config = orjson.loads(answer.read())["jetstream"]["config"]
+            config = orjson.loads(answer.read(_MONITOR_BYTES))["jetstream"]["config"]
             return 0.0 if config.get("sync_always") else config["sync_interval"] / 1e9
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return None

@@ -9,7 +9,7 @@ import structlog
 
 from batchrun.notify.notification import Notification
 from batchrun.output.sink import explain, sync_directory
-from batchrun.runtime.private_files import make_private_directory, private_opener
+from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
 
 #: Max notifications that wait; further ones are dropped.
 MAX_WAITING = 1000
@@ -59,7 +59,9 @@ class Outbox:
                 if file.suffix != _SUFFIX:
                     continue
                 try:
-                    found.append(Notification.from_json(file.read_bytes()))
+                    found.append(Notification.from_json(read_private(file)))
+                except OSError:
+                    continue  # no file, or it cannot be read now
                 except ValueError as error:
                     _log.warning("notification_unreadable", file=str(file), reason=str(error))
                     file.unlink(missing_ok=True)

@@ -203,3 +203,36 @@ def test_the_first_and_the_last_moment_are_of_either_clock(tmp_path: Path) -> No
         times = ledger.measures.times()
     assert times is not None
     assert times.last_noted_at == AT + timedelta(seconds=1e9 + 5)
+
+
+def test_what_ends_is_counted_where_it_ended_in_every_round(tmp_path: Path) -> None:
+    """And a job that is opened for another round where that round began; what was before comes first."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            for line in (1, 2, 3):
+                ledger.admit(make_job(line))
+            _carry(ledger, JobId(1), 1, -5, -1)
+            ledger.settle(JobId(1), None, Settlement(outcome=Outcome.SUCCEEDED))
+            _carry(ledger, JobId(2), 1, 0, 25)
+            ledger.settle(JobId(2), None, Settlement(outcome=Outcome.FAILED))
+            for job_id, settled in ((1, -1), (2, 25)):
+                at = (AT + timedelta(seconds=settled)).timestamp()
+                ledger._db.execute("UPDATE job SET settled_at = ? WHERE id = ?", (at, job_id))
+        with ledger.transaction():
+            ledger.reopen(Selection())
+            at = (AT + timedelta(seconds=35)).timestamp()
+            ledger._db.execute("UPDATE job SET admitted_at = ? WHERE id = 2", (at,))
+        flow = ledger.measures.flow(AT, 10, 4)
+        assert (flow.succeeded, flow.failed) == ([1, 0, 0, 0, 0], [0, 0, 0, 1, 0])
+        assert (flow.reopened_succeeded, flow.reopened_failed) == ([0] * 5, [0, 0, 0, 0, 1])
+        assert [usd > 0 for usd in flow.cost_usd] == [True, False, False, True, False]
+        assert ledger.measures.flow(AT, 10, 1).failed == [0, 0], "what ended later is left out"
+
+
+def test_open_runs_are_those_of_open_jobs_oldest_first(tmp_path: Path) -> None:
+    """In pages, with the number of all."""
+    with holding(tmp_path, [(30, None), (10, None), (20, 21), (20, None)]) as ledger:
+        runs, total = ledger.measures.open_runs(0, 9)
+        assert ([run.run_id for run in runs], total) == (["r2-1", "r4-1", "r1-1"], 3)
+        assert [run.run_id for run in ledger.measures.open_runs(1, 1)[0]] == ["r4-1"]
+        assert (runs[0].line, runs[0].started_at) == (2, AT + timedelta(seconds=10))

@@ -76,6 +76,37 @@ class SlowRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """A Run of an open job that is not known to have ended."""
+
+    key: JobKey
+    line: int
+    group: str | None
+    attempt_no: int
+    run_id: RunId
+    started_at: datetime | None
+    memory_mb: int | None
+    #: The Run's own time limit.
+    timeout_s: int | None
+    #: As the platform said last; None: unknown.
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """What ended in each of some intervals that follow one another; first of all, what ended before them."""
+
+    succeeded: list[int]
+    #: Jobs with another outcome.
+    failed: list[int]
+    #: Jobs that were reopened for another round, by the same two kinds of outcomes.
+    reopened_succeeded: list[int]
+    reopened_failed: list[int]
+    #: Costs of the Runs that ended.
+    cost_usd: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupCount:
     """The number of jobs in one group."""
 
@@ -222,6 +253,73 @@ class Measures:
             )
             for row in rows
         ]
+
+    def open_runs(self, offset: int, limit: int) -> tuple[list[OpenRun], int]:
+        """Return some Runs of open jobs, those that started first at the top, and the number of all."""
+        of_open = "attempt.state = 'bound' AND attempt.attempt_no > 0 AND job.outcome IS NULL"
+        rows = self._db.execute(
+            'SELECT job.key, job.line, job."group", attempt_no, run_id, started_at, memory_mb, timeout_s, cost_usd,'
+            f" count(*) OVER () FROM attempt JOIN job ON job.id = attempt.job_id WHERE {of_open}"
+            " ORDER BY started_at IS NULL, started_at, run_id LIMIT ? OFFSET ?",
+            (limit, offset),
+        ).fetchall()
+        found = [
+            OpenRun(
+                key=JobKey(row[0]),
+                line=row[1],
+                group=row[2],
+                attempt_no=row[3],
+                run_id=RunId(row[4]),
+                started_at=_time(row[5]) if row[5] is not None else None,
+                memory_mb=row[6],
+                timeout_s=row[7],
+                cost_usd=row[8],
+            )
+            for row in rows
+        ]
+        return found, rows[0][9] if rows else 0
+
+    def flow(self, began_at: datetime, interval_s: float, intervals: int) -> Flow:
+        """Return what ended in each interval, of all rounds; what ended after the last one is left out."""
+        given = {"began": began_at.timestamp(), "interval": interval_s, "intervals": intervals}
+        place = "CASE WHEN at < :began THEN 0 ELSE 1 + CAST((at - :began) / :interval AS INTEGER) END"
+        settled = (
+            "SELECT settled_at AS at, outcome FROM job WHERE outcome IS NOT NULL"
+            " UNION ALL SELECT settled_at, outcome FROM past_round"
+        )
+        # When the round after it began.
+        reopened = (
+            "SELECT coalesce(next.admitted_at, job.admitted_at) AS at, past.outcome FROM past_round AS past"
+            " JOIN job ON job.id = past.job_id"
+            " LEFT JOIN past_round AS next ON next.job_id = past.job_id AND next.round = past.round + 1"
+        )
+        succeeded, failed, cost_usd = [0] * (intervals + 1), [0] * (intervals + 1), [0.0] * (intervals + 1)
+        reopened_succeeded, reopened_failed = [0] * (intervals + 1), [0] * (intervals + 1)
+        for moments, successes, others in (
+            (settled, succeeded, failed),
+            (reopened, reopened_succeeded, reopened_failed),
+        ):
+            rows = self._db.execute(
+                f"SELECT {place} AS number, total(outcome = 'succeeded'), count(*) FROM ({moments})"
+                " GROUP BY number HAVING number <= :intervals",
+                given,
+            )
+            for number, success_count, count in rows:
+                successes[number], others[number] = int(success_count), count - int(success_count)
+        costs = self._db.execute(
+            f"SELECT {place} AS number, total(cost_usd) FROM (SELECT finished_at AS at, cost_usd FROM attempt"
+            " WHERE state = 'ended' AND finished_at IS NOT NULL) GROUP BY number HAVING number <= :intervals",
+            given,
+        )
+        for number, usd in costs:
+            cost_usd[number] = usd
+        return Flow(
+            succeeded=succeeded,
+            failed=failed,
+            reopened_succeeded=reopened_succeeded,
+            reopened_failed=reopened_failed,
+            cost_usd=cost_usd,
+        )
 
     def attempts(self) -> Attempts:
         """Count the attempts."""

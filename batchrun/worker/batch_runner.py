@@ -79,6 +79,8 @@ class BatchRunner:
         self._trace = trace
         #: The batch while it is open.
         self.batch: Batch | None = None
+        #: Of the batch when it was open last: they are stored once it is closed.
+        self._last_counts: BatchCounts | None = None
         self.speed = Speed()
         #: The newest notices, in words.
         self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
@@ -107,7 +109,7 @@ class BatchRunner:
         """Return the current counts of the batch."""
         batch = self.batch
         if batch is None:
-            return self.submission.counts
+            return self._last_counts or self.submission.counts
         opening, progress = batch.opening, batch.progress
         outcomes = dict(opening.outcomes_before)
         for outcome, count in progress.outcomes.items():
@@ -278,6 +280,7 @@ class BatchRunner:
                 raise
             finally:
                 self.sample()
+                self._last_counts = self.counts()
                 self._has_moved = batch.progress.started + batch.progress.settled > 0
                 self.batch = None
                 self._is_closing = True

@@ -210,3 +210,35 @@ footer {{ margin-top: 22px; color: var(--soft); font-size: 12.5px; overflow-wrap
 }}
 @media (prefers-reduced-motion: no-preference) {{ .live svg rect {{ transition: x .2s, width .2s; }} }}
 """
+
+#: What the two live pages have beside the report: controls and messages.
+CONTROLS = """\
+[hidden] { display: none !important; }
+.trouble { color: var(--mark); }
+button, select, .button {
+  min-height: 32px; padding: 4px 12px; border: 1px solid var(--line); border-radius: 6px;
+  background: var(--card); color: var(--ink); font: inherit; cursor: pointer;
+}
+button:hover, .button:hover { background: var(--faint); }
+input {
+  min-width: 0; min-height: 32px; padding: 4px 8px; border: 1px solid var(--soft); border-radius: 5px;
+  background: var(--page); color: var(--ink); font: inherit;
+}
+.choices { display: flex; flex-wrap: wrap; gap: 6px; margin: 0 0 12px; padding: 0; list-style: none; }
+.choices a {
+  display: block; padding: 4px 10px; border: 1px solid var(--line); border-radius: 999px; color: var(--ink);
+  text-decoration: none; font-variant-numeric: tabular-nums; white-space: nowrap;
+}
+.choices a:hover { background: var(--faint); }
+.choices a[aria-current] { border-color: var(--link); background: var(--faint); font-weight: 600; }
+.swatch { vertical-align: baseline; }
+td.time { white-space: nowrap; font-variant-numeric: tabular-nums; }
+td, dd, pre { unicode-bidi: isolate; }
+.pager { display: flex; flex-wrap: wrap; gap: 4px 16px; margin-top: 12px; font-variant-numeric: tabular-nums; }
+.pager:empty { display: none; }
+.pager a:not([href]) { color: var(--soft); }
+@media (pointer: coarse) {
+  button, input, select, .button { min-height: 42px; }
+  .choices a, .pager a { padding-top: 9px; padding-bottom: 9px; }
+}
+"""

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from batchrun.server.routing.call import Call, raw_answer
 from batchrun.server.routing.route_table import RouteTable
-from batchrun.style_sheet import STYLE
+from batchrun.style_sheet import CONTROLS, STYLE
 
 
 def add_routes(table: RouteTable) -> None:
@@ -29,7 +29,7 @@ async def show_page(_: Call) -> web.Response:
 
 @cache
 def _page_and_policy() -> tuple[bytes, str]:
-    style, script = STYLE + _asset("page.css"), _asset("page.js")
+    style, script = STYLE + CONTROLS + _asset("page.css"), _asset("page.js")
     page = _asset("page.html").replace("<!-- style -->", f"<style>{style}</style>")
     page = page.replace("<!-- script -->", f'<script type="module">{script}</script>')
     policy = (

@@ -14,9 +14,12 @@ class RequestMeter:
     def __init__(self) -> None:
         #: By method, endpoint (its path's template) and status.
         self.latencies: dict[tuple[str, str, int], Histogram] = {}
+        #: Number of all requests.
+        self.count = 0
 
     def note(self, method: str, path: str, status: int, took_s: float, *, is_held: bool = False) -> None:
         """Count one more request; `is_held` if the server was asked to wait before it answers."""
+        self.count += 1
         endpoint = endpoint_of(path)
         key = (method, endpoint + HELD if is_held else endpoint, status)
         histogram = self.latencies.get(key)

@@ -53,6 +53,11 @@ class Throttle:
         self._bucket.take(now)
         return True
 
+    @property
+    def closed_s(self) -> float:
+        """Seconds until the bucket opens again after a 429; 0: it is open."""
+        return max(0.0, self._bucket.closed_until - anyio.current_time())
+
     def stay_below(self, limit_per_s: float) -> None:
         """Keep below a limit that the platform announces."""
         self._announced_per_s = limit_per_s

@@ -91,6 +91,11 @@ class BatchCounts(BaseModel):
         """The number of settled jobs."""
         return sum(self.outcomes.values())
 
+    @property
+    def failed(self) -> int:
+        """The number of settled jobs that did not succeed."""
+        return self.settled - self.outcomes.get(Outcome.SUCCEEDED, 0)
+
 
 class RetryOrder(BaseModel):
     """A round of a batch that was ordered: the jobs that get it, and an id by which it is carried out once."""

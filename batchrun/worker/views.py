@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.model import Outcome
 from batchrun.version import __version__
-from batchrun.worker.submission import BatchState, StopCause, Submission
+from batchrun.worker.attention import attention_words
+from batchrun.worker.batch_list import BatchGroup, eta_s, list_rows
+from batchrun.worker.submission import CANCELLABLE, PAUSABLE, RESUMABLE, BatchState, StopCause, Submission
 from batchrun.worker.worker import Worker
 
 
@@ -59,6 +61,14 @@ class BatchView(_View):
     """Its own budget in US dollars; null: it has none, or it is not open."""
     settled_per_s: float | None
     """Settled jobs per second, over the last half minute."""
+    eta_s: float | None
+    """Seconds until it is done at that rate; null: unknown."""
+    attention: str
+    """Why it needs a person; empty if it does not."""
+    can: list[str]
+    """What can be done with it now: pause, resume, cancel, delete."""
+    keeps_results: bool
+    """True if deleting it leaves its results, which are in the spool."""
     waits: str
     """What it waits for, once nothing of it has started or ended for ten seconds; empty otherwise."""
     out_dir: str
@@ -114,6 +124,8 @@ class BatchPage(_View):
     items: list[BatchView]
     total: int
     """The number of all batches that match."""
+    groups: dict[BatchGroup, int]
+    """The number of all batches in each group, whether they match or not."""
 
 
 class SlotView(_View):
@@ -133,6 +145,29 @@ class BudgetView(_View):
     reserved_usd: float
 
 
+class RateView(_View):
+    """Rates of all batches together."""
+
+    settled_per_s: float
+    """Settled jobs per second, over the last half minute."""
+    requests_per_s: float | None
+    """Requests to the platform per second, likewise; null: there was none."""
+    max_requests_per_s: float
+    """`limits.request_rate`."""
+    held_back_s: float
+    """Seconds for which no request is sent, because the platform has refused some as too many."""
+    open_polls: int
+    """Requests that wait for the end of a Run."""
+    max_open_polls: int
+
+
+class DiskView(_View):
+    """The disk of the data directory, in bytes."""
+
+    free: int
+    total: int
+
+
 class WorkerView(_View):
     """The status of the worker."""
 
@@ -150,8 +185,15 @@ class WorkerView(_View):
     slots: SlotView
     budget: BudgetView | None
     """Null: all batches together have no budget."""
+    rates: RateView | None
+    """Null until the platform has answered."""
+    disk: DiskView | None
+    """Null until it is read."""
+    data_dir: str
     batches: dict[BatchState, int]
     """The number of batches in each state."""
+    attention: int
+    """The number of batches that need a person."""
 
 
 def batch_view(worker: Worker, submission: Submission) -> BatchView:
@@ -159,6 +201,8 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     runner = worker.runners.get(submission.id)
     counts = runner.counts() if runner is not None else submission.counts
     batch = runner.batch if runner is not None else None
+    per_s = runner.speed.per_s() if runner is not None else None
+    budget_usd = batch.budget_usd if batch is not None else None
     return BatchView.model_construct(
         id=submission.id,
         name=submission.name,
@@ -185,18 +229,29 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         start_rate=batch.start_rate if batch is not None else None,
         items=counts.items,
         cost_usd=counts.cost_usd,
-        budget_usd=batch.budget_usd if batch is not None else None,
-        settled_per_s=runner.speed.per_s() if runner is not None else None,
+        budget_usd=budget_usd,
+        settled_per_s=per_s,
+        eta_s=eta_s(counts, per_s),
+        attention=attention_words(submission, counts, budget_usd),
+        can=_can(submission.state),
+        keeps_results=submission.spooled is not None,
         waits=batch.waits if batch is not None else "",
         out_dir=str(worker.directory.out_dir(submission)),
         notices=list(runner.notices) if runner is not None else [],
     )
 
 
+def _can(state: BatchState) -> list[str]:
+    orders = {"pause": PAUSABLE, "resume": RESUMABLE, "cancel": CANCELLABLE}
+    found = [order for order, states in orders.items() if state in states]
+    return found if state.is_under_way else [*found, "delete"]
+
+
 def worker_view(worker: Worker) -> WorkerView:
     """Return the status of the worker."""
     pool = worker.account.shared.pool if worker.account is not None else None
     states = [each.state for each in worker.store]
+    attention = sum(row.needs_attention for row in list_rows(worker))
     return WorkerView.model_construct(
         version=__version__,
         began_at=worker.began_at,
@@ -214,7 +269,11 @@ def worker_view(worker: Worker) -> WorkerView:
             max_memory_mb=pool.memory_mb if pool is not None else None,
         ),
         budget=_budget_view(worker),
+        rates=_rate_view(worker),
+        disk=_disk_view(worker.disk_bytes),
+        data_dir=str(worker.directory.path),
         batches={state: states.count(state) for state in BatchState if state in states},
+        attention=attention,
     )
 
 
@@ -225,3 +284,24 @@ def _budget_view(worker: Worker) -> BudgetView | None:
     return BudgetView.model_construct(
         limit_usd=budget.limit_usd, spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd
     )
+
+
+def _rate_view(worker: Worker) -> RateView | None:
+    if worker.account is None:
+        return None
+    shared, client = worker.account.shared, worker.account.client
+    return RateView.model_construct(
+        settled_per_s=sum(runner.speed.per_s() or 0.0 for runner in worker.runners.values()),
+        requests_per_s=worker.request_speed.per_s(),
+        max_requests_per_s=worker.config.limits.request_rate,
+        held_back_s=client.account.closed_s,
+        open_polls=shared.polls.open_polls,
+        max_open_polls=shared.polls.count,
+    )
+
+
+def _disk_view(disk_bytes: tuple[int, int] | None) -> DiskView | None:
+    if disk_bytes is None:
+        return None
+    free, total = disk_bytes
+    return DiskView.model_construct(free=free, total=total)

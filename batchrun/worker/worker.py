@@ -1,6 +1,7 @@
 """The worker: runs submitted batches side by side in one account, and resumes all of them after a restart."""
 
 import os
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -30,6 +31,7 @@ from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
 from batchrun.preflight.plan import Plan, plan_batch
+from batchrun.report.progress_words import Speed
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
@@ -92,6 +94,10 @@ class Worker:
         self.outage = ""
         #: Why its directory cannot be written; empty while it can.
         self.disk_trouble = ""
+        #: Free bytes of its disk, and all; None until they are read.
+        self.disk_bytes: tuple[int, int] | None = None
+        #: Requests to the platform per second.
+        self.request_speed = Speed()
         self.is_draining = False
         #: Traces batches that are opened from now on.
         self.trace: Trace = no_trace
@@ -513,6 +519,7 @@ class Worker:
                 runner.sample()
             assert self.account is not None, "`run` opens the account first"
             self._note_outage(self.account.client.outage)
+            self.request_speed.note(anyio.current_time(), self.account.client.requests.count)
             self.samples.append((datetime.now(UTC), self.live_runs, self.account.max_live_runs))
             await self.store.save_unsaved()
             await anyio.sleep(SAMPLE_INTERVAL_S)
@@ -520,6 +527,8 @@ class Worker:
     async def _watch_disk(self) -> None:
         while True:
             try:
+                disk = await anyio.to_thread.run_sync(shutil.disk_usage, self.directory.path)
+                self.disk_bytes = disk.free, disk.total
                 await anyio.to_thread.run_sync(_probe, self.directory.path)
                 self.disk_trouble = ""
             except OSError as error:

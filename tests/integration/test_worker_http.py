@@ -425,7 +425,8 @@ async def test_batches_are_listed_newest_first(client):
     assert ([each["id"] for each in page["items"]], page["total"]) == (ids[::-1], 3)
     _, page = await client.ask("GET", "/v1/batches?limit=1&offset=1&state=finished,paused")
     assert ([each["id"] for each in page["items"]], page["total"]) == ([ids[1]], 3)
-    assert (await client.ask("GET", "/v1/batches?state=failed"))[1] == {"items": [], "total": 0}
+    _, page = await client.ask("GET", "/v1/batches?state=failed")
+    assert (page["items"], page["total"]) == ([], 0)
     for query in ("limit=1001", "limit=-1", "offset=x", "state=nope", "limit=", "limit=" + "9" * 99):
         assert (await client.refusal("GET", f"/v1/batches?{query}"))[:2] == (400, "bad-value"), query
 
@@ -520,7 +521,7 @@ async def test_a_request_without_the_token_is_refused(client):
 async def test_the_page_shows_nothing_by_itself(client):
     """Its frame and its script are the same for everyone, and hold no token and no key."""
     async with ClientSession() as session:
-        for path in ("/", "/page.js"):
+        for path in ("/", "/page/main.js", "/page/page.css"):
             async with session.get(client.address + path, headers={"Host": "elsewhere.example"}) as answer:
                 text = await answer.text()
                 assert (answer.status, TOKEN in text, client.page.key in text) == (200, False, False)
@@ -550,8 +551,7 @@ async def test_a_signed_link_opens_the_output_of_one_batch_for_a_while(client):
     """The page makes links of it, since a link sends no header; nothing else takes it."""
     first, other = [await client.submit_batch([{"n": 1}], name=name) for name in ("first", "other")]
     await client.until(first, BatchState.FINISHED)
-    _, details = await client.ask("GET", f"/v1/batches/{first}/details")
-    access = details["access"]
+    access = (await client.ask("GET", f"/v1/batches/{first}/access"))[1]["access"]
     async with ClientSession() as session:
 
         async def status(path: str, query: str, method: str = "GET") -> int:
@@ -562,7 +562,7 @@ async def test_a_signed_link_opens_the_output_of_one_batch_for_a_while(client):
             assert await status(f"/v1/batches/{first}/{output}", access) == 200
             assert await status(f"/v1/batches/{other}/{output}", access) == 401
         assert await status(f"/v1/batches/{first}", access) == 401
-        assert await status(f"/v1/batches/{first}/details", access) == 401
+        assert await status(f"/v1/batches/{first}/access", access) == 401
         assert await status(f"/v1/batches/{first}/pause", access, "POST") == 401
         assert await status("/v1/batches/first/records", access) == 401, "it is of an id"
         assert await status(f"/v1/batches/{first}/records", access.replace("until=", "until=1")) == 401
@@ -571,7 +571,7 @@ async def test_a_signed_link_opens_the_output_of_one_batch_for_a_while(client):
         assert await status(f"/v1/batches/{first}/records", f"until=0&signature={'é' * 64}") == 401
 
 
-@pytest.mark.parametrize("output", ["records", "items", "log", "report", "failures", "details", ""])
+@pytest.mark.parametrize("output", ["records", "items", "log", "report", "failures", "config", ""])
 async def test_what_strangers_wrote_does_not_run_in_a_browser(client, output):
     """In a sandbox, which is without the page's key; and it is taken for nothing but what it is said to be."""
     batch_id = await client.submit_batch([{"n": 1}], name="<script>")
@@ -630,7 +630,7 @@ async def test_a_draining_worker_refuses_batches(client):
 
 
 #: Routes that are not part of the API: the page, its script, this document, and the metrics.
-NO_OPERATIONS = {"/", "/page.js", "/openapi.json", "/metrics"}
+NO_OPERATIONS = {"/", "/page/{name}", "/openapi.json", "/metrics"}
 
 
 async def test_the_openapi_document_has_every_route_and_answers_match_its_schemas(client):
@@ -666,10 +666,10 @@ async def test_a_listener_that_disconnects_is_no_error(client, monkeypatch, capl
     listening = 0
     news = live_event_routes._news
 
-    def told(*arguments: Any, **options: Any) -> dict[str, Any]:
+    def told(*arguments: Any) -> list[str]:
         nonlocal listening
         listening += 1
-        return news(*arguments, **options)
+        return news(*arguments)
 
     monkeypatch.setattr(live_event_routes, "_news", told)
     async with client.session.get(client.address + "/v1/events") as answer:

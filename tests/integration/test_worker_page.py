@@ -1,8 +1,8 @@
-"""The live page in a real browser: it shows the worker's numbers, and its buttons work."""
+"""The live page in a real browser: a batch from its submission to its downloads, and what keeps the page usable."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import orjson
 import pytest
@@ -10,7 +10,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 
+from tests.support.accessibility import accessibility_problems
 from tests.support.api_process import ACTOR
 from tests.support.browser import be_a_phone, browser, complaints, in_a_browser
 from tests.support.command_line import batchrun
@@ -19,6 +21,7 @@ from tests.support.worker_process import WorkerProcess
 
 #: Duration of Runs that end only by an abort: longer than any test.
 LONG_MS = 600_000
+HOSTILE = "<img src=x onerror=alert(1)> & so"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,9 @@ def worker(tmp_path_factory) -> Iterator[WorkerProcess]:
     path = tmp_path_factory.mktemp("page")
     with open_api(path / "api") as api:
         worker = WorkerProcess(path / "data", api.base_url)
+        profiles = worker.data_dir / "profiles"
+        profiles.mkdir()
+        (profiles / "shop.toml").write_text(f'[task]\nactor = "{ACTOR}"\nname = "shop"\n[retry]\nmax_attempts = 1\n')
         with worker.running():
             yield worker
 
@@ -42,31 +48,62 @@ class Page:
         driver.get(self.link)
         wait_until(lambda: self.text("#connection") == "live")
 
-    def text(self, selector: str) -> str:
+    def text(self, selector: str = "main") -> str:
         """Return the text of an element."""
         script = "return document.querySelector(arguments[0])?.innerText ?? ''"
         return str(self.driver.execute_script(script, selector))
 
-    def row(self, name: str) -> WebElement:
-        """Return the batch with this name, once it is shown."""
-        path = f"//li[contains(@class, 'batch')][.//h3[normalize-space()='{name}']]"
-        wait_until(lambda: self.driver.find_elements(By.XPATH, path))
-        return self.driver.find_element(By.XPATH, path)
+    def find(self, selector: str) -> WebElement:
+        """Return an element, once it is shown."""
+        wait_until(lambda: any(each.is_displayed() for each in self.driver.find_elements(By.CSS_SELECTOR, selector)))
+        return next(each for each in self.driver.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed())
+
+    def link(self, text: str) -> WebElement:
+        """Return a link, once it is shown."""
+        wait_until(lambda: self.driver.find_elements(By.PARTIAL_LINK_TEXT, text))
+        return self.driver.find_element(By.PARTIAL_LINK_TEXT, text)
+
+    def button(self, text: str) -> WebElement:
+        """Return a button by what it says, once it is shown."""
+        path = f"//button[normalize-space()='{text}']"
+        wait_until(lambda: any(each.is_displayed() for each in self.driver.find_elements(By.XPATH, path)))
+        return next(each for each in self.driver.find_elements(By.XPATH, path) if each.is_displayed())
 
     def press(self, element: WebElement) -> None:
-        """Press a button with the keyboard."""
+        """Press a control with the keyboard."""
         self.driver.execute_script("arguments[0].focus()", element)
         element.send_keys(Keys.ENTER)
 
-    def order(self, name: str, order: str) -> None:
-        """Press a batch's button."""
-        self.press(self.row(name).find_element(By.CSS_SELECTOR, f"button[data-order={order}]"))
+    def go(self, address: str) -> None:
+        """Go to a part of the page."""
+        self.driver.execute_script("location.hash = arguments[0]", address)
+
+    def see(self, words: str, selector: str = "main") -> None:
+        """Wait until the page shows these words."""
+        wait_until(lambda: words in self.text(selector))
+
+    def open_batch(self, name: str, tab: str = "") -> str:
+        """Open the page of a batch; return its id."""
+        wait_until(lambda: _status(self.worker, name))
+        batch_id = str(_status(self.worker, name)["id"])
+        self.go(f"#/batches/{batch_id}{tab}")
+        wait_until(lambda: self.text("h1") == name)
+        return batch_id
 
 
 @pytest.fixture(scope="module")
-def page(worker) -> Iterator[Page]:
+def downloads(tmp_path_factory) -> Path:
+    """Where the browser puts files."""
+    found: Path = tmp_path_factory.mktemp("downloads")
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(worker, downloads) -> Iterator[Page]:
     """The page, open in a browser."""
     with browser() as driver:
+        given = {"behavior": "allow", "downloadPath": str(downloads)}
+        driver.execute_cdp_cmd("Browser.setDownloadBehavior", given)
         yield Page(driver, worker)
         assert complaints(driver) == []
 
@@ -77,113 +114,201 @@ def _status(worker: WorkerProcess, name: str) -> dict[str, Any]:
     return found
 
 
-def test_the_page_runs_only_its_own_script(worker):
-    """A policy forbids others; the events need the key."""
+def _submit(worker: WorkerProcess, name: str, jobs: list[dict[str, Any]]) -> None:
+    """Submit a batch under the profile."""
+    given = ("--data", str(worker.data_dir), "--profile", "shop", "--jobs", "-", "--name", name)
+    lines = b"".join(orjson.dumps(job) + b"\n" for job in jobs)
+    said = batchrun("worker", "submit", *given, cwd=worker.data_dir, stdin=lines.decode())
+    assert said.code == 0, said.err
+
+
+def test_the_page_runs_only_its_own_modules(worker):
+    """A policy forbids others, and markup made of text; the events need the key."""
     status, text = worker.ask("/")
     assert status == 200
-    assert b"script-src &#39;self&#39;;" in text
-    assert text.count(b"<script") == 1
+    assert text.count(b"<script") == text.count(b'<script type="module" src="/page/main.js"></script>') == 1
+    with worker.opened("/") as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "script-src 'self'; style-src 'self'; connect-src 'self'" in policy
+    assert "require-trusted-types-for 'script'; trusted-types 'none'" in policy
+    assert worker.ask("/page/nothing.js")[0] == 404
     assert worker.ask("/v1/events", Authorization="Bearer wrong")[0] == 401
 
 
 @in_a_browser
-def test_a_batch_is_watched_paused_and_cancelled_with_the_keyboard(page, worker):
-    """Its numbers are the worker's, its name is shown as text, and its buttons work."""
-    name = "<img src=x onerror=alert(1)> & so"
-    jobs = "".join(f'{{"n": {n}, "ms": {LONG_MS}}}\n' for n in range(3))
-    (worker.data_dir / "profiles" / "held.toml").write_text(f'[task]\nactor = "{ACTOR}"\nname = "held"\n')
-    given = ("--data", str(worker.data_dir), "--profile", "held", "--jobs", "-", "--name", name)
-    said = batchrun("worker", "submit", *given, cwd=worker.data_dir, stdin=jobs)
-    assert said.code == 0, said.err
-    wait_until(lambda: "3 running" in page.row(name).text)
-    view = _status(worker, name)
-    assert (view["live_runs"], view["state"]) == (3, "active")
-    assert "active" in page.row(name).text
-    assert page.driver.find_elements(By.CSS_SELECTOR, "#batches img") == []
-    wait_until(lambda: "live Runs\n3" in page.text("#worker"))
-    page.order(name, "pause")
-    wait_until(lambda: "pausing" in page.row(name).text)
-    assert _status(worker, name)["state"] == "pausing"
-    page.order(name, "cancel")
-    page.driver.switch_to.active_element.send_keys(Keys.ENTER)  # the focused button changes nothing
-    wait_until(lambda: not page.driver.find_element(By.ID, "sure").is_displayed())
-    assert _status(worker, name)["state"] == "pausing"
-    page.order(name, "cancel")
-    page.press(page.driver.find_element(By.CSS_SELECTOR, "#sure button[value=yes]"))
-    wait_until(lambda: "cancelled" in page.row(name).text)
-    assert _status(worker, name)["outcomes"] == {"aborted": 3}
-    assert "3 not succeeded" in page.row(name).text
-    page.order(name, "delete")
-    page.press(page.driver.find_element(By.CSS_SELECTOR, "#sure button[value=yes]"))
-    wait_until(lambda: not _status(worker, name))
-    wait_until(lambda: name not in page.text("#batches"))
+def test_a_batch_goes_from_its_files_to_its_downloads(page, worker, downloads, tmp_path):
+    """Submitted in the form, watched, its cause of failure read, its records searched, its items saved as CSV."""
+    jobs = tmp_path / "prices.jsonl"
+    jobs.write_bytes(b"".join(orjson.dumps({"n": n, "fails": n < 3}) + b"\n" for n in range(8)))
+    page.go("#/submit")
+    Select(page.find("#profile")).select_by_visible_text("shop")
+    page.driver.find_element(By.ID, "jobs").send_keys(str(jobs))
+    page.press(page.button("Submit"))
+    wait_until(lambda: page.text("h1") == "prices")
+    page.see("8 of 8 jobs done")
+    assert _status(worker, "prices")["outcomes"] == {"succeeded": 5, "failed": 3}
+    page.see("5 succeeded")
+    wait_until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "figure.chart svg[role=img]")) == 4)
+    page.link("Failures 3").click()
+    page.see("told to fail")
+    page.see("3 jobs did not succeed, for 1 cause")
+    page.link("Records that failed").click()
+    page.see("3 records found.")
+    field = page.find("#line-search")
+    field.send_keys(str(_record(worker, "prices", 0)["key"]), Keys.ENTER)
+    page.see("1 record found.")
+    page.link("Items 8").click()
+    page.see("All 8 items, newest first.")
+    page.press(page.find("button[aria-label='Download all items as CSV']"))
+    wait_until((downloads / "prices-items.csv").exists)
+    assert (downloads / "prices-items.csv").read_text("utf-8-sig").startswith("_key,_line,_run,_outcome,n,of\n")
+    page.link("Settings").click()
+    page.see("retry.max_attempts")
+
+
+def _record(worker: WorkerProcess, name: str, failed: int) -> dict[str, Any]:
+    """Return one of the failed records of a batch."""
+    _, text = worker.ask(f"/v1/batches/{name}/records/page?outcome=failed")
+    line: dict[str, Any] = orjson.loads(text)["lines"][failed]["line"]
+    return line
 
 
 @in_a_browser
-def test_failures_are_shown_by_cause(page, worker):
-    """The details of a batch show each cause, its count and a sample."""
-    worker.put_batch("failing", [{"n": n, "fails": n < 4} for n in range(9)], "[retry]\nmax_attempts = 1\n")
-    wait_until(lambda: "9/9 done" in page.row("failing").text)
-    page.row("failing").find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-    wait_until(lambda: "4 failed: told to fail" in page.row("failing").text)
-    assert "5 succeeded" in page.row("failing").text
+def test_a_batch_is_watched_paused_and_cancelled_with_the_keyboard(page, worker):
+    """Its numbers are the worker's, its name is shown as text, and a dialog says what will happen."""
+    _submit(worker, HOSTILE, [{"n": n, "ms": LONG_MS} for n in range(3)])
+    page.open_batch(HOSTILE)
+    page.see("3 live Runs")
+    assert page.driver.find_elements(By.CSS_SELECTOR, "main img") == []
+    page.press(page.button("Pause"))
+    page.see("pausing")
+    assert _status(worker, HOSTILE)["state"] == "pausing"
+    page.press(page.button("Cancel…"))
+    page.see("Aborts 3 live Runs", "dialog")
+    assert accessibility_problems(page.driver) == []
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)  # the focused button changes nothing
+    wait_until(lambda: not page.driver.find_elements(By.TAG_NAME, "dialog"))
+    assert _status(worker, HOSTILE)["state"] == "pausing"
+    page.press(page.button("Cancel…"))
+    page.press(page.button("Cancel the batch"))
+    page.see("cancelled")
+    assert _status(worker, HOSTILE)["outcomes"] == {"aborted": 3}
+    page.see("3 did not succeed")
+    page.press(page.button("Delete…"))
+    page.see("Deletes 3 records, 0 items, the ledger and the logs", "dialog")
+    page.press(page.button("Delete the batch"))
+    wait_until(lambda: not _status(worker, HOSTILE))
+    wait_until(lambda: page.text("h1") == "Batches")
+    wait_until(lambda: HOSTILE not in page.text())
+
+
+@in_a_browser
+def test_a_live_run_is_found_read_and_aborted(page, worker):
+    """Oldest first, with the end of its log."""
+    worker.put_batch("live", [{"n": n, "ms": LONG_MS} for n in range(2)])
+    page.open_batch("live", "/runs")
+    wait_until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "td.orders")) == 2)
+    page.press(page.button("Log"))
+    page.see("empty so far", "dialog")
+    page.press(page.button("Close"))
+    page.press(page.button("Abort…"))
+    page.see("ends as aborted", "dialog")
+    page.press(page.button("Abort the Run"))
+    page.see("1 did not succeed")
+    wait_until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "td.orders")) == 1)
+    assert _status(worker, "live")["outcomes"] == {"aborted": 1}
+
+
+@in_a_browser
+def test_the_list_is_searched_sorted_and_filtered(page, worker):
+    """Each by an address, so that it can be sent to somebody; what needs attention shows in the tab."""
+    worker.put_batch("alpha", [{"n": 1}])
+    worker.put_batch("beta", [{"@nope": 1}])
+    wait_until(lambda: _status(worker, "beta").get("state") == "failed")
+    page.go("#/")
+    page.see("beta")
+    wait_until(lambda: page.driver.title.startswith("(1) Batches"))
+    rows = "#batches tbody tr .name"
+    assert page.driver.find_elements(By.CSS_SELECTOR, rows)[0].text == "beta"
+    page.find("#search").send_keys("ALPH")
+    wait_until(lambda: [each.text for each in page.driver.find_elements(By.CSS_SELECTOR, rows)] == ["alpha"])
+    assert page.driver.current_url.endswith("#/?search=ALPH")
+    page.go("#/?search=no-such-batch")
+    page.see("No batch matches.")
+    page.go("#/")
+    page.press(page.link("Need attention"))
+    wait_until(lambda: [each.text for each in page.driver.find_elements(By.CSS_SELECTOR, rows)] == ["beta"])
+    page.go("#/")
+    page.press(page.find("th a[data-by=name]"))
+    wait_until(lambda: page.find("th a[data-by=name]").text == "Batch ↓")
+    wait_until(lambda: page.driver.find_elements(By.CSS_SELECTOR, rows)[0].text == "alpha")
+    assert page.driver.switch_to.active_element.text == "Batch ↓", "the focus stays"
 
 
 @in_a_browser
 def test_limits_are_changed_and_an_invalid_one_is_shown_in_the_form(page, worker):
     """Of one batch, and of all together."""
     worker.put_batch("limited", [{"n": n, "ms": LONG_MS} for n in range(5)], "[limits]\nmax_concurrent_runs = 1\n")
-    wait_until(lambda: "1 running" in page.row("limited").text)
-    page.order("limited", "limits")
-    wait_until(lambda: page.driver.find_element(By.ID, "batch-limits-form").is_displayed())
-    field = page.driver.find_element(By.CSS_SELECTOR, "#batch-limits-form input[name=max_concurrent_runs]")
+    page.open_batch("limited", "/settings")
+    page.see("1 live Run")
+    page.press(page.button("Change limits…"))
+    field = page.find("dialog input[name=max_concurrent_runs]")
+    field.clear()
     field.send_keys("many", Keys.ENTER)
-    wait_until(lambda: "max_concurrent_runs" in page.text("#batch-limits-form .trouble"))
+    page.see("max_concurrent_runs", "dialog .trouble")
     field.clear()
     field.send_keys("4", Keys.ENTER)
-    wait_until(lambda: "4 running" in page.row("limited").text)
+    page.see("4 live Runs")
     assert _status(worker, "limited")["live_runs"] == 4
-    page.press(page.driver.find_element(By.ID, "worker-limits"))
-    wait_until(lambda: page.driver.find_element(By.ID, "worker-limits-form").is_displayed())
-    field = page.driver.find_element(By.CSS_SELECTOR, "#worker-limits-form input[name=budget_usd]")
-    field.send_keys("7.5", Keys.ENTER)
-    wait_until(lambda: "of $7.50" in page.text("#worker"))
+    page.go("#/worker")
+    page.press(page.button("Change limits…"))
+    page.find("dialog input[name=budget_usd]").send_keys("7.5", Keys.ENTER)
+    page.see("of $7.50")
     assert orjson.loads(worker.ask("/v1/limits")[1])["budget_usd"] == 7.5
+    page.see("disk free")
+    page.press(page.button("Change limits…"))
+    field = page.find("dialog input[name=budget_usd]")
+    field.clear()
+    field.send_keys("none", Keys.ENTER)
+    wait_until(lambda: orjson.loads(worker.ask("/v1/limits")[1])["budget_usd"] is None)
 
 
 @in_a_browser
-def test_the_page_fits_a_phone_and_has_a_dark_mode(page, worker):
-    """360 px wide, with a long unbreakable name."""
-    worker.put_batch("w" * 120, [{"n": 1}])
-    page.row("w" * 120)
+def test_every_part_of_the_page_can_be_used_by_everyone(page, worker):
+    """Each control has a name, each text contrast; light, and dark on a phone, where nothing overflows."""
+    _submit(worker, "w" * 120, [{"n": n, "fails": n == 1} for n in range(4)])
+    batch_id = page.open_batch("w" * 120)
+    page.see("4 of 4 jobs done")
+    batch = f"#/batches/{batch_id}"
+    shows = {
+        "#/": "w" * 120,
+        "#/submit": "Job file",
+        "#/worker": "Version",
+        batch: "Throughput",
+        f"{batch}/runs": "No Run is live",
+        f"{batch}/failures": "told to fail",
+        f"{batch}/records": "All 4 records",
+        f"{batch}/items": "All 4 items",
+        f"{batch}/events": "settled",
+        f"{batch}/settings": "task.name",
+        "#/nowhere": "does not exist",
+    }
+
+    def problems() -> dict[str, list[str]]:
+        found = {}
+        for address, words in shows.items():
+            page.go(address)
+            page.see(words)
+            found[address] = accessibility_problems(page.driver)
+            width, room = page.driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+            found[address] += [f"{width} px wide"] if width > room else []
+        return {address: each for address, each in found.items() if each}
+
+    assert problems() == {}
     be_a_phone(page.driver)
-    assert page.driver.execute_script("return document.documentElement.scrollWidth") == 360
+    assert problems() == {}
     ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(18, 22, 26)"
-
-
-@in_a_browser
-def test_the_outputs_of_a_batch_are_opened_from_the_page(page, worker):
-    """By links that need no header; the report has no access to the page's key, although it is of the same address."""
-    worker.put_batch("open", [{"n": 1}])
-    wait_until(lambda: "1/1 done" in page.row("open").text)
-    page.row("open").find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-    wait_until(lambda: page.row("open").find_element(By.LINK_TEXT, "records").get_attribute("href"))
-    links = {
-        each.text: each.get_attribute("href") for each in page.row("open").find_elements(By.CSS_SELECTOR, ".links a")
-    }
-    records = worker.data_dir / "spool/open.out/records.jsonl"
-    for name, found in (("records", records.read_bytes()), ("report", b"<!DOCTYPE html>")):
-        with urlopen(links[name]) as answer:
-            assert answer.read().startswith(found)
-    before = page.driver.current_window_handle
-    page.row("open").find_element(By.LINK_TEXT, "report").click()
-    wait_until(lambda: len(page.driver.window_handles) == 2)
-    page.driver.switch_to.window(next(each for each in page.driver.window_handles if each != before))
-    wait_until(lambda: "open" in page.driver.title)
-    assert page.driver.execute_script("return self.origin") == "null"
-    page.driver.close()
-    page.driver.switch_to.window(before)
 
 
 @in_a_browser
@@ -192,7 +317,8 @@ def test_the_key_of_the_page_stays_in_its_tab(page, worker):
 
     What the browser's history has of the link opens the page no second time.
     """
-    assert page.driver.current_url == f"{worker.address}/"
+    page.go("#/")
+    assert page.driver.current_url.startswith(f"{worker.address}/#/")
     assert page.driver.get_cookies() == []
     page.driver.refresh()
     wait_until(lambda: page.text("#connection") == "live")
@@ -210,14 +336,16 @@ def test_the_page_says_that_a_killed_worker_is_gone_and_opens_with_the_next_ones
         worker = WorkerProcess(tmp_path / "data", api.base_url)
         with worker.running() as process:
             page = Page(driver, worker)
+            page.see("No batches yet")
             worker.put_batch("lasting", [{"n": 1, "ms": LONG_MS}])
-            wait_until(lambda: "1 running" in page.row("lasting").text)
+            page.see("lasting")
             process.kill()
             wait_until(lambda: "The page is out of date" in page.text("#connection"))
+            assert driver.title.startswith("✕ ")
         port = int(worker.address.rpartition(":")[2])
         with worker.running(port=port):
             wait_until(lambda: "a restarted worker has a new one" in page.text("#connection"))
             page = Page(driver, worker)
-            worker.put_batch("later", [{"n": 2}])
-            wait_until(lambda: "1/1 done" in page.row("later").text)
-            wait_until(lambda: "1 running" in page.row("lasting").text)
+            page.see("lasting")
+            page.open_batch("lasting")
+            page.see("1 live Run")

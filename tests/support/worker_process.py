@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -50,12 +51,17 @@ class WorkerProcess:
         with (self.data_dir / "stderr.txt").open("ab") as stderr:
             return start("batchrun", *arguments, cwd=Path.cwd(), environ=environ, stderr=stderr, **streams)
 
-    def ask(self, path: str, **headers: str) -> tuple[int, bytes]:
-        """Send a GET with the worker's token; return status and body."""
+    def opened(self, path: str, **headers: str) -> HTTPResponse:
+        """Send a GET with the worker's token; return the open answer."""
         token = (self.data_dir / "token").read_text().strip()
         request = Request(self.address + path, headers={"Authorization": f"Bearer {token}", **headers})
+        answer: HTTPResponse = urlopen(request, timeout=30)
+        return answer
+
+    def ask(self, path: str, **headers: str) -> tuple[int, bytes]:
+        """Send a GET with the worker's token; return status and body."""
         try:
-            with urlopen(request, timeout=30) as answer:
+            with self.opened(path, **headers) as answer:
                 return answer.status, answer.read()
         except HTTPError as error:
             with error:

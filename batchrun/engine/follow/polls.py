@@ -49,6 +49,11 @@ class Polls:
         """Stop offering polls to a sweep."""
         self._sweeps.remove(sweep)
 
+    @property
+    def open_polls(self) -> int:
+        """The number of polls that are taken."""
+        return self.count - self._free
+
     def take(self) -> bool:
         """Take a poll if one is free."""
         if self._free <= 0:

@@ -14,14 +14,13 @@ from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
 from batchrun.worker.http.batch_upload import FILES, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import read_object, submission_of, worker_of
-from batchrun.worker.submission import BatchState, Submission
-from batchrun.worker.views import BatchPage, ResolveRequest, RetryRequest, RetryView, batch_view
+from batchrun.worker.http.list_query import batch_page, read_list_query
+from batchrun.worker.http.request_context import read_object, submission_of, whole_number, worker_of
+from batchrun.worker.submission import Submission
+from batchrun.worker.submission_config import config_of
+from batchrun.worker.views import ResolveRequest, RetryRequest, RetryView, batch_view
 from batchrun.worker.worker import Worker
 
-#: Max batches per answer of the list.
-MAX_PAGE = 1000
-DEFAULT_PAGE = 100
 #: Max inputs that a plan shows.
 MAX_INPUTS = 100
 #: Max characters of a name, and of an idempotency key.
@@ -62,7 +61,7 @@ async def submit(request: web.Request) -> web.Response:
 async def plan(request: web.Request) -> web.Response:
     """Check every line of a batch and forecast it, without submitting it; `inputs` shows so many of its inputs."""
     worker = worker_of(request)
-    shown = _count(request, "inputs", 0, MAX_INPUTS)
+    shown = whole_number(request, "inputs", 0, MAX_INPUTS)
     submission_id = worker.store.new_id()
     async with uploaded(request, worker.directory.of(submission_id)) as form:
         found = await worker.plan(_submission(submission_id, form, None), shown)
@@ -114,31 +113,21 @@ def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
 
 
 async def list_batches(request: web.Request) -> web.Response:
-    """List batches, newest first; `state` restricts them to some states, separated by commas."""
-    worker = worker_of(request)
-    limit, offset = _count(request, "limit", DEFAULT_PAGE, MAX_PAGE), _count(request, "offset", 0, 1 << 31)
-    try:
-        states = {BatchState(each) for each in request.query.get("state", "").split(",") if each}
-    except ValueError:
-        raise Refused(400, "bad-value", f"state: choose from {', '.join(BatchState)}") from None
-    found = [each for each in worker.store if not states or each.state in states]
-    found.reverse()
-    items = [batch_view(worker, each) for each in found[offset : offset + limit]]
-    return web.json_response(text=BatchPage.model_construct(items=items, total=len(found)).model_dump_json())
-
-
-def _count(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) > most:
-        raise Refused(400, "bad-value", f"{name}: send a whole number up to {most:,}")
-    return int(text)
+    """List batches, newest first or as `sort` says; `state`, `group` and `search` restrict them."""
+    page = batch_page(worker_of(request), read_list_query(request))
+    return web.json_response(text=page.model_dump_json())
 
 
 async def get_batch(request: web.Request) -> web.Response:
     """Return the status of a batch."""
     return _answer(worker_of(request), submission_of(request))
+
+
+async def get_config(request: web.Request) -> web.Response:
+    """Return a batch's settings that differ from the defaults, by table; without the worker's own tables."""
+    worker, submission = worker_of(request), submission_of(request)
+    config = await anyio.to_thread.run_sync(config_of, submission, worker.directory, worker.config, worker.environ)
+    return web.json_response(config.model_dump(mode="json", exclude_defaults=True, exclude={"api", "server"}))
 
 
 async def delete_batch(request: web.Request) -> web.Response:
@@ -236,6 +225,7 @@ ROUTES = [
     web.post("/v1/batches", submit),
     web.post("/v1/plans", plan),
     web.get("/v1/batches/{ref}", get_batch, name="batch"),
+    web.get("/v1/batches/{ref}/config", get_config),
     web.delete("/v1/batches/{ref}", delete_batch),
     web.patch("/v1/batches/{ref}", patch_batch),
     web.post("/v1/batches/{ref}/pause", pause_batch),

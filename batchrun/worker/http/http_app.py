@@ -15,7 +15,10 @@ from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
 from batchrun.worker.http import (
     batch_routes,
+    history_routes,
+    line_routes,
     live_event_routes,
+    live_run_routes,
     metrics_routes,
     openapi_document,
     output_routes,
@@ -38,6 +41,9 @@ MAX_CONNECTIONS = 512
 _ROUTE_MODULES = (
     batch_routes,
     output_routes,
+    line_routes,
+    history_routes,
+    live_run_routes,
     live_event_routes,
     worker_routes,
     metrics_routes,
@@ -62,7 +68,8 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     )
     app[WORKER], app[PAGE] = worker, page
     app.on_response_prepare.append(_keep_from_running)
-    batch_routes.prepare(app)
+    for module in (batch_routes, history_routes, live_run_routes):
+        module.prepare(app)
     app[openapi_document.DOCUMENT] = openapi_document.document(
         route for module in _ROUTE_MODULES for route in module.ROUTES
     )

@@ -9,14 +9,20 @@ from pydantic import TypeAdapter
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.maintenance.repair import Repaired
 from batchrun.maintenance.resolve import ShownDoubt
+from batchrun.model import Outcome
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.version import __version__
+from batchrun.worker.batch_list import BatchGroup, BatchSort
 from batchrun.worker.http import (
     batch_routes,
     batch_upload,
+    history_routes,
+    line_routes,
+    list_query,
     live_event_routes,
+    live_run_routes,
     output_routes,
     page_routes,
     worker_routes,
@@ -81,6 +87,27 @@ _FORM = {
         "settings": {**_TEXT, "description": "A JSON object by dotted key; it overrides the batch file."},
     },
 }
+_LIST = [
+    _query("state", "States, separated by commas."),
+    _query("group", "Which batches.", enum=list(BatchGroup)),
+    _query("search", "Part of a name or id.", type="string", maxLength=list_query.MAX_SEARCH),
+    _query("sort", "The order; a - before it reverses it.", enum=[*BatchSort, *(f"-{each}" for each in BatchSort)]),
+    _query("limit", "Max batches in the answer.", type="integer", minimum=0, maximum=list_query.MAX_PAGE),
+    _query("offset", "Number of batches to skip.", type="integer", minimum=0),
+]
+_LINE_PAGE = [
+    _query("before", "Only lines before this position.", type="integer", minimum=0),
+    _query("limit", "Max lines in the answer.", type="integer", minimum=0, maximum=line_routes.MAX_LINES),
+    _query("search", "What a line must contain.", type="string", maxLength=line_routes.MAX_SEARCH),
+]
+_OUTCOME = _query("outcome", "The outcome that its job must have.", enum=list(Outcome))
+_RUNS = [
+    _query("limit", "Max Runs in the answer.", type="integer", minimum=0, maximum=live_run_routes.MAX_RUNS),
+    _query("offset", "Number of Runs to skip.", type="integer", minimum=0),
+]
+_LAST = _query("last_s", "Only the last seconds.", type="integer", minimum=0, maximum=history_routes.MAX_LAST_S)
+_FORMAT = _query("format", "The format.", enum=["jsonl", "csv", "xlsx"])
+_DOWNLOAD = _query("download", "Given: a browser saves the answer as a file.")
 _OFFSET = _query("offset", "Number of bytes to skip.", type="integer", minimum=0)
 _FOLLOW = _query("follow", "1: continue until the batch rests.", enum=["0", "1"])
 _KEY = {
@@ -114,9 +141,19 @@ _ANSWERS: dict[Any, Any] = {
     output_routes.get_failures: ShownFailures,
     output_routes.get_report: "text/html",
     live_event_routes.get_events: "text/event-stream",
-    live_event_routes.get_details: _JSON,
+    line_routes.get_record_page: _JSON,
+    line_routes.get_item_page: _JSON,
+    line_routes.get_log_page: _JSON,
+    history_routes.get_history: _JSON,
+    history_routes.get_worker_history: _JSON,
+    live_run_routes.get_runs: _JSON,
+    live_run_routes.get_run_log: "text/plain",
+    live_run_routes.abort_run: None,
+    batch_routes.get_config: _JSON,
     page_routes.get_page_key: _JSON,
     page_routes.open_page: _JSON,
+    page_routes.get_access: _JSON,
+    worker_routes.list_profiles: _JSON,
     worker_routes.get_worker: WorkerView,
     worker_routes.get_limits: WorkerLimitsConfig,
     worker_routes.patch_limits: WorkerLimitsConfig,
@@ -124,11 +161,13 @@ _ANSWERS: dict[Any, Any] = {
     worker_routes.ready: _JSON,
 }
 _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
-    batch_routes.list_batches: [
-        _query("state", "States, separated by commas."),
-        _query("limit", "Max batches in the answer.", type="integer", minimum=0, maximum=batch_routes.MAX_PAGE),
-        _query("offset", "Number of batches to skip.", type="integer", minimum=0),
-    ],
+    batch_routes.list_batches: _LIST,
+    live_event_routes.get_events: [_query("batch", "Show one batch instead of a list: its name or id."), *_LIST],
+    line_routes.get_record_page: [*_LINE_PAGE, _OUTCOME],
+    line_routes.get_item_page: [*_LINE_PAGE, _OUTCOME],
+    line_routes.get_log_page: _LINE_PAGE,
+    history_routes.get_history: [_LAST],
+    live_run_routes.get_runs: _RUNS,
     batch_routes.submit: [_KEY],
     batch_routes.plan: [
         _query("inputs", "Number of inputs to show.", type="integer", minimum=0, maximum=batch_routes.MAX_INPUTS)
@@ -136,7 +175,8 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
     batch_routes.retry_batch: [_RETRY_KEY],
     output_routes.get_cost: [_query("by", "Columns to sum by, separated by commas: group, day, outcome.")],
     **{
-        each: [_OFFSET, _FOLLOW] for each in (output_routes.get_records, output_routes.get_items, output_routes.get_log)
+        each: [_OFFSET, _FOLLOW, _FORMAT, _DOWNLOAD]
+        for each in (output_routes.get_records, output_routes.get_items, output_routes.get_log)
     },
 }
 _BODIES: dict[Any, dict[str, Any]] = {
@@ -182,10 +222,9 @@ def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
 
 def _operation(route: web.RouteDef) -> dict[str, Any]:
     handler: Any = route.handler
-    ref = (
-        [{"name": "ref", "in": "path", "required": True, "schema": {"type": "string"}}] if "{ref}" in route.path else []
-    )
-    parameters = [*ref, *_PARAMETERS.get(handler, [])]
+    named = [each for each in ("ref", "run_id") if f"{{{each}}}" in route.path]
+    in_path = [{"name": each, "in": "path", "required": True, "schema": {"type": "string"}} for each in named]
+    parameters = [*in_path, *_PARAMETERS.get(handler, [])]
     refused = {"description": "Refused, or not possible now.", "content": _content("Error")}
     operation: dict[str, Any] = {
         "operationId": handler.__name__,

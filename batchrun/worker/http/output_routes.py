@@ -8,14 +8,15 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from tempfile import SpooledTemporaryFile
 
 import anyio
 from aiohttp import web
+from aiohttp.helpers import content_disposition_header
 
 from batchrun.ledger.sqlite.connection import is_blank
-from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Selection, write_json
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
@@ -25,8 +26,10 @@ from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.report_page import make_report
 from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
 from batchrun.runtime.private_files import private_opener
+from batchrun.worker.http.batch_files import has_ledger, length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import submission_of, worker_of
+from batchrun.worker.http.request_context import submission_of, whole_number, worker_of
+from batchrun.worker.http.table_file import TABLE_FORMATS, content_type_of, table_pieces
 from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.worker import Worker
@@ -34,6 +37,7 @@ from batchrun.worker.worker import Worker
 #: Seconds between two looks for new lines.
 INTERVAL_S = 0.5
 _PIECE_BYTES = 1 << 18
+_LINES = "application/x-ndjson; charset=utf-8"
 
 #: Returns the number of committed bytes of a file.
 Length = Callable[[], Awaitable[int]]
@@ -51,72 +55,47 @@ async def get_items(request: web.Request) -> web.StreamResponse:
 
 async def get_log(request: web.Request) -> web.StreamResponse:
     """Stream a batch's log lines."""
-    file = _out_dir(request) / BATCH_LOG
-
-    async def length() -> int:
-        return await anyio.to_thread.run_sync(_size, file)
-
-    return await _stream(request, file, length)
+    return await _stream_output(request, BATCH_LOG)
 
 
 async def get_costs(request: web.Request) -> web.StreamResponse:
     """Stream the costs of a batch's Runs as they are known now."""
-    out_dir = _out_dir(request)
-    if not await anyio.to_thread.run_sync(is_blank, out_dir / LEDGER):
+    out_dir = out_dir_of(request)
+    if await has_ledger(out_dir):
         await anyio.to_thread.run_sync(write_costs, out_dir)
     # To the end of the file that is opened: it is replaced whole, never appended to.
     return await _send(request, _from_to(out_dir / COSTS, 0, sys.maxsize))
 
 
 async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
-    out_dir = _out_dir(request)
-
-    async def length() -> int:
-        return await anyio.to_thread.run_sync(_committed_length, out_dir, name)
-
-    return await _stream(request, out_dir / name, length)
-
-
-def _out_dir(request: web.Request) -> Path:
-    return worker_of(request).directory.out_dir(submission_of(request))
-
-
-def _committed_length(out_dir: Path, name: str) -> int:
-    if is_blank(out_dir / LEDGER):
-        return 0
-    with open_for_reading(out_dir) as ledger:
-        return ledger.output_lengths().get(name, 0)
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-async def _stream(request: web.Request, file: Path, length: Length) -> web.StreamResponse:
-    offset = _offset(request)
+    out_dir, batch_name = out_dir_of(request), submission_of(request).name
+    table_format = request.query.get("format", "jsonl")
+    download = f"{batch_name}-{PurePath(name).stem}.{table_format}" if "download" in request.query else None
+    end = await length_of(out_dir, name)
+    if table_format in TABLE_FORMATS and name != BATCH_LOG:
+        pieces = table_pieces(out_dir / name, end, table_format)
+        return await _send(request, pieces, content_type=content_type_of(table_format), download=download)
+    if table_format != "jsonl":
+        raise Refused(400, "bad-value", f"format: choose from jsonl, {', '.join(TABLE_FORMATS)}; a log is jsonl")
     follows = request.query.get("follow", "0") not in ("0", "false")
-    end = await length()
-    return await _send(request, _pieces(file, offset, end, length, _is_under_way(request) if follows else None))
+    length = partial(length_of, out_dir, name)
+    is_under_way = _is_under_way(request) if follows else None
+    pieces = _pieces(out_dir / name, whole_number(request, "offset", 0, 1 << 53), end, length, is_under_way)
+    return await _send(request, pieces, download=download)
 
 
-async def _send(request: web.Request, pieces: AsyncGenerator[bytes]) -> web.StreamResponse:
-    answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson; charset=utf-8"})
+async def _send(
+    request: web.Request, pieces: AsyncGenerator[bytes], *, content_type: str = _LINES, download: str | None = None
+) -> web.StreamResponse:
+    answer = web.StreamResponse(headers={"Content-Type": content_type})
+    if download is not None:
+        answer.headers["Content-Disposition"] = content_disposition_header("attachment", filename=download)
     await answer.prepare(request)
     async with aclosing(pieces):  # closes the file when the reader disconnects
         async for piece in pieces:
             await answer.write(piece)
     await answer.write_eof()
     return answer
-
-
-def _offset(request: web.Request) -> int:
-    text = request.query.get("offset", "0")
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Refused(400, "bad-value", "offset: send the number of bytes to skip")
-    return int(text)
 
 
 def _is_under_way(request: web.Request) -> Callable[[], bool]:
@@ -166,7 +145,7 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
 
 async def get_failures(request: web.Request) -> web.Response:
     """Return the jobs that did not succeed, by cause, with a sample of each."""
-    found = await anyio.to_thread.run_sync(_failures, _out_dir(request))
+    found = await anyio.to_thread.run_sync(_failures, out_dir_of(request))
     return web.Response(body=write_json(asdict(found)), content_type="application/json")
 
 
@@ -179,7 +158,7 @@ def _failures(out_dir: Path) -> ShownFailures:
 
 async def get_cost(request: web.Request) -> web.StreamResponse:
     """Stream a batch's costs, summed by group, day and outcome, or by those of them that `by` names."""
-    out_dir, names = _out_dir(request), cost_columns(request.query.get("by", "group"))
+    out_dir, names = out_dir_of(request), cost_columns(request.query.get("by", "group"))
     answer = web.StreamResponse(headers={"Content-Type": "application/json"})
     # The ledger is read before anything is sent: a slow reader would hold its snapshot open.
     async with anyio.wrap_file(SpooledTemporaryFile(_PIECE_BYTES)) as sums:
@@ -201,7 +180,7 @@ def _cost_sums(out_dir: Path, names: list[str]) -> Iterable[bytes]:
 async def get_report(request: web.Request) -> web.Response:
     """Return a batch's report as a page."""
     worker, submission = worker_of(request), submission_of(request)
-    if await anyio.to_thread.run_sync(is_blank, worker.directory.out_dir(submission) / LEDGER):
+    if not await has_ledger(worker.directory.out_dir(submission)):
         raise Refused(
             409, "wrong-state", f"batch {submission.id} is {submission.state}: there is nothing to report yet"
         )

@@ -31,6 +31,20 @@ def submission_of(request: web.Request) -> Submission:
     return worker_of(request).store.find(request.match_info["ref"])
 
 
+def whole_number(request: web.Request, name: str, default: int, most: int) -> int:
+    """Return a parameter of a request's query.
+
+    Raises:
+        Refused: it is not a whole number from 0 to `most`.
+    """
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
+        raise Refused(400, "bad-value", f"{name}: send a whole number up to {most:,}")
+    return int(text)
+
+
 def refuse_encoding(request: web.Request) -> None:
     """Refuse a body that is compressed: it could be a thousand times larger than what was sent."""
     if request.headers.get("Content-Encoding", "identity") != "identity":

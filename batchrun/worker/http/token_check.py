@@ -18,8 +18,8 @@ from batchrun.worker.token_file import Token
 
 #: Paths without a token: their answers reveal nothing about the content of batches.
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
-#: The page without its content: the same for everyone, whatever name leads to it; and where it shows its link's ticket.
-_PAGE_PATHS = frozenset({"/", "/page.js", "/v1/page-session"})
+#: Where the page shows its link's ticket.
+_TICKET_PATH = "/v1/page-session"
 #: What a signed link may open of its batch.
 _LINKED = frozenset({"costs", "records", "items", "log", "report"})
 
@@ -38,7 +38,8 @@ def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middlewa
             finally:
                 cap.release(request)
             return answer
-        if request.path in _PAGE_PATHS:
+        # The page without its content is the same for everyone, whatever name leads to it.
+        if request.path in ("/", _TICKET_PATH) or request.path.startswith("/page/"):
             return await handler(request)
         if request.path in OPEN_PATHS:
             if _is_rebound(request):

@@ -1,5 +1,6 @@
 """Handlers for the worker itself: its health, its status, and the limits of all batches together."""
 
+import anyio
 from aiohttp import web
 from pydantic import ValidationError
 
@@ -8,6 +9,9 @@ from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import read_object, worker_of
 from batchrun.worker.views import worker_view
+
+#: Max profiles that are listed.
+MAX_PROFILES = 1000
 
 
 async def live(_request: web.Request) -> web.Response:
@@ -33,6 +37,13 @@ async def get_limits(request: web.Request) -> web.Response:
     return web.json_response(text=worker_of(request).config.limits.model_dump_json())
 
 
+async def list_profiles(request: web.Request) -> web.Response:
+    """Return the names of the worker's profiles: batch files to which only a job file has to be submitted."""
+    directory = worker_of(request).directory.profiles
+    names = await anyio.to_thread.run_sync(lambda: sorted(each.stem for each in directory.glob("*.toml")))
+    return web.json_response({"names": names[:MAX_PROFILES]})
+
+
 async def patch_limits(request: web.Request) -> web.Response:
     """Change some limits until the next start or reload, and return all."""
     worker = worker_of(request)
@@ -49,6 +60,7 @@ ROUTES = [
     web.get("/health/live", live),
     web.get("/health/ready", ready),
     web.get("/v1/worker", get_worker),
+    web.get("/v1/profiles", list_profiles),
     web.get("/v1/limits", get_limits),
     web.patch("/v1/limits", patch_limits),
 ]

@@ -1,0 +1,159 @@
+"""A page of the list of batches: filtered, searched and sorted here, so that a browser never holds all of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from batchrun.worker.attention import attention_words
+from batchrun.worker.batch_runner import BatchRunner
+from batchrun.worker.submission import BatchCounts, BatchState, Submission
+from batchrun.worker.worker import Worker
+
+
+class BatchGroup(StrEnum):
+    """What the list can be restricted to, beside states."""
+
+    ALL = "all"
+    #: See `attention_words`.
+    ATTENTION = "attention"
+    UNDER_WAY = "under_way"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    #: With jobs that did not succeed, in any state.
+    FAILURES = "failures"
+
+
+class BatchSort(StrEnum):
+    """By what the list can be sorted; the first entry of each is what people look for with it."""
+
+    #: What needs attention, then what is under way, then the newest.
+    ATTENTION = "attention"
+    NEWEST = "newest"
+    NAME = "name"
+    STATE = "state"
+    DONE = "done"
+    FAILED = "failed"
+    RATE = "rate"
+    ETA = "eta"
+    COST = "cost"
+    STARTED = "started"
+    TOOK = "took"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchQuery:
+    """Which batches are wanted, in which order."""
+
+    states: frozenset[BatchState] = frozenset()
+    group: BatchGroup = BatchGroup.ALL
+    #: Part of a name or id, whatever its case.
+    search: str = ""
+    sort: BatchSort = BatchSort.NEWEST
+    is_reversed: bool = False
+    offset: int = 0
+    limit: int = 100
+
+
+class FoundBatches(NamedTuple):
+    """The batches of one page, the number of all that match, and how many each group has in all."""
+
+    page: list[Submission]
+    total: int
+    groups: dict[BatchGroup, int]
+
+
+class ListRow(NamedTuple):
+    """A batch, as far as the list sorts and filters by it."""
+
+    submission: Submission
+    counts: BatchCounts
+    runner: BatchRunner | None
+    needs_attention: bool
+
+    def belongs_to(self, group: BatchGroup) -> bool:
+        """Return whether the batch is in a group."""
+        state = self.submission.state
+        match group:
+            case BatchGroup.ALL:
+                return True
+            case BatchGroup.ATTENTION:
+                return self.needs_attention
+            case BatchGroup.UNDER_WAY:
+                return state.is_under_way
+            case BatchGroup.PAUSED:
+                return state is BatchState.PAUSED
+            case BatchGroup.FINISHED:
+                return state.is_over
+            case BatchGroup.FAILURES:
+                return self.counts.failed > 0
+
+
+def find_batches(worker: Worker, query: BatchQuery) -> FoundBatches:
+    """Return the batches that a query asks for."""
+    rows = list_rows(worker)
+    groups = {group: sum(row.belongs_to(group) for row in rows) for group in BatchGroup}
+    found = [row for row in rows if _matches(row, query)]
+    if query.sort is not BatchSort.NEWEST:
+        found.sort(key=_KEYS[query.sort])
+    if query.is_reversed:
+        found.reverse()
+    page = [row.submission for row in found[query.offset : query.offset + query.limit]]
+    return FoundBatches(page, len(found), groups)
+
+
+def list_rows(worker: Worker) -> list[ListRow]:
+    """Return all batches, newest first."""
+    return [_row(worker, each) for each in worker.store][::-1]
+
+
+def _row(worker: Worker, submission: Submission) -> ListRow:
+    runner = worker.runners.get(submission.id)
+    counts = submission.counts if runner is None else runner.counts()
+    budget_usd = runner.batch.budget_usd if runner is not None and runner.batch is not None else None
+    return ListRow(submission, counts, runner, bool(attention_words(submission, counts, budget_usd)))
+
+
+def _matches(row: ListRow, query: BatchQuery) -> bool:
+    submission, search = row.submission, query.search.casefold()
+    return (
+        (not query.states or submission.state in query.states)
+        and row.belongs_to(query.group)
+        and (not search or search in submission.name.casefold() or search in submission.id)
+    )
+
+
+def eta_s(counts: BatchCounts, per_s: float | None) -> float | None:
+    """Return the seconds until a batch is done at its present rate; None: unknown."""
+    left = None if counts.jobs is None else counts.jobs - counts.settled
+    return left / per_s if left and left > 0 and per_s else None
+
+
+def _rate(row: ListRow) -> float:
+    return (row.runner.speed.per_s() if row.runner is not None else None) or 0.0
+
+
+def _took_s(row: ListRow) -> float:
+    began, ended = row.submission.begun_at, row.submission.ended_at
+    return ((ended or datetime.now(UTC)) - began).total_seconds() if began is not None else 0.0
+
+
+def _done(row: ListRow) -> float:
+    counts = row.counts
+    return counts.settled / max(counts.jobs or 0, counts.settled, 1)
+
+
+#: The least comes first.
+_KEYS: dict[BatchSort, Callable[[ListRow], Any]] = {
+    BatchSort.ATTENTION: lambda row: (not row.needs_attention, not row.submission.state.is_under_way),
+    BatchSort.NAME: lambda row: row.submission.name.casefold(),
+    BatchSort.STATE: lambda row: list(BatchState).index(row.submission.state),
+    BatchSort.DONE: _done,
+    BatchSort.FAILED: lambda row: -row.counts.failed,
+    BatchSort.RATE: lambda row: -_rate(row),
+    BatchSort.ETA: lambda row: eta_s(row.counts, _rate(row)) or float("inf"),
+    BatchSort.COST: lambda row: -row.counts.cost_usd,
+    BatchSort.STARTED: lambda row: -(row.submission.begun_at.timestamp() if row.submission.begun_at else 0.0),
+    BatchSort.TOOK: lambda row: -_took_s(row),
+}

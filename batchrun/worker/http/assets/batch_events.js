@@ -1,0 +1,78 @@
+// What has happened to a batch: its notices, and its log, newest line first.
+
+import { linkTo, pathOf, query, readExactly } from "./api.js";
+import { card, cell, el, link, say, setText, table } from "./elements.js";
+import { moment } from "./words.js";
+
+const AT_ONCE = 100;
+const HIDDEN = new Set(["timestamp", "level", "event", "batch"]);
+
+export function showEvents({ place, id, base, params, signal }) {
+  const notices = el("ul", { class: "notices" });
+  const told = card("Notices", notices);
+  const body = el("tbody");
+  const search = el("input", { type: "search", id: "log-search", autocomplete: "off", maxlength: "200", placeholder: "Any text, such as a job key" });
+  const frame = table("Log", [["Time", "time"], ["Event", ""], ["Details", ""]], body);
+  frame.classList.add("tall");
+  const note = el("p", { class: "soft", role: "status" });
+  const more = el("button", { type: "button", hidden: true, onclick: () => next() }, "Show older");
+  const newest = el("button", { type: "button", onclick: () => restart() }, "Read again");
+  const whole = el("button", { type: "button", "aria-label": "Download the log", onclick: download }, "Download");
+  const form = el("form", { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
+    el("span", { class: "field" }, el("label", { for: "log-search" }, "Search"), search), el("button", { type: "submit" }, "Search"), newest, whole);
+  place.append(el("div", { class: "cards" }, told, card("Log", form, frame, note, el("div", { class: "buttons" }, more))));
+  let [asked, before] = ["", null];
+
+  function go() {
+    const words = query({ search: search.value });
+    location.hash = `${base}/events${words ? `?${words}` : ""}`;
+  }
+
+  function move(now) {
+    asked = search.value = now.search ?? "";
+    restart();
+  }
+
+  function restart() {
+    before = null;
+    body.replaceChildren();
+    next();
+  }
+
+  async function next() {
+    const found = await readExactly(`${pathOf(id)}/log/page?${query({ search: asked, before, limit: AT_ONCE })}`, signal).catch((error) => error);
+    if (signal.aborted) return;
+    if (found instanceof Error) return setText(note, found.message);
+    before = found.before;
+    body.append(...found.lines.map(({ line }) => rowOf(line ?? {})));
+    more.hidden = before === 0;
+    frame.hidden = body.childElementCount === 0;
+    setText(note, body.childElementCount ? "" : asked ? "No line of the log has this text." : "The log is empty so far.");
+  }
+
+  async function download() {
+    try {
+      link(await linkTo(id, "log", { download: 1 }), "", { download: "" }).click();
+    } catch (error) {
+      say(error.message);
+    }
+  }
+
+  function show(batch) {
+    notices.replaceChildren(...batch.notices.toReversed().map((each) => el("li", {}, each)));
+    told.hidden = batch.notices.length === 0;
+  }
+
+  move(params);
+  return { show, move };
+}
+
+function rowOf(line) {
+  const details = Object.entries(line).filter(([key]) => !HIDDEN.has(key))
+    .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("  ");
+  const isTrouble = ["warning", "error", "critical"].includes(line.level);
+  return el("tr", {},
+    cell("time", moment(line.timestamp)),
+    cell(isTrouble ? "trouble" : "", `${isTrouble ? `${line.level}: ` : ""}${String(line.event ?? "").replaceAll("_", " ")}`),
+    cell("text", el("code", {}, details.slice(0, 2000))));
+}

@@ -1,0 +1,82 @@
+// The live Runs of a batch, oldest first, a page at a time: ten thousand cost no more than fifty.
+
+import { ask, pathOf, query, read } from "./api.js";
+import { isSure } from "./dialogs.js";
+import { card, cell, el, every, fillPager, fillRows, link, say, setText, table } from "./elements.js";
+import { showLog } from "./run_log.js";
+import { count, duration, money, secondsSince } from "./words.js";
+
+const AT_ONCE = 50;
+const EVERY_MS = 3000;
+const HEADINGS = [
+  ["Job", ""], ["Line", "number minor"], ["Run", "minor"], ["Attempt", "number minor"], ["Live for", "number"], ["Memory", "number minor"],
+  ["Cost so far", "number minor"], ["Status message", ""], ["", "orders"],
+];
+
+export function showRuns({ place, id, base, params, signal }) {
+  const body = el("tbody");
+  const frame = table("Live Runs", HEADINGS, body);
+  frame.querySelector("th:last-child").append(el("span", { class: "unseen" }, "Orders"));
+  const pager = el("nav", { class: "pager", "aria-label": "Pages of live Runs" });
+  const none = el("p", { class: "soft", hidden: true },
+    "No Run is live. A live Run is one that the platform has started for a job and that has not ended.");
+  const runs = card("Live Runs", frame, pager, none);
+  setText(runs.note, "oldest first");
+  place.append(runs);
+  let offset = 0;
+
+  async function refresh() {
+    const asked = offset;
+    const found = await read(`${pathOf(id)}/runs?${query({ offset: asked, limit: AT_ONCE })}`, signal).catch((error) => error);
+    if (signal.aborted || asked !== offset) return;
+    setText(runs.note, found instanceof Error ? found.message : "oldest first");
+    if (found instanceof Error) return;
+    fillRows(body, found.items, ({ run_id: runId }) => runId, (run) => makeRow(id, run));
+    fillPager(pager, { total: found.total, offset, limit: AT_ONCE }, (to) => `${base}/runs${to ? `?offset=${to}` : ""}`);
+    frame.hidden = found.items.length === 0;
+    none.hidden = found.items.length > 0;
+  }
+
+  function move(now) {
+    offset = Number(now.offset) || 0;
+    refresh();
+  }
+
+  move(params);
+  every(EVERY_MS, signal, refresh);
+  return { move };
+}
+
+function makeRow(batchId, { run_id: runId, key, line, url }) {
+  const [lasts, memory, cost, said, attempt] = [el("span"), el("span"), el("span"), el("span"), el("span")];
+  const name = `${key}, Run ${runId}`;
+  const address = url === null ? el("code", {}, runId) : link(url, "", { target: "_blank", rel: "noreferrer", "aria-label": `Open Run ${runId}` });
+  if (url !== null) address.append(el("code", {}, runId));
+  const node = el("tr", {},
+    el("td", { class: "key", title: key }, key), cell("number minor", count(line)), cell("minor", address), cell("number minor", attempt), cell("number", lasts), cell("number minor", memory),
+    cell("number minor", cost), cell("text", said),
+    cell("orders",
+      el("button", { type: "button", "aria-label": `Log of ${name}`, onclick: () => showLog(batchId, runId, `Log of ${key}`) }, "Log"),
+      el("button", { type: "button", "aria-label": `Abort ${name}`, onclick: () => abort(batchId, runId, key) }, "Abort…")));
+
+  function show(run) {
+    setText(attempt, count(run.attempt_no));
+    setText(lasts, run.started_at ? duration(secondsSince(run.started_at)) : "–");
+    lasts.title = run.timeout_s ? `ends by itself after ${duration(run.timeout_s)}` : "";
+    setText(memory, run.memory_mb === null ? "–" : `${count(run.memory_mb)} MB`);
+    setText(cost, run.cost_usd === null ? "–" : money(run.cost_usd));
+    setText(said, run.status_message ?? (run.status && run.status !== "RUNNING" ? run.status.toLowerCase() : "–"));
+  }
+  return { node, show };
+}
+
+async function abort(batchId, runId, key) {
+  const effects = [`Aborts Run ${runId}.`, `Its job, ${key}, ends as aborted with the output so far, and is not retried by itself.`, "The other Runs go on."];
+  if (!(await isSure("Abort this Run?", effects, "Abort the Run"))) return;
+  try {
+    await ask("POST", `${pathOf(batchId)}/runs/${encodeURIComponent(runId)}/abort`);
+    say(`The Run of ${key} is being aborted.`);
+  } catch (error) {
+    say(error.message);
+  }
+}

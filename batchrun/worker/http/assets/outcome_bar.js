@@ -1,0 +1,40 @@
+// The jobs of a batch as one bar, by outcome; the rest of the bar is what is still open.
+
+import { el, swatch } from "./elements.js";
+import { count, percent, spaced } from "./words.js";
+
+export const OUTCOMES = ["succeeded", "failed", "timed_out", "aborted", "empty", "malformed", "invalid", "rejected", "lost"];
+
+export const failedOf = ({ jobs }) => jobs.settled - jobs.succeeded;
+export const wholeOf = ({ jobs }) => Math.max(jobs.total ?? 0, jobs.settled);
+
+export function makeBar(kind = "") {
+  const node = el("div", { class: `outcomes ${kind}`, role: "img" });
+  function show(batch) {
+    const whole = Math.max(wholeOf(batch), 1);
+    const parts = OUTCOMES.filter((outcome) => batch.outcomes[outcome] > 0);
+    const now = JSON.stringify([batch.outcomes, whole]);
+    if (node.shown === now) return;
+    node.shown = now;
+    const said = parts.map((outcome) => `${count(batch.outcomes[outcome])} ${spaced(outcome)}`);
+    node.setAttribute("aria-label", `${percent(batch.jobs.settled, whole) || "0 %"} done: ${said.join(", ") || "no job yet"}`);
+    node.replaceChildren(
+      ...parts.map((outcome) => {
+        const part = el("span", { class: `tone-${outcome}`, title: `${count(batch.outcomes[outcome])} ${spaced(outcome)}` });
+        part.style.flexGrow = batch.outcomes[outcome] / whole;
+        return part;
+      }),
+    );
+    const rest = el("span", { class: "rest" });
+    rest.style.flexGrow = (whole - batch.jobs.settled) / whole;
+    node.append(rest);
+  }
+  return { node, show };
+}
+
+export function legendOf(batch) {
+  const open = wholeOf(batch) - batch.jobs.settled;
+  const parts = OUTCOMES.filter((outcome) => batch.outcomes[outcome] > 0).map((each) => [each, batch.outcomes[each], each]);
+  if (open > 0) parts.push(["open", open, "open"]);
+  return parts.map(([tone, number, word]) => el("li", {}, swatch(tone), `${count(number)} ${spaced(word)}`));
+}

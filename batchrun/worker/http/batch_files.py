@@ -1,0 +1,40 @@
+"""The output files of a batch, as far as they are committed."""
+
+from pathlib import Path
+
+import anyio
+from aiohttp import web
+
+from batchrun.ledger.sqlite.connection import is_blank
+from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.output.layout import BATCH_LOG, LEDGER
+from batchrun.worker.http.request_context import submission_of, worker_of
+
+
+def out_dir_of(request: web.Request) -> Path:
+    """Return the output directory of a request's batch."""
+    return worker_of(request).directory.out_dir(submission_of(request))
+
+
+async def has_ledger(out_dir: Path) -> bool:
+    """Return whether an output directory has a ledger that can be read."""
+    return not await anyio.to_thread.run_sync(is_blank, out_dir / LEDGER)
+
+
+async def length_of(out_dir: Path, name: str) -> int:
+    """Return the number of bytes of a file that are final: the committed ones, and all of a log."""
+    return await anyio.to_thread.run_sync(_size if name == BATCH_LOG else _committed_length, out_dir, name)
+
+
+def _committed_length(out_dir: Path, name: str) -> int:
+    if is_blank(out_dir / LEDGER):
+        return 0
+    with open_for_reading(out_dir) as ledger:
+        return ledger.output_lengths().get(name, 0)
+
+
+def _size(out_dir: Path, name: str) -> int:
+    try:
+        return (out_dir / name).stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,153 @@
+"""Handlers for the live Runs of a batch: a page of them, the log of one, its abort."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+from aiohttp import web
+
+from batchrun.account.account import Account
+from batchrun.errors import ApiError
+from batchrun.ledger.sqlite.measures import OpenRun
+from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.model import Run, RunId
+from batchrun.output.log_tails import LogTails
+from batchrun.report.failure_causes import run_address
+from batchrun.worker.http.batch_files import has_ledger, out_dir_of
+from batchrun.worker.http.error_envelope import Refused
+from batchrun.worker.http.request_context import submission_of, whole_number, worker_of
+
+DEFAULT_RUNS = 50
+MAX_RUNS = 100
+#: Seconds for which what the platform said about a Run is good enough.
+FRESH_S = 10.0
+#: Seconds that a page waits for what the platform says about its Runs.
+PATIENCE_S = 2.0
+#: Max requests for that at once.
+_MAX_REQUESTS = 20
+#: Max Runs whose state is kept.
+_MAX_KEPT = 2000
+LOG_BYTES = 64 << 10
+LOG_PATIENCE_S = 15.0
+
+
+class RunStates:
+    """What the platform said last about the Runs that somebody looks at: their status message, memory and cost."""
+
+    def __init__(self) -> None:
+        self._known: dict[RunId, tuple[float, Run]] = {}
+
+    async def look(self, account: Account, run_ids: list[RunId]) -> dict[RunId, Run]:
+        """Return the states of some Runs, as far as they are known within PATIENCE_S."""
+        old = anyio.current_time() - FRESH_S
+        asked = [each for each in run_ids if each not in self._known or self._known[each][0] < old]
+        limiter = anyio.Semaphore(_MAX_REQUESTS)
+        with anyio.move_on_after(PATIENCE_S):
+            async with anyio.create_task_group() as children:
+                for run_id in asked:
+                    children.start_soon(self._ask, account, run_id, limiter)
+        while len(self._known) > _MAX_KEPT:
+            del self._known[next(iter(self._known))]
+        return {each: self._known[each][1] for each in run_ids if each in self._known}
+
+    async def _ask(self, account: Account, run_id: RunId, limiter: anyio.Semaphore) -> None:
+        async with limiter:
+            try:
+                run = await account.client.get_run(run_id, gives_up=True)
+            except ApiError:
+                return  # its row stays without a message
+            self._known.pop(run_id, None)
+            self._known[run_id] = anyio.current_time(), run
+
+
+_STATES = web.AppKey("run_states", RunStates)
+
+
+def prepare(app: web.Application) -> None:
+    """Create what the handlers share."""
+    app[_STATES] = RunStates()
+
+
+async def get_runs(request: web.Request) -> web.Response:
+    """Return some live Runs, oldest first, with what the platform says about them, and the number of all."""
+    worker, out_dir = worker_of(request), out_dir_of(request)
+    offset, limit = whole_number(request, "offset", 0, 1 << 31), whole_number(request, "limit", DEFAULT_RUNS, MAX_RUNS)
+    found: list[OpenRun] = []
+    total = 0
+    if await has_ledger(out_dir):
+        found, total = await anyio.to_thread.run_sync(_read, out_dir, offset, limit)
+    states: dict[RunId, Run] = {}
+    if worker.account is not None and submission_of(request).id in worker.runners:
+        states = await request.app[_STATES].look(worker.account, [run.run_id for run in found])
+    items = [{**_row(run, states.get(run.run_id)), "url": run_address(worker.config.api, run.run_id)} for run in found]
+    return web.Response(body=orjson.dumps({"items": items, "total": total}), content_type="application/json")
+
+
+def _read(out_dir: Path, offset: int, limit: int) -> tuple[list[OpenRun], int]:
+    with open_for_reading(out_dir) as ledger, ledger.snapshot():
+        return ledger.measures.open_runs(offset, limit)
+
+
+def _row(run: OpenRun, state: Run | None) -> dict[str, Any]:
+    row = asdict(run)
+    if state is None:
+        return {**row, "status": None, "status_message": None}
+    return {
+        **row,
+        "status": str(state.fields.get("status", state.status)),
+        "status_message": state.fields.get("statusMessage"),
+        "memory_mb": state.memory_mb or run.memory_mb,
+        "cost_usd": run.cost_usd if state.cost_usd is None else state.cost_usd,
+    }
+
+
+async def get_run_log(request: web.Request) -> web.Response:
+    """Return the end of a Run's log: from the platform, or as it was kept."""
+    worker, out_dir, run_id = worker_of(request), out_dir_of(request), await _run_of(request)
+    tail = await anyio.to_thread.run_sync(LogTails(out_dir).read, run_id)
+    if tail is None:
+        if worker.account is None:
+            raise Refused(503, "not-possible-now", worker.why_not_ready)
+        try:
+            with anyio.fail_after(LOG_PATIENCE_S):
+                tail = await worker.account.client.get_log_tail(run_id, LOG_BYTES)
+        except (ApiError, TimeoutError) as error:
+            reason = str(error) or "it does not answer"
+            raise Refused(502, "not-possible-now", f"the platform does not give this log: {reason}") from None
+    return web.Response(body=tail, content_type="text/plain", charset="utf-8")
+
+
+async def abort_run(request: web.Request) -> web.Response:
+    """Abort one live Run; its job settles as aborted."""
+    worker, run_id = worker_of(request), await _run_of(request)
+    if worker.account is None or submission_of(request).id not in worker.runners:
+        raise Refused(409, "wrong-state", "the batch is not open; resume it, then abort its Runs")
+    try:
+        with anyio.fail_after(LOG_PATIENCE_S):
+            await worker.account.client.abort_run(run_id, gives_up=True)
+    except (ApiError, TimeoutError) as error:
+        reason = str(error) or "it does not answer"
+        raise Refused(502, "not-possible-now", f"the platform does not abort this Run: {reason}") from None
+    return web.Response(status=204)
+
+
+async def _run_of(request: web.Request) -> RunId:
+    """Return the Run in a request's path, if it is one of the batch's."""
+    run_id, out_dir = RunId(request.match_info["run_id"]), out_dir_of(request)
+    if not await has_ledger(out_dir) or not await anyio.to_thread.run_sync(_is_known, out_dir, run_id):
+        raise Refused(404, "run-not-found", f"this batch has no Run {run_id[:100]!r}")
+    return run_id
+
+
+def _is_known(out_dir: Path, run_id: RunId) -> bool:
+    with open_for_reading(out_dir) as ledger:
+        return bool(ledger.known_runs([run_id]))
+
+
+ROUTES = [
+    web.get("/v1/batches/{ref}/runs", get_runs),
+    web.get("/v1/batches/{ref}/runs/{run_id}/log", get_run_log),
+    web.post("/v1/batches/{ref}/runs/{run_id}/abort", abort_run),
+]

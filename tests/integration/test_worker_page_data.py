@@ -1,0 +1,201 @@
+"""What the live page reads over HTTP: pages of batches, Runs and lines, downloads, history, configuration, events."""
+
+import csv
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import orjson
+import pytest
+
+from batchrun.worker.submission import BatchState
+from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened
+from tests.support.crash import open_api
+from tests.support.worker_life import until
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    with open_api(tmp_path_factory.mktemp("api") / "state") as served:
+        yield served
+
+
+@pytest.fixture
+async def client(tmp_path, api) -> AsyncIterator[Client]:
+    async with opened(tmp_path / "data", api) as found:
+        yield found
+
+
+async def submit(client: Client, name: str, jobs: list[dict[str, Any]], **settings: Any) -> str:
+    """Submit a batch whose jobs are not retried; return its id."""
+    given = {"retry.max_attempts": 1, **settings}
+    return await client.submit_batch(jobs, name=name, settings=orjson.dumps(given).decode())
+
+
+async def eventually(read: Callable[[], Awaitable[T]], is_there: Callable[[T], bool]) -> T:
+    """Read again and again until it is there."""
+    with anyio.fail_after(60):
+        while True:
+            if is_there(found := await read()):
+                return found
+            await anyio.sleep(0.05)
+
+
+async def names(client: Client, query: str) -> list[str]:
+    """Return the names of the batches that a query lists."""
+    _, page = await client.ask("GET", f"/v1/batches?{query}")
+    return [each["name"] for each in page["items"]]
+
+
+async def test_batches_are_filtered_searched_and_sorted_by_the_worker(client):
+    """What needs attention first; each group with its number of all, whatever is searched for."""
+    done = await submit(client, "done", [{"n": n} for n in range(3)])
+    some = await submit(client, "some-Failed", [{"n": n, "fails": n < 2} for n in range(4)])
+    for batch_id in (done, some):
+        await client.until(batch_id, BatchState.FINISHED)
+    broken = await submit(client, "broken", [{"@nope": 1}])
+    await client.until(broken, BatchState.FAILED)
+    held = await submit(client, "held", [{"n": 1, "ms": LONG_MS}])
+    await until(lambda: client.worker.live_runs == 1, "a live Run")
+    assert await names(client, "sort=attention") == ["broken", "held", "some-Failed", "done"]
+    assert await names(client, "sort=-attention") == ["done", "some-Failed", "held", "broken"]
+    assert await names(client, "sort=failed&limit=1") == ["some-Failed"]
+    assert await names(client, "sort=name") == ["broken", "done", "held", "some-Failed"]
+    assert await names(client, "search=FAILED") == ["some-Failed"]
+    assert await names(client, f"search={held}") == ["held"]
+    _, page = await client.ask("GET", "/v1/batches?group=failures&search=nothing")
+    groups = {"all": 4, "attention": 1, "under_way": 1, "paused": 0, "finished": 3, "failures": 1}
+    assert page == {"items": [], "total": 0, "groups": groups}
+    _, worker = await client.ask("GET", "/v1/worker")
+    assert worker["attention"] == 1
+    for query in ("sort=size", "group=nope", "search=" + "x" * 201):
+        assert (await client.refusal("GET", f"/v1/batches?{query}"))[:2] == (400, "bad-value")
+
+
+async def test_lines_come_in_pages_newest_first_and_can_be_searched(client):
+    """All pages together are the file; an outcome restricts records and items."""
+    batch_id = await submit(client, "lines", [{"n": n, "fails": n == 3} for n in range(8)])
+    await client.until(batch_id, BatchState.FINISHED)
+    path = f"/v1/batches/{batch_id}"
+    found: list[Any] = []
+    before = ""
+    while True:
+        _, page = await client.ask("GET", f"{path}/records/page?limit=3{before}")
+        found += [each["line"] for each in page["lines"]]
+        if not page["before"]:
+            break
+        before = f"&before={page['before']}"
+    out = client.worker.directory.out_dir(client.worker.store[batch_id])
+    assert found == [orjson.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()][::-1]
+    _, page = await client.ask("GET", f"{path}/records/page?outcome=failed")
+    assert [each["line"]["outcome"] for each in page["lines"]] == ["failed"]
+    _, page = await client.ask("GET", f"{path}/items/page?search={found[0]['key'].upper()}")
+    assert {each["line"]["_key"] for each in page["lines"]} == {found[0]["key"]}
+    (out / "batch.log").write_bytes(
+        b'{"event":"job_settled","n":1}\n{"event":"other"}\n{"event":"job_settled","n":2}\n{"cut'
+    )
+    _, page = await client.ask("GET", f"{path}/log/page?search=JOB_settled")
+    assert [each["line"]["n"] for each in page["lines"]] == [2, 1]
+    for query in ("records/page?limit=201", "records/page?outcome=nope", "log/page?outcome=failed"):
+        assert (await client.refusal("GET", f"{path}/{query}"))[:2] == (400, "bad-value")
+
+
+async def test_records_and_items_are_downloaded_as_a_table(client):
+    """CSV and Excel with a column for each property, JSONL as it is; the browser gets a name for the file."""
+    batch_id = await submit(client, "täble", [{"n": n, "items": 2} for n in range(3)])
+    await client.until(batch_id, BatchState.FINISHED)
+    path = f"{client.address}/v1/batches/{batch_id}"
+    async with client.session.get(f"{path}/items?format=csv&download=1") as answer:
+        rows = list(csv.DictReader(io.StringIO((await answer.read()).decode("utf-8-sig"))))
+        assert "t%C3%A4ble-items.csv" in answer.headers["Content-Disposition"]
+        assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert sorted((row["of"], row["n"]) for row in rows) == [(str(n), str(m)) for n in range(3) for m in range(2)]
+    async with client.session.get(f"{path}/records?format=csv") as answer:
+        rows = list(csv.DictReader(io.StringIO((await answer.read()).decode("utf-8-sig"))))
+    assert {row["outcome"] for row in rows} == {"succeeded"}
+    assert all(row["attempts/0.run_id"] for row in rows)
+    async with client.session.get(f"{path}/records?format=xlsx") as answer:
+        assert (await answer.read()).startswith(b"PK")
+    assert (await client.refusal("GET", f"/v1/batches/{batch_id}/records?format=pdf"))[:2] == (400, "bad-value")
+    assert (await client.refusal("GET", f"/v1/batches/{batch_id}/log?format=csv"))[:2] == (400, "bad-value")
+
+
+async def test_live_runs_are_listed_oldest_first_read_and_aborted(client):
+    """Only Runs of the batch, and only while it is open."""
+    batch_id = await submit(client, "live", [{"n": n, "ms": LONG_MS} for n in range(5)])
+    other = await submit(client, "other", [{"n": 9, "ms": LONG_MS}])
+    path = f"/v1/batches/{batch_id}"
+
+    async def runs(query: str = "", of: str = path) -> dict[str, Any]:
+        found: dict[str, Any] = (await client.ask("GET", f"{of}/runs{query}"))[1]
+        return found
+
+    await eventually(lambda: runs(of=f"/v1/batches/{other}"), lambda page: page["total"] == 1)
+    found = (await eventually(runs, lambda page: page["total"] == 5))["items"]
+    assert [each["started_at"] for each in found] == sorted(each["started_at"] for each in found)
+    assert {(each["status"], each["memory_mb"], each["attempt_no"]) for each in found} == {("RUNNING", 128, 1)}
+    assert [each["run_id"] for each in (await runs("?offset=1&limit=2"))["items"]] == [
+        each["run_id"] for each in found[1:3]
+    ]
+    run_id = found[0]["run_id"]
+    async with client.session.get(f"{client.address}{path}/runs/{run_id}/log") as answer:
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    stranger = (await runs(of=f"/v1/batches/{other}"))["items"][0]["run_id"]
+    for what in ("/log", "/abort"):
+        method = "POST" if what == "/abort" else "GET"
+        assert (await client.refusal(method, f"{path}/runs/{stranger}{what}"))[:2] == (404, "run-not-found")
+    assert (await client.ask("POST", f"{path}/runs/{run_id}/abort"))[0] == 204
+    await eventually(lambda: client.ask("GET", path), lambda answer: answer[1]["outcomes"] == {"aborted": 1})
+    await client.ask("POST", f"{path}/cancel")
+    await client.until(batch_id, BatchState.CANCELLED)
+    assert await runs() == {"items": [], "total": 0}
+    assert (await client.refusal("POST", f"{path}/runs/{run_id}/abort"))[:2] == (409, "wrong-state")
+
+
+async def test_the_history_of_a_batch_adds_up_to_its_counts(client):
+    """From the ledger, so it is there after a restart as well; null before the first job."""
+    batch_id = await submit(client, "past", [{"n": n, "fails": n < 2} for n in range(9)])
+    await client.until(batch_id, BatchState.FINISHED)
+    _, history = await client.ask("GET", f"/v1/batches/{batch_id}/history")
+    _, batch = await client.ask("GET", f"/v1/batches/{batch_id}")
+    assert (sum(history["succeeded"]), sum(history["failed"])) == (7, 2)
+    assert (history["done"][-1], history["not_succeeded"][-1]) == (9, 2)
+    assert history["cost_usd"][-1] == pytest.approx(batch["cost_usd"])
+    assert len({len(history[each]) for each in ("succeeded", "failed", "live_runs", "done", "cost_usd")}) == 1
+    assert (await client.ask("GET", f"/v1/batches/{batch_id}/history?last_s=60"))[1]["done"][-1] == 9
+    _, points = await client.ask("GET", "/v1/worker/history")
+    assert len(points["at"]) == len(points["live_runs"]) <= 300
+
+
+async def test_the_configuration_holds_what_differs_from_the_defaults_and_no_token(client):
+    """Profiles are listed by name."""
+    batch_id = await submit(client, "told", [{"n": 1}], **{"limits.start_rate": 7})
+    _, config = await client.ask("GET", f"/v1/batches/{batch_id}/config")
+    assert config["limits"]["start_rate"] == 7
+    assert config["retry"] == {"max_attempts": 1}
+    assert not {"api", "server"} & set(config)
+    assert TOKEN not in str(config)
+    assert (await client.ask("GET", "/v1/profiles"))[1] == {"names": []}
+    (client.worker.directory.profiles / "shop.toml").write_text("")
+    assert (await client.ask("GET", "/v1/profiles"))[1] == {"names": ["shop"]}
+
+
+async def test_events_are_of_the_worker_and_of_a_list_or_one_batch(client):
+    """A part is sent when it has changed; a batch that was deleted is null."""
+    batch_id = await submit(client, "seen", [{"n": 1}])
+    await client.until(batch_id, BatchState.FINISHED)
+    async with client.session.get(f"{client.address}/v1/events?search=see&limit=1") as answer:
+        news = orjson.loads((await answer.content.readline()).removeprefix(b"data: "))
+        assert ([each["id"] for each in news["list"]["items"]], news["worker"]["version"]) == ([batch_id], "0.1.0")
+    async with client.session.get(f"{client.address}/v1/events?batch=seen") as answer:
+        news = orjson.loads((await answer.content.readline()).removeprefix(b"data: "))
+        assert (news["batch"]["id"], news["batch"]["can"]) == (batch_id, ["delete"])
+        assert await answer.content.readline() == b"\n"
+        assert (await client.ask("DELETE", f"/v1/batches/{batch_id}"))[0] == 204
+        while "batch" not in (news := orjson.loads((await answer.content.readline()).removeprefix(b"data: ") or b"{}")):
+            pass
+        assert news["batch"] is None
+    assert (await client.refusal("GET", "/v1/events?batch=seen"))[:2] == (404, "batch-not-found")

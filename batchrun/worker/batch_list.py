@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -10,6 +10,9 @@ from batchrun.worker.attention import attention_words
 from batchrun.worker.batch_runner import BatchRunner
 from batchrun.worker.submission import BatchCounts, BatchState, Submission
 from batchrun.worker.worker import Worker
+
+#: For how long after its submission a batch that needs attention comes before those under way.
+RECENT = timedelta(days=3)
 
 
 class BatchGroup(StrEnum):
@@ -28,7 +31,7 @@ class BatchGroup(StrEnum):
 class BatchSort(StrEnum):
     """By what the list can be sorted; the first entry of each is what people look for with it."""
 
-    #: What needs attention, then what is under way, then the newest.
+    #: What needs attention and is recent, then what is under way, then older ones that need attention, then the newest.
     ATTENTION = "attention"
     NEWEST = "newest"
     NAME = "name"
@@ -71,6 +74,12 @@ class ListRow(NamedTuple):
     counts: BatchCounts
     runner: BatchRunner | None
     needs_attention: bool
+
+    @property
+    def is_recent(self) -> bool:
+        """True if somebody may not have seen yet what became of the batch."""
+        submission = self.submission
+        return submission.state.is_under_way or datetime.now(UTC) - submission.created_at < RECENT
 
     def belongs_to(self, group: BatchGroup) -> bool:
         """Return whether the batch is in a group."""
@@ -136,7 +145,8 @@ def _rate(row: ListRow) -> float:
 
 def _took_s(row: ListRow) -> float:
     began, ended = row.submission.begun_at, row.submission.ended_at
-    return ((ended or datetime.now(UTC)) - began).total_seconds() if began is not None else 0.0
+    until = datetime.now(UTC) if row.submission.state.is_under_way else ended
+    return (until - began).total_seconds() if began is not None and until is not None else 0.0
 
 
 def _done(row: ListRow) -> float:
@@ -146,7 +156,11 @@ def _done(row: ListRow) -> float:
 
 #: The least comes first.
 _KEYS: dict[BatchSort, Callable[[ListRow], Any]] = {
-    BatchSort.ATTENTION: lambda row: (not row.needs_attention, not row.submission.state.is_under_way),
+    BatchSort.ATTENTION: lambda row: (
+        not (row.needs_attention and row.is_recent),
+        not row.submission.state.is_under_way,
+        not row.needs_attention,
+    ),
     BatchSort.NAME: lambda row: row.submission.name.casefold(),
     BatchSort.STATE: lambda row: list(BatchState).index(row.submission.state),
     BatchSort.DONE: _done,

@@ -9,7 +9,16 @@ from batchrun.model import Outcome
 from batchrun.version import __version__
 from batchrun.worker.attention import attention_words
 from batchrun.worker.batch_list import BatchGroup, eta_s, list_rows
-from batchrun.worker.submission import CANCELLABLE, PAUSABLE, RESUMABLE, BatchState, StopCause, Submission
+from batchrun.worker.submission import (
+    CANCELLABLE,
+    PAUSABLE,
+    RESUMABLE,
+    RETRYABLE,
+    BatchCounts,
+    BatchState,
+    StopCause,
+    Submission,
+)
 from batchrun.worker.worker import Worker
 
 
@@ -66,7 +75,7 @@ class BatchView(_View):
     attention: str
     """Why it needs a person; empty if it does not."""
     can: list[str]
-    """What can be done with it now: pause, resume, cancel, delete."""
+    """What can be done with it now: pause, resume, cancel, retry, delete."""
     keeps_results: bool
     """True if deleting it leaves its results, which are in the spool."""
     waits: str
@@ -233,7 +242,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         settled_per_s=per_s,
         eta_s=eta_s(counts, per_s),
         attention=attention_words(submission, counts, budget_usd),
-        can=_can(submission.state),
+        can=_can(submission.state, counts),
         keeps_results=submission.spooled is not None,
         waits=batch.waits if batch is not None else "",
         out_dir=str(worker.directory.out_dir(submission)),
@@ -241,8 +250,10 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     )
 
 
-def _can(state: BatchState) -> list[str]:
+def _can(state: BatchState, counts: BatchCounts) -> list[str]:
     orders = {"pause": PAUSABLE, "resume": RESUMABLE, "cancel": CANCELLABLE}
+    if counts.failed:
+        orders["retry"] = RETRYABLE
     found = [order for order, states in orders.items() if state in states]
     return found if state.is_under_way else [*found, "delete"]
 

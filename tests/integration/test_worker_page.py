@@ -44,8 +44,8 @@ class Page:
         self.driver, self.worker = driver, worker
         said = batchrun("worker", "page", "--data", str(worker.data_dir), cwd=worker.data_dir)
         assert said.out.startswith(f"{worker.address}/#key="), said.err
-        self.link = said.out.strip()
-        driver.get(self.link)
+        self.opened_by = said.out.strip()
+        driver.get(self.opened_by)
         wait_until(lambda: self.text("#connection") == "live")
 
     def text(self, selector: str = "main") -> str:
@@ -137,13 +137,17 @@ def test_the_page_runs_only_its_own_modules(worker):
 
 @in_a_browser
 def test_a_batch_goes_from_its_files_to_its_downloads(page, worker, downloads, tmp_path):
-    """Submitted in the form, watched, its cause of failure read, its records searched, its items saved as CSV."""
+    """Planned and submitted in the form, watched, a cause of failure retried, records searched, items saved as CSV."""
     jobs = tmp_path / "prices.jsonl"
     jobs.write_bytes(b"".join(orjson.dumps({"n": n, "fails": n < 3}) + b"\n" for n in range(8)))
     page.go("#/submit")
     Select(page.find("#profile")).select_by_visible_text("shop")
     page.driver.find_element(By.ID, "jobs").send_keys(str(jobs))
-    page.press(page.button("Submit"))
+    page.press(page.button("Show the plan"))
+    page.see("not checked: the Actor has no input schema")
+    assert _status(worker, "prices") == {}, "nothing is submitted yet"
+    assert accessibility_problems(page.driver) == []
+    page.press(page.button("Start 8 Runs"))
     wait_until(lambda: page.text("h1") == "prices")
     page.see("8 of 8 jobs done")
     assert _status(worker, "prices")["outcomes"] == {"succeeded": 5, "failed": 3}
@@ -152,13 +156,20 @@ def test_a_batch_goes_from_its_files_to_its_downloads(page, worker, downloads, t
     page.link("Failures 3").click()
     page.see("told to fail")
     page.see("3 jobs did not succeed, for 1 cause")
+    page.press(page.button("Retry 3…"))
+    page.see("Starts 3 Runs in another round of this batch, which is resumed.", "dialog")
+    page.press(page.button("Retry 3 jobs"))
+    page.see("3 jobs will be retried", "#said")
+    records = Path(_status(worker, "prices")["out_dir"]) / "records.jsonl"
+    wait_until(lambda: records.read_bytes().count(b"\n") == 11)
+    wait_until(lambda: _status(worker, "prices")["state"] == "finished")
     page.link("Records that failed").click()
-    page.see("3 records found.")
+    page.see("6 records found.")
     field = page.find("#line-search")
     field.send_keys(str(_record(worker, "prices", 0)["key"]), Keys.ENTER)
-    page.see("1 record found.")
-    page.link("Items 8").click()
-    page.see("All 8 items, newest first.")
+    page.see("2 records found.")
+    page.link("Items 11").click()
+    page.see("All 11 items, newest first.")
     page.press(page.find("button[aria-label='Download all items as CSV']"))
     wait_until((downloads / "prices-items.csv").exists)
     assert (downloads / "prices-items.csv").read_text("utf-8-sig").startswith("_key,_line,_run,_outcome,n,of\n")
@@ -228,20 +239,25 @@ def test_the_list_is_searched_sorted_and_filtered(page, worker):
     page.go("#/")
     page.see("beta")
     wait_until(lambda: page.driver.title.startswith("(1) Batches"))
-    rows = "#batches tbody tr .name"
-    assert page.driver.find_elements(By.CSS_SELECTOR, rows)[0].text == "beta"
+
+    def names() -> list[str]:
+        script = "return [...document.querySelectorAll('#batches .name')].map((each) => each.textContent)"
+        found: list[str] = page.driver.execute_script(script)
+        return found
+
+    assert names()[0] == "beta"
     page.find("#search").send_keys("ALPH")
-    wait_until(lambda: [each.text for each in page.driver.find_elements(By.CSS_SELECTOR, rows)] == ["alpha"])
+    wait_until(lambda: names() == ["alpha"])
     assert page.driver.current_url.endswith("#/?search=ALPH")
     page.go("#/?search=no-such-batch")
     page.see("No batch matches.")
     page.go("#/")
     page.press(page.link("Need attention"))
-    wait_until(lambda: [each.text for each in page.driver.find_elements(By.CSS_SELECTOR, rows)] == ["beta"])
+    wait_until(lambda: names() == ["beta"])
     page.go("#/")
     page.press(page.find("th a[data-by=name]"))
     wait_until(lambda: page.find("th a[data-by=name]").text == "Batch ↓")
-    wait_until(lambda: page.driver.find_elements(By.CSS_SELECTOR, rows)[0].text == "alpha")
+    wait_until(lambda: names()[0] == "alpha")
     assert page.driver.switch_to.active_element.text == "Batch ↓", "the focus stays"
 
 
@@ -323,7 +339,7 @@ def test_the_key_of_the_page_stays_in_its_tab(page, worker):
     page.driver.refresh()
     wait_until(lambda: page.text("#connection") == "live")
     page.driver.switch_to.new_window("tab")
-    page.driver.get(page.link)
+    page.driver.get(page.opened_by)
     wait_until(lambda: "needs the link that batchrun worker page prints" in page.text("#connection"))
     page.driver.close()
     page.driver.switch_to.window(page.driver.window_handles[0])

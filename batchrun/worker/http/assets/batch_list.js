@@ -1,10 +1,10 @@
 // The list of batches: what needs attention first. The worker filters, sorts and cuts it into pages.
 
 import { query } from "./api.js";
-import { TONES } from "./batch_states.js";
+import { TONES, tookWords } from "./batch_states.js";
 import { cell, el, fillPager, fillRows, link, setText, swatch } from "./elements.js";
 import { failedOf, makeBar, wholeOf } from "./outcome_bar.js";
-import { count, counted, duration, moment, money, percent, rate, secondsSince, spaced } from "./words.js";
+import { count, counted, duration, moment, money, percent, rate, spaced } from "./words.js";
 
 const AT_ONCE = 50;
 const TYPING_MS = 250;
@@ -35,7 +35,7 @@ export function openList({ place, params, signal }) {
   const head = el("tr");
   const body = el("tbody");
   const frame = el("div", { class: "scroll", role: "group", tabindex: "0", "aria-label": "Batches" },
-    el("table", { id: "batches" }, el("thead", {}, head), body));
+    el("table", { id: "batches", class: "cards-on-phone" }, el("thead", {}, head), body));
   const pager = el("nav", { class: "pager", "aria-label": "Pages of batches" });
   const empty = el("div", { class: "empty", hidden: true });
   place.append(
@@ -153,8 +153,8 @@ function makeRow() {
   const mark = swatch("open");
   const node = el("tr", {},
     cell("state", mark, state), cell("text", name, note), cell("bar", bar.node, at.done),
-    cell("number", at.failed), cell("number minor", at.live), cell("number minor", at.rate), cell("number minor", at.eta),
-    cell("number", at.cost, at.budget), cell("time minor", at.started), cell("number minor", at.took));
+    el("td", { class: "number failed" }, at.failed), cell("number minor", at.live), cell("number minor", at.rate), cell("number minor", at.eta),
+    el("td", { class: "number cost" }, at.cost, at.budget), cell("time minor", at.started), cell("number minor", at.took));
   at.budget.className = at.done.className = "soft small block";
 
   function show(batch) {
@@ -178,7 +178,7 @@ function makeRow() {
     setText(at.cost, money(batch.cost_usd));
     setText(at.budget, batch.budget_usd === null ? "" : `of ${money(batch.budget_usd)}`);
     setText(at.started, batch.begun_at ? moment(batch.begun_at) : "–");
-    setText(at.took, batch.begun_at ? duration(secondsSince(batch.begun_at, batch.ended_at)) : "–");
+    setText(at.took, tookWords(batch));
   }
   return { node, show };
 }

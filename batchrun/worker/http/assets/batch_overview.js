@@ -1,7 +1,7 @@
 // The overview of a batch: key figures, jobs by outcome, and what was over time.
 
 import { pathOf, read } from "./api.js";
-import { UNDER_WAY } from "./batch_states.js";
+import { tookWords, UNDER_WAY } from "./batch_states.js";
 import { makeChart } from "./charts.js";
 import { card, el, every, fillTiles, link } from "./elements.js";
 import { failedOf, legendOf, makeBar, wholeOf } from "./outcome_bar.js";
@@ -73,7 +73,7 @@ export function showOverview({ place, id, base, params, signal }) {
     const whole = jobs.total === null ? "of an unknown number" : `of ${count(wholeOf(now))}`;
     const limit = now.max_concurrent_runs === null ? "" : `of at most ${count(now.max_concurrent_runs)}`;
     const times = now.ended_at || !UNDER_WAY.includes(now.state)
-      ? ["took", now.begun_at ? duration(secondsSince(now.begun_at, now.ended_at)) : "–", now.begun_at ? `from ${moment(now.begun_at)}` : ""]
+      ? ["took", tookWords(now), now.begun_at ? `from ${moment(now.begun_at)}` : ""]
       : ["to go", now.eta_s === null ? "–" : duration(now.eta_s), now.begun_at ? `${duration(secondsSince(now.begun_at))} so far` : ""];
     fillTiles(tiles, [
       ["jobs done", count(jobs.settled), jobs.total === null ? whole : `${whole}, ${percent(jobs.settled, wholeOf(now)) || "0 %"}`],

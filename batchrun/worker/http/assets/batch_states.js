@@ -4,7 +4,7 @@ import { ask, pathOf } from "./api.js";
 import { isSure } from "./dialogs.js";
 import { say } from "./elements.js";
 import { failedOf, wholeOf } from "./outcome_bar.js";
-import { counted } from "./words.js";
+import { counted, duration, secondsSince } from "./words.js";
 
 export const TONES = {
   queued: "open", active: "live", pausing: "timed_out", paused: "timed_out", cancelling: "aborted",
@@ -12,6 +12,12 @@ export const TONES = {
   stopped: "failed",
 };
 export const UNDER_WAY = ["queued", "active", "pausing", "cancelling"];
+
+// How long it has run; nobody notes when a batch that rests, but may go on, came to rest.
+export function tookWords(batch) {
+  const isKnown = batch.begun_at && (batch.ended_at || UNDER_WAY.includes(batch.state));
+  return isKnown ? duration(secondsSince(batch.begun_at, batch.ended_at)) : "–";
+}
 
 const left = (batch) => Math.max(0, wholeOf(batch) - batch.jobs.settled);
 

@@ -24,7 +24,7 @@ export function makeChart(title, { words = count, isStacked = false } = {}) {
   function draw() {
     const width = place.clientWidth;
     if (data === null || width === 0) return;
-    place.replaceChildren(picture(title, data, width, words, isStacked));
+    place.replaceChildren(picture(title, data, width, words, isStacked, words === count));
     setNote(data.at.length - 1, true);
   }
 
@@ -46,7 +46,7 @@ export function makeChart(title, { words = count, isStacked = false } = {}) {
 }
 
 // `data.at`: the beginning of each interval, in ms; `data.series`: [{name, tone, values}]; `data.limit`: a level.
-function picture(title, data, width, words, isStacked) {
+function picture(title, data, width, words, isStacked, isWhole) {
   const points = data.at.length;
   const sums = data.at.map((_, at) => data.series.reduce((sum, { values }) => sum + values[at], 0));
   const peaks = isStacked ? sums : data.series.flatMap(({ values }) => values);
@@ -55,7 +55,7 @@ function picture(title, data, width, words, isStacked) {
   const most = Math.max(peak, hasLimit ? data.limit : 0) * 1.04 || 1;
   const step = (width - LEFT) / Math.max(1, points);
   const y = (value) => HEIGHT - GROUND - (value / most) * (HEIGHT - GROUND - TOP);
-  const levels = ticksUpTo(most).flatMap((value) => [
+  const levels = (peak > 0 ? ticksUpTo(most, isWhole) : [0]).flatMap((value) => [
     svg("line", { class: "grid", x1: LEFT, x2: width, y1: y(value), y2: y(value) }),
     svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, words(value)),
   ]);
@@ -107,8 +107,8 @@ function lines(series, step, y, points) {
   });
 }
 
-function ticksUpTo(most) {
-  const rough = most / 3;
+function ticksUpTo(most, isWhole) {
+  const rough = isWhole ? Math.max(1, most / 3) : most / 3;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((base) => base * power).find((each) => each >= rough);
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, number) => number * step);

@@ -1,18 +1,48 @@
 // Why jobs did not succeed: each cause with its count, a sample and the end of that sample's log.
 
-import { pathOf, query, read } from "./api.js";
-import { el, link, setText, swatch } from "./elements.js";
+import { ask, pathOf, query, read } from "./api.js";
+import { isSure } from "./dialogs.js";
+import { el, fillRows, link, say, setText, swatch } from "./elements.js";
 import { failedOf } from "./outcome_bar.js";
 import { showLog } from "./run_log.js";
-import { count, counted, spaced } from "./words.js";
+import { count, counted, money, spaced } from "./words.js";
 
 const LOG_CHARS = 4000;
 
 export function showFailures({ place, id, base, signal }) {
   const list = el("div", { class: "causes" });
   const note = el("p", { class: "soft", role: "status" }, "Reading…");
-  place.append(el("section", { class: "card", "aria-label": "Failures by cause" }, note, list));
-  let shown = null;
+  const others = el("p", { class: "soft" });
+  const all = el("button", { type: "button", hidden: true, onclick: () => retry(null) });
+  place.append(el("section", { class: "card", "aria-label": "Failures by cause" },
+    el("header", {}, note, all), list, others));
+  let [batch, shown, canRetry] = [null, null, false];
+
+  // Retry the jobs of one cause, or all that did not succeed.
+  async function retry(cause) {
+    const jobs = cause === null ? failedOf(batch) : cause.count;
+    const cost = batch.cost_usd > 0 ? `That costs about ${money((batch.cost_usd / batch.jobs.settled) * jobs)}, if they cost what this batch's jobs did on average.` : "";
+    const effects = [
+      `Starts ${counted(jobs, "Run")} in another round of this batch${batch.live_runs ? "" : ", which is resumed"}.`,
+      cost, "The records of this round stay; each job gets one more when it ends.",
+    ];
+    if (!(await isSure(`Retry ${counted(jobs, "job")}?`, effects.filter((each) => each), `Retry ${counted(jobs, "job")}`, false))) return;
+    const body = cause === null ? {} : { failures: [cause.id] };
+    try {
+      const headers = { "Idempotency-Key": `page-${crypto.getRandomValues(new BigUint64Array(2)).join("-")}` };
+      const { jobs: retried } = await (await ask("POST", `${pathOf(id)}/retry`, { body, headers })).json();
+      say(`${counted(retried, "job")} will be retried.`);
+    } catch (error) {
+      say(error.message);
+    }
+  }
+
+  function showOrders() {
+    const isPossible = canRetry && batch.can.includes("retry");
+    all.hidden = !isPossible;
+    setText(all, `Retry all ${count(failedOf(batch))}…`);
+    for (const button of list.querySelectorAll("[data-order=retry]")) button.hidden = !isPossible;
+  }
 
   async function refresh() {
     const found = await read(`${pathOf(id)}/failures`, signal).catch((error) => error);
@@ -27,12 +57,15 @@ export function showFailures({ place, id, base, signal }) {
       : jobs === 0
       ? "Every job that has ended so far has succeeded. What does not succeed is shown here by its cause, with a log of each."
       : `${counted(jobs, "job")} did not succeed, for ${counted(failures.length + found.other_causes, "cause")}. The most frequent is first.`);
-    const opened = new Set([...list.querySelectorAll("details[open]")].map((each) => each.dataset.name));
-    list.replaceChildren(...failures.map((cause) => causeOf(id, base, cause, opened)));
-    if (found.other_jobs) list.append(el("p", { class: "soft" }, `${counted(found.other_jobs, "job")} more, of ${counted(found.other_causes, "other cause")}.`));
+    canRetry = found.can_retry;
+    fillRows(list, failures, (cause) => cause.id, (cause) => makeCause(id, base, cause, retry));
+    showOrders();
+    setText(others, found.other_jobs ? `${counted(found.other_jobs, "job")} more, for ${counted(found.other_causes, "other cause")}.` : "");
   }
 
-  function show(batch) {
+  function show(news) {
+    batch = news;
+    showOrders();
     const now = JSON.stringify(batch.outcomes);
     if (now === shown) return;
     shown = now;
@@ -41,27 +74,33 @@ export function showFailures({ place, id, base, signal }) {
   return { show };
 }
 
-function causeOf(id, base, cause, opened) {
+function makeCause(id, base, cause, retry) {
   const heading = cause.message || cause.error_type || spaced(cause.outcome);
   const exit = cause.exit_code === null ? "" : `, exit code ${cause.exit_code}`;
   const type = cause.error_type && cause.error_type !== heading ? ` · ${cause.error_type}` : "";
-  const records = link(`${base}/records?${query({ outcome: cause.outcome })}`, `Records that ${spaced(cause.outcome)}`);
-  return el("article", { class: "cause" },
-    el("header", {}, el("span", { class: "count" }, count(cause.count)), el("h3", {}, heading)),
+  const number = el("span", { class: "count" });
+  const again = el("button", { type: "button", class: "main", "data-order": "retry", onclick: () => retry(cause) });
+  const node = el("article", { class: "cause" },
+    el("header", {}, number, el("h3", {}, heading)),
     el("div", { class: "body" },
       el("p", { class: "soft" }, swatch(cause.outcome), `${spaced(cause.outcome)}${exit}${type}`),
       el("p", {}, "Such as ", el("bdi", {}, cause.key), el("span", { class: "soft" }, `, line ${count(cause.line)}`)),
-      cause.log_tail === null ? null : folded("End of its log", `${cause.id} log`, cause.log_tail.slice(-LOG_CHARS), opened),
-      cause.override === null ? null : folded("What it was sent", `${cause.id} override`, cause.override, opened),
-      el("p", { class: "links" },
+      cause.log_tail === null ? null : folded("End of its log", cause.log_tail.slice(-LOG_CHARS)),
+      cause.override === null ? null : folded("What it was sent", cause.override),
+      el("p", { class: "links" }, again,
         cause.run_id === null ? null : el("button", { type: "button", "aria-label": `Log of the sample ${cause.key}`, onclick: () => showLog(id, cause.run_id, `Log of ${cause.key}`) }, "Log"),
         cause.run_url === null ? null : link(cause.run_url, "Open its Run", { target: "_blank", rel: "noreferrer" }),
-        records)));
+        link(`${base}/records?${query({ outcome: cause.outcome })}`, `Records that ${spaced(cause.outcome)}`))));
+
+  function show(now) {
+    cause = now;
+    setText(number, count(now.count));
+    setText(again, `Retry ${count(now.count)}…`);
+    again.setAttribute("aria-label", `Retry ${counted(now.count, "job")} with: ${heading}`);
+  }
+  return { node, show };
 }
 
-// A text that is opened on demand, and stays open when the causes are read again.
-function folded(title, name, text, opened) {
-  const details = el("details", { "data-name": name }, el("summary", {}, title), el("pre", { tabindex: "0", role: "group", "aria-label": title }, text));
-  details.open = opened.has(name);
-  return details;
+function folded(title, text) {
+  return el("details", {}, el("summary", {}, title), el("pre", { tabindex: "0", role: "group", "aria-label": title }, text));
 }

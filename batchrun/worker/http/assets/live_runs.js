@@ -16,6 +16,7 @@ const HEADINGS = [
 export function showRuns({ place, id, base, params, signal }) {
   const body = el("tbody");
   const frame = table("Live Runs", HEADINGS, body);
+  frame.firstElementChild.className = "cards-on-phone";
   frame.querySelector("th:last-child").append(el("span", { class: "unseen" }, "Orders"));
   const pager = el("nav", { class: "pager", "aria-label": "Pages of live Runs" });
   const none = el("p", { class: "soft", hidden: true },
@@ -54,7 +55,7 @@ function makeRow(batchId, { run_id: runId, key, line, url }) {
   if (url !== null) address.append(el("code", {}, runId));
   const node = el("tr", {},
     el("td", { class: "key", title: key }, key), cell("number minor", count(line)), cell("minor", address), cell("number minor", attempt), cell("number", lasts), cell("number minor", memory),
-    cell("number minor", cost), cell("text", said),
+    cell("number minor", cost), cell("text said", said),
     cell("orders",
       el("button", { type: "button", "aria-label": `Log of ${name}`, onclick: () => showLog(batchId, runId, `Log of ${key}`) }, "Log"),
       el("button", { type: "button", "aria-label": `Abort ${name}`, onclick: () => abort(batchId, runId, key) }, "Abort…")));

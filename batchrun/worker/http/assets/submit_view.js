@@ -1,10 +1,11 @@
-// The form to submit a batch: a profile or a batch file, and a job file.
+// The form to submit a batch: a profile or a batch file, and a job file; first its plan, then the start.
 
 import { ask, read } from "./api.js";
-import { el, say, setText } from "./elements.js";
-import { size } from "./words.js";
+import { card, el, fillFacts, say, setText } from "./elements.js";
+import { count, counted, duration, money, size } from "./words.js";
 
 const OWN = "a batch file of mine";
+const MAX_PROBLEMS = 10;
 
 export function openSubmit({ place, signal }) {
   const profile = el("select", { id: "profile" }, el("option", { value: "" }, OWN));
@@ -12,9 +13,7 @@ export function openSubmit({ place, signal }) {
   const [config, jobs, schema] = [file("config", ".toml"), file("jobs", ".jsonl,.ndjson,.json,.csv,.tsv,.gz,.zst"), file("schema", ".json")];
   const name = el("input", { id: "name", autocomplete: "off", maxlength: "200", placeholder: "from the job file" });
   const trouble = el("p", { class: "trouble", role: "alert" });
-  const submit = el("button", { type: "submit", class: "main" }, "Submit");
-  const field = (label, input, note) => el("div", { class: "row" }, el("label", { for: input.id }, label), input,
-    note ? el("p", { class: "soft small", id: `${input.id}-note` }, note) : null);
+  const plan = el("button", { type: "submit", class: "main" }, "Show the plan");
   const configRow = field("Batch file", config, "A TOML file, as batchrun run takes it. It may name only files that you submit here.");
   const form = el("form", { class: "card submit" },
     field("Configured by", profile, "A profile is a batch file in the worker's directory profiles/; with one, only a job file is needed."),
@@ -22,11 +21,13 @@ export function openSubmit({ place, signal }) {
     field("Job file", jobs, "One line, one job: JSONL, JSON, CSV or TSV, also as .gz or .zst."),
     field("Name", name, null),
     el("details", {}, el("summary", {}, "More"), field("Item schema", schema, "The JSON Schema that every item must match, if the batch file expects one.")),
-    trouble, el("div", { class: "buttons" }, submit));
+    trouble, el("div", { class: "buttons" }, plan));
+  const shown = el("div", { role: "status" });
   place.append(el("div", { class: "head" }, el("div", {}, el("h1", { tabindex: "-1" }, "Submit a batch"),
-    el("p", {}, "The worker starts it beside the other batches, within its limits."))), form);
+    el("p", {}, "Its plan is shown first: every line is checked, time and cost are forecast, and nothing starts."))), form, shown);
 
   profile.addEventListener("change", () => (configRow.hidden = profile.value !== ""));
+  form.addEventListener("input", () => shown.replaceChildren());
   read("/v1/profiles", signal).then(({ names }) => {
     profile.append(...names.map((each) => el("option", { value: each }, each)));
     if (names.length) profile.value = names[0];
@@ -45,21 +46,82 @@ export function openSubmit({ place, signal }) {
     return sent;
   }
 
+  // Send the form; `what` names the step on its button meanwhile.
+  async function send(button, what, path, headers = {}) {
+    const text = button.textContent;
+    setText(trouble, "");
+    button.disabled = true;
+    try {
+      const body = content();
+      setText(button, `${what} ${size(jobs.files[0].size)}…`);
+      return await (await ask("POST", path, { body, headers, signal })).json();
+    } catch (error) {
+      if (!signal.aborted) setText(trouble, error.message);
+      return null;
+    } finally {
+      button.disabled = false;
+      setText(button, text);
+    }
+  }
+
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    setText(trouble, "");
-    submit.disabled = true;
-    try {
-      setText(submit, jobs.files.length ? `Sending ${size(jobs.files[0].size)}…` : "Sending…");
-      const batch = await (await ask("POST", "/v1/batches", { body: content() })).json();
+    shown.replaceChildren();
+    const found = await send(plan, "Checking", "/v1/plans?inputs=1");
+    if (found === null) return;
+    // A second press of the button, or one whose answer was lost, submits the same batch once.
+    const key = `page-${crypto.getRandomValues(new BigUint64Array(2)).join("-")}`;
+    const start = el("button", { type: "button", class: found.would_fail ? "danger" : "main" }, startWords(found));
+    start.addEventListener("click", async () => {
+      const batch = await send(start, "Sending", "/v1/batches", { "Idempotency-Key": key });
+      if (batch === null) return;
       say(`“${batch.name}” is submitted.`);
       location.hash = `#/batches/${encodeURIComponent(batch.id)}`;
-    } catch (error) {
-      setText(trouble, error.message);
-    } finally {
-      submit.disabled = false;
-      setText(submit, "Submit");
-    }
+    });
+    shown.replaceChildren(planCard(found, start));
+    start.focus();
+    shown.scrollIntoView({ block: "nearest" });
   });
   return { title: "Submit a batch", words: "limit=0" };
+}
+
+function field(label, input, note) {
+  return el("div", { class: "row" }, el("label", { for: input.id }, label), input, note ? el("p", { class: "soft small" }, note) : null);
+}
+
+function startWords({ would_fail: wouldFail, forecast }) {
+  return `Start ${counted(forecast.runs, "Run")}${wouldFail ? " anyway" : ""}`;
+}
+
+const spread = (estimate, words) => `${words(estimate.p50)} (9 of 10 times below ${words(estimate.p90)})`;
+
+function planCard(plan, start) {
+  const { forecast } = plan;
+  const facts = el("dl", { class: "facts" });
+  const skipped = plan.duplicates ? `; ${counted(plan.duplicates, "line")} skipped, which repeat others` : "";
+  const groups = Object.entries(plan.groups).filter(([group]) => group).map(([group, number]) => `${count(number)} ${group}`);
+  fillFacts(facts, [
+    ["Jobs", `${count(plan.jobs)}${skipped}`],
+    ["Groups", groups.slice(0, 12).join(", ") + (groups.length > 12 ? ` and ${count(groups.length - 12)} more` : "")],
+    ["Task", plan.build ? `${plan.task}, build ${plan.build}` : plan.task],
+    ["Account", plan.account],
+    ["Inputs", plan.would_fail ? `${counted(plan.failing_lines, "line")} would fail` : plan.are_inputs_checked ? "all are valid" : "not checked: the Actor has no input schema"],
+    ["Time", forecast.elapsed_s ? `${spread(forecast.elapsed_s, duration)}, with ${counted(forecast.slots, "Run")} at once` : "unknown: the task has no recent Runs"],
+    ["Cost", forecast.cost_usd ? spread(forecast.cost_usd, money) : "unknown: no recent Run has a known cost"],
+    ["One Run", forecast.run_s ? `${spread(forecast.run_s, duration)}${forecast.run_cost_usd ? `, ${spread(forecast.run_cost_usd, money)}` : ""}` : ""],
+  ]);
+  const problems = plan.problems.slice(0, MAX_PROBLEMS).map((each) => el("li", { class: "trouble" }, problemWords(each)));
+  if (plan.problems.length > MAX_PROBLEMS) problems.push(el("li", {}, `and ${counted(plan.problems.length - MAX_PROBLEMS, "more problem")}`));
+  const notes = [...plan.warnings, ...new Set([...plan.unknown, ...forecast.unknown])].map((each) => el("li", {}, each));
+  const inputs = plan.inputs.map(([line, input]) =>
+    el("details", {}, el("summary", {}, `Input of line ${count(line)}`), el("pre", { tabindex: "0", role: "group", "aria-label": "Input" }, input)));
+  const shown = card("The plan", facts, problems.length + notes.length ? el("ul", { class: "notices" }, ...problems, ...notes) : null,
+    ...inputs, el("div", { class: "buttons" }, start));
+  shown.classList.add("plan");
+  return shown;
+}
+
+function problemWords({ message, count: number, lines }) {
+  const more = number > lines.length ? ` and ${count(number - lines.length)} more` : "";
+  return `${number === 1 ? "line" : "lines"} ${lines.join(", ")}${more}: ${message}`;
 }

@@ -31,7 +31,8 @@ from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, JsonObject, Record, Summary
 from batchrun.notify.delivery_queue import Channel
-from batchrun.notify.notifier import BatchNotifier, Notifier, open_channels, open_notifier
+from batchrun.notify.notifier import BatchNotifier, Notifier, delivering, open_channels
+from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG, OUTBOX
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import Sink, explaining, sync_directory
@@ -118,6 +119,7 @@ async def open_batch(
                     await batch.write_report()
             if own is not None and not batch.is_interrupted:
                 await own.wait_a_moment()
+                batch.undelivered = own.undelivered
 
 
 @asynccontextmanager
@@ -167,7 +169,8 @@ async def _notifier(config: Config, channels: list[Channel]) -> AsyncIterator[No
     if not channels:
         yield None
         return
-    async with open_notifier(config.notify, channels, config.out_dir / OUTBOX) as notifier:
+    notifier = Notifier(config.notify, channels, Outbox(config.out_dir / OUTBOX))
+    async with delivering(notifier):
         yield notifier
 
 

@@ -75,6 +75,8 @@ class Batch:
         self._on_record: Callable[[Record], Awaitable[None]] = self._sending.send
         #: None: nobody is notified.
         self._notifier = notifier
+        #: What was not delivered to people when the batch was closed, in words; empty: nothing.
+        self.undelivered = ""
         #: The report's file, once it is written.
         self.report: Path | None = None
         self._is_begun = False
@@ -258,7 +260,7 @@ class Batch:
         try:
             conditions = await self._open_conditions()
             await self._run_jobs(conditions)
-            if conditions is not None:
+            if conditions is not None and not self._engine.aborter.has_begun:  # else a person has cancelled it
                 await conditions.end(await self._summary_if_readable(), self._failure)
         finally:
             self._sending.close()  # the consumer takes this for the end, so the failure is known by now
@@ -285,7 +287,7 @@ class Batch:
 
     async def _open_conditions(self) -> ConditionWatch | None:
         """Return what notifies people of this batch; None: nobody is notified."""
-        if self._notifier is None:
+        if self._notifier is None or not self._notifier.is_wanted:
             return None
         limits, ledger = self._config.limits, self._journal.ledger
         return ConditionWatch(

@@ -205,6 +205,19 @@ def plan(
     raise typer.Exit(show_plan(config, is_json=json, shown=show))
 
 
+def notify(
+    batch: Annotated[Path, typer.Argument(help="The batch's TOML file.")],
+    test: Annotated[bool, typer.Option("--test", help="Send a test in each way, and show what came of it.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Show who is notified of what happens to a batch, or test it; start nothing."""
+    from batchrun.cli.notify_command import notify_of_batch
+    from batchrun.config import load_config, parse_setting
+
+    config = load_config(batch, flags=dict(parse_setting(each) for each in settings or []))
+    raise typer.Exit(notify_of_batch(config.notify, is_test=test))
+
+
 def _directory_of(place: str) -> Path:
     """Return the directory that an argument names; a URL is read into a temporary one."""
     if "://" not in place:

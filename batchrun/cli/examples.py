@@ -15,6 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrun run --actors ./my-actor --jobs inputs.jsonl",
     ),
     "plan": ("batchrun plan shop.toml", "batchrun plan shop.toml --show 3"),
+    "notify": ("batchrun notify shop.toml --test",),
     "status": ("batchrun status shop.out", "batchrun status shop.out --json", "batchrun status s3://bucket/shop"),
     "failures": ("batchrun failures shop.out",),
     "report": ("batchrun report shop.out", "batchrun report shop.out --out shop.html"),
@@ -58,6 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "worker resume": ("batchrun worker resume shop",),
     "worker cancel": ("batchrun worker cancel shop",),
     "worker limits": ("batchrun worker limits --set max_concurrent_runs=50", "batchrun worker limits shop"),
+    "worker notify": ("batchrun worker notify --test",),
     "worker delete": ("batchrun worker delete shop",),
 }
 

@@ -73,6 +73,8 @@ async def run_to_the_end(
         has_settled_any=batch.progress.settled > 0,
         report=batch.report,
     )
+    if batch.undelivered:
+        say(f"notify    {batch.undelivered}; the same command tries again")
     if is_json:
         print_json(asdict(summary))
     if refused is not None:

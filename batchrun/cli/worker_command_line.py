@@ -313,6 +313,18 @@ def limits(
     call_worker(data, url, partial(print_limits, batch, parse_changes(settings or []), json))
 
 
+@app.command("notify")
+def notify(
+    test: Annotated[bool, typer.Option("--test", help="Send a test in each way, and show what came of it.")] = False,
+    data: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+) -> None:
+    """Show who is notified of what happens to batches and worker, or test it."""
+    from batchrun.cli.worker_commands import call_worker, print_notify
+
+    call_worker(data, url, partial(print_notify, test))
+
+
 @app.command("delete")
 def delete(batch: Ref, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Delete a batch that is not under way; results in the worker's own directory are deleted, too."""

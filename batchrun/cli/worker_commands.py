@@ -17,6 +17,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
+from batchrun.cli.notify_lines import exit_code_of_notify_test, show_targets
 from batchrun.cli.terminal import answer, say
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
@@ -110,6 +111,16 @@ async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:
     key = await client.page_key()
     address = url or (await anyio.to_thread.run_sync(read_private, DataDirectory(data).address)).decode()
     answer(f"{address.strip().rstrip('/')}/#key={key}")
+
+
+async def print_notify(is_test: bool, client: WorkerClient) -> ExitCode:
+    """Print who is notified; with `is_test`, send a test first, and print what came of it."""
+    results = (await client.test_notify()).results if is_test else None
+    view = await client.notify()
+    show_targets(view.targets, view.events, results)
+    if view.waiting:
+        answer(f"waiting  {view.waiting:,} not delivered{f' ({view.trouble})' if view.trouble else ''}")
+    return exit_code_of_notify_test(results or {})
 
 
 async def print_stream(ref: str, stream: Stream, follows: bool, client: WorkerClient) -> None:

@@ -33,6 +33,7 @@ class CommandChannel:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self._command = list(command)
+        self.target = self._command[0]
         self._environ = {name: environ[name] for name in _INHERITED if name in environ}
 
     async def deliver(self, notification: Notification) -> None:

@@ -25,6 +25,10 @@ class Channel(Protocol):
     def name(self) -> str:
         """Its name in logs."""
 
+    @property
+    def target(self) -> str:
+        """Where it leads, as far as that is no secret."""
+
     async def deliver(self, notification: Notification) -> None:
         """Try once to deliver it.
 

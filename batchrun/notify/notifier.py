@@ -1,10 +1,9 @@
 """Takes notifications, stores each before it is sent, and delivers it over every channel."""
 
-import random
+import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import structlog
@@ -64,6 +63,11 @@ class Notifier:
         """Why the last try of a channel failed; empty if all succeeded."""
         return "; ".join(queue.trouble for queue in self.queues if queue.trouble)
 
+    @property
+    def undelivered(self) -> str:
+        """What is not delivered yet, and why, in words; empty: nothing."""
+        return f"{self.waiting:,} not delivered ({self.trouble or 'no answer yet'})" if self.waiting else ""
+
     async def send(self, notification: Notification) -> None:
         """Store a notification and deliver it soon; one that is not wanted is dropped, as is one too many.
 
@@ -93,20 +97,13 @@ class Notifier:
                 queue.put(notification)
 
     async def test(self) -> dict[str, str]:
-        """Send a notification over each channel, once; return what came of it, by channel: "" is success."""
-        notification = Notification(
-            id=f"test-{random.getrandbits(64):016x}",
-            event="test",
-            text="This is a test of batchrun: notifications arrive here.",
-        )
-        results = {}
-        for channel in self._channels:
-            try:
-                await channel.deliver(notification)
-                results[channel.name] = ""
-            except Undelivered as error:
-                results[channel.name] = str(error)
-        return results
+        """Send a notification over each channel, once; return what came of it, as `try_channels` does."""
+        return await try_channels(self._channels)
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Where each channel leads, by its name."""
+        return targets_of(self._channels)
 
     async def wait_a_moment(self) -> None:
         """Wait until all is delivered, at most `CLOSE_WAIT_S`; what is left then stays stored."""
@@ -140,8 +137,32 @@ class BatchNotifier:
     send: Callable[[Notification], Awaitable[None]]
     #: See `Notification.batch`.
     batch: JsonObject
+    #: False: nobody is there to be notified.
+    is_wanted: bool = True
     #: True if a worker carries the batch out: it watches the platform for all of them, and decides which are stopped.
     is_supervised: bool = False
+
+
+async def try_channels(channels: Iterable[Channel]) -> dict[str, str]:
+    """Send a notification over each channel, once; return why it was not taken, by channel: "" is success."""
+    notification = Notification(
+        id=f"{secrets.token_hex(8)}-test",
+        event="test",
+        text="This is a test of batchrun: notifications arrive here.",
+    )
+    results = {}
+    for channel in channels:
+        try:
+            await channel.deliver(notification)
+            results[channel.name] = ""
+        except Undelivered as error:
+            results[channel.name] = str(error)
+    return results
+
+
+def targets_of(channels: Iterable[Channel]) -> dict[str, str]:
+    """Return where each channel leads, by its name."""
+    return {channel.name: channel.target for channel in channels}
 
 
 def open_channels(config: NotifyConfig, environ: Mapping[str, str]) -> list[Channel]:
@@ -163,14 +184,13 @@ def open_channels(config: NotifyConfig, environ: Mapping[str, str]) -> list[Chan
 
 
 @asynccontextmanager
-async def open_notifier(config: NotifyConfig, channels: list[Channel], directory: Path) -> AsyncIterator[Notifier]:
-    """Deliver notifications while the context lasts, those that earlier processes have left in the directory first.
+async def delivering(notifier: Notifier) -> AsyncIterator[None]:
+    """Deliver while the context lasts, what earlier processes have left first.
 
-    What is not delivered at its end stays in the directory.
+    What is not delivered at its end stays stored.
     """
-    notifier = Notifier(config, channels, Outbox(directory))
     async with open_children(cancels_on_leaving=True) as children:
         await notifier.load()
         for queue in notifier.queues:
             children.start_soon(queue.run)
-        yield notifier
+        yield

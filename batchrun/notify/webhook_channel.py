@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import SecretBytes, SecretStr
 
+from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.apify.proxies import proxy_for
 from batchrun.notify.notification import Notification, Undelivered
 from batchrun.version import __version__
@@ -42,6 +43,7 @@ class WebhookChannel:
         self._is_slack = is_slack
         self._signing_key = signing_key
         self.host = urlsplit(url.get_secret_value()).hostname or ""
+        self.target = f"{self.host} (slack)" if is_slack else self.host
         self._proxy = proxy_for(url.get_secret_value(), environ, has_token=False)
 
     async def deliver(self, notification: Notification) -> None:
@@ -70,9 +72,8 @@ class WebhookChannel:
                 status = response.status
         except TimeoutError as error:
             raise Undelivered(f"{self.host} did not answer within {CALL_TIMEOUT_S:g} s") from error
-        except aiohttp.ClientConnectorError as error:
-            reason = error.os_error.strerror or str(error.os_error)
-            raise Undelivered(f"no connection to {self.host}: {reason}") from error
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError) as error:
+            raise Undelivered(f"no connection to {self.host}: {reason_of(error)}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Its text may hold the URL.
             raise Undelivered(f"the call to {self.host} failed ({type(error).__name__})") from None

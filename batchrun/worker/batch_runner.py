@@ -1,6 +1,7 @@
 """One submitted batch from opening to rest: opened, run, closed; its errors stay its own."""
 
 import random
+import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +27,9 @@ from batchrun.errors import (
     TransportError,
     is_out_of_memory,
 )
-from batchrun.model import Ending, Record, Summary
+from batchrun.model import Ending, JsonObject, Record, Summary
+from batchrun.notify.notification import Notification
+from batchrun.notify.notifier import BatchNotifier, Notifier
 from batchrun.policy.retry import Backoff
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import Speed
@@ -69,6 +72,7 @@ class BatchRunner:
         environ: Mapping[str, str],
         account: Account,
         trace: Trace,
+        notifier: Notifier,
     ) -> None:
         self.id = submission_id
         self._store = store
@@ -77,6 +81,7 @@ class BatchRunner:
         self._environ = environ
         self._account = account
         self._trace = trace
+        self._notifier = notifier
         #: The batch while it is open.
         self.batch: Batch | None = None
         #: Of the batch when it was open last: they are stored once it is closed.
@@ -260,7 +265,11 @@ class BatchRunner:
         config = await self._read_config()
         await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
-            config, environ=self._environ, account=self._account, priority=self.submission.batch_priority
+            config,
+            environ=self._environ,
+            account=self._account,
+            priority=self.submission.batch_priority,
+            notifier=self._batch_notifier(),
         ) as batch:
             self.batch = batch
             try:
@@ -364,6 +373,31 @@ class BatchRunner:
         stored = await self._update(rest)
         if not stored.state.is_under_way:
             _log.info("batch_rests", state=stored.state, reason=reason)
+            await self._notify_of_stop(stored)
+
+    def _batch_notifier(self) -> BatchNotifier:
+        now = self.submission
+        batch: JsonObject = {"name": now.name, "id": now.id, "dir": str(self._directory.out_dir(now).absolute())}
+        return BatchNotifier(
+            config=self._notifier.config,
+            send=self._notifier.send,
+            batch=batch,
+            is_wanted=self._notifier.is_wanted,
+            is_supervised=True,
+        )
+
+    async def _notify_of_stop(self, stored: Submission) -> None:
+        """Notify people of a batch that only a person can resume; other endings are notified while it is open."""
+        if stored.state not in (BatchState.STOPPED, BatchState.FAILED):
+            return
+        notification = Notification(
+            id=f"{secrets.token_hex(8)}-stopped",
+            event="stopped",
+            text=f"Batch {stored.name}: {stored.state.capitalize()}: {stored.reason}",
+            batch=self._batch_notifier().batch,
+            data={"reason": stored.reason, "cause": stored.cause},
+        )
+        await self._notifier.send(notification)
 
     async def _has_begun(self) -> bool:
         is_begun = True

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
+from batchrun.output.layout import OUTBOX
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import close_to_others, make_private_directory
 from batchrun.worker.submission import Submission
@@ -28,6 +29,8 @@ class DataDirectory:
         self.address = path / "address"
         self.socket = path / "socket"
         self.log = path / "worker.log"
+        #: Notifications that are not delivered yet.
+        self.outbox = path / OUTBOX
 
     def make(self) -> None:
         """Make the missing directories, and close all to other users.

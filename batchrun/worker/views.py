@@ -205,6 +205,36 @@ class WorkerView(_View):
     """The number of batches that need a person."""
 
 
+class NotifyView(_View):
+    """Who is notified of what happens to batches and worker."""
+
+    targets: dict[str, str]
+    """Where each way to reach people leads, by its name: `webhook`, `command`."""
+    events: list[str]
+    waiting: int
+    """Notifications that are not delivered yet."""
+    trouble: str
+    """Why the last try failed; empty if it did not."""
+
+
+class NotifyTestView(_View):
+    """What came of a test."""
+
+    results: dict[str, str]
+    """Why the test was not taken, by the name of the way; empty: it was."""
+
+
+def notify_view(worker: Worker) -> NotifyView:
+    """Return who is notified."""
+    notifier = worker.notifier
+    return NotifyView(
+        targets=notifier.targets,
+        events=list(notifier.config.events),
+        waiting=notifier.waiting,
+        trouble=notifier.trouble,
+    )
+
+
 def batch_view(worker: Worker, submission: Submission) -> BatchView:
     """Return the status of a batch."""
     runner = worker.runners.get(submission.id)

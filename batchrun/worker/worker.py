@@ -27,6 +27,9 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.repair import Repaired, repair_outputs
 from batchrun.maintenance.resolve import ShownDoubt, open_resolver, show_doubt
 from batchrun.model import RunId
+from batchrun.notify.delivery_queue import Channel
+from batchrun.notify.notifier import Notifier, delivering, open_channels
+from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget
@@ -56,6 +59,7 @@ from batchrun.worker.submission import (
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import write_summary_file
+from batchrun.worker.worker_watch import WorkerWatch
 
 #: Seconds between two samples of the batches' progress and of slot use.
 SAMPLE_INTERVAL_S = 1.0
@@ -78,7 +82,13 @@ class Worker:
         UnknownBatch, OutputError: as the store does.
     """
 
-    def __init__(self, directory: DataDirectory, config: WorkerConfig, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        config: WorkerConfig,
+        environ: Mapping[str, str],
+        channels: list[Channel],
+    ) -> None:
         self.directory = directory
         self.config = config
         self.environ = environ
@@ -109,6 +119,9 @@ class Worker:
         self._mended: set[str] = set()
         #: Held while a retry is taken.
         self._retrying = anyio.Lock()
+        #: Notifies people of what happens to the batches and to the worker.
+        self.notifier = Notifier(config.notify, channels, Outbox(directory.outbox))
+        self._watch = WorkerWatch(self.notifier, self.budget)
         self._checks = anyio.CapacityLimiter(MAX_CHECKS)
         #: Set when a runner ends; None while no child waits for that.
         self._runner_ended: anyio.Event | None = None
@@ -422,6 +435,9 @@ class Worker:
         """
         live_before = await anyio.to_thread.run_sync(self._read_ledgers)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(delivering(self.notifier))
+            watch = await stack.enter_async_context(open_children(cancels_on_leaving=True))
+            watch.start_soon(self._watch_conditions)  # the platform may be away now
             self.account = await self._open_account(stack)
             for out_dir, live in live_before.items():
                 self.account.keep_permits(out_dir, live)
@@ -473,6 +489,7 @@ class Worker:
             self.environ,
             self.account,
             self.trace,
+            self.notifier,
         )
         self.runners[submission_id] = runner
         self._children.start_soon(self._run_batch, runner, self.account)
@@ -522,6 +539,11 @@ class Worker:
             self.request_speed.note(anyio.current_time(), self.account.client.requests.count)
             self.samples.append((datetime.now(UTC), self.live_runs, self.account.max_live_runs))
             await self.store.save_unsaved()
+            await anyio.sleep(SAMPLE_INTERVAL_S)
+
+    async def _watch_conditions(self) -> None:
+        while True:
+            await self._watch.look(self.outage)
             await anyio.sleep(SAMPLE_INTERVAL_S)
 
     async def _watch_disk(self) -> None:
@@ -584,11 +606,13 @@ async def open_worker(data_dir: Path, config: WorkerConfig, environ: Mapping[str
 
     Raises:
         OutputError: another process has locked the directory, or it cannot be written.
+        ConfigError: a secret of `[notify]` cannot be read, or is none.
     """
     directory = DataDirectory(data_dir)
+    channels = await anyio.to_thread.run_sync(open_channels, config.notify, environ)
     await anyio.to_thread.run_sync(directory.make)
     async with enter_lock(data_dir):
-        worker = Worker(directory, config, environ)
+        worker = Worker(directory, config, environ, channels)
         # Before any batch can be submitted: `load` removes directories of incomplete submissions.
         await anyio.to_thread.run_sync(worker.store.load)
         yield worker

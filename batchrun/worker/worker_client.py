@@ -30,7 +30,7 @@ from batchrun.runtime.private_files import refuse_anothers, refuse_open_director
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path
 from batchrun.worker.token_file import Token
-from batchrun.worker.views import BatchPage, BatchView, RetryView, WorkerView
+from batchrun.worker.views import BatchPage, BatchView, NotifyTestView, NotifyView, RetryView, WorkerView
 
 T = TypeVar("T")
 
@@ -288,6 +288,14 @@ class WorkerClient:
     async def page_key(self) -> str:
         """Return what opens the worker's page once."""
         return str(_object(await self._ask("GET", "/v1/page-key"))["key"])
+
+    async def notify(self) -> NotifyView:
+        """Return who is notified."""
+        return NotifyView.model_validate_json(await self._ask("GET", "/v1/notify"))
+
+    async def test_notify(self) -> NotifyTestView:
+        """Have the worker send a test in each way, once."""
+        return NotifyTestView.model_validate_json(await self._ask("POST", "/v1/notify/test"))
 
     async def limits(self) -> JsonObject:
         """Return the limits of all batches together."""

@@ -12,6 +12,7 @@ from batchrun import load_config, run_batch
 from batchrun.config import Config
 from batchrun.notify import notifier
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
+from tests.support.command_line import batchrun
 from tests.support.webhook_receiver import receiving
 
 ACTOR = "test/worker"
@@ -92,3 +93,22 @@ async def test_a_dead_receiver_holds_up_no_batch_and_gets_its_notification_later
         await run_batch(config, environ=environ)
     assert receiver.events == ["finished"]
     assert list((tmp_path / "shop.out" / "outbox").iterdir()) == []
+
+
+def test_a_batch_file_shows_who_is_notified_and_tests_it(tmp_path: Path) -> None:
+    """A test that is not taken is said with its reason; the URL and the arguments of the command are not shown."""
+    (tmp_path / "shop.toml").write_text(
+        '[task]\nid = "a"\n[jobs]\nfile = "x.jsonl"\n[notify]\nurl_file = "url"\ncommand = ["false", "s3cret"]\n'
+    )
+    (tmp_path / "url").write_text("http://127.0.0.1:9/s3cret\n")
+    shown = batchrun("notify", "shop.toml", cwd=tmp_path)
+    assert shown.out.splitlines()[:2] == ["webhook  127.0.0.1", "command  false"]
+    tested = batchrun("notify", "shop.toml", "--test", cwd=tmp_path)
+    assert tested.code == 6
+    assert tested.out.splitlines()[:2] == [
+        "webhook  127.0.0.1: no connection to 127.0.0.1: Connection refused",
+        "command  false: false ended with code 1",
+    ]
+    assert "s3cret" not in f"{shown}{tested}"
+    nobody = batchrun("notify", "shop.toml", "--set", "notify.command=[]", "--set", "notify.url_file=", cwd=tmp_path)
+    assert (nobody.code, "notify" in nobody.err) == (2, True)

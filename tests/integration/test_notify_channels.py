@@ -15,7 +15,8 @@ from batchrun.config.batch_settings import NotifyConfig
 from batchrun.errors import ConfigError
 from batchrun.notify import command_channel
 from batchrun.notify.notification import Notification, Undelivered
-from batchrun.notify.notifier import open_channels, open_notifier
+from batchrun.notify.notifier import Notifier, delivering, open_channels
+from batchrun.notify.outbox import Outbox
 from tests.support.webhook_receiver import WebhookReceiver, receiving
 from tests.support.worker_life import until
 
@@ -161,12 +162,14 @@ async def test_what_is_not_delivered_is_delivered_by_the_next_process(
     receiver.statuses = [500]
     config = NotifyConfig(events=["tripped"])
     channels = open_channels(config, environ(receiver))
-    async with open_notifier(config, channels, tmp_path / "outbox") as notifier:
+    notifier = Notifier(config, channels, Outbox(tmp_path / "outbox"))
+    async with delivering(notifier):
         await notifier.send(NOTICE)
         await notifier.send(Notification(id="n-2", event="finished", text="not wanted"))
         await receiver.until(1)
     for _ in range(2):
-        async with open_notifier(config, channels, tmp_path / "outbox") as notifier:
+        notifier = Notifier(config, channels, Outbox(tmp_path / "outbox"))
+        async with delivering(notifier):
             await notifier.wait_a_moment()
             assert notifier.waiting == 0
     assert [each.fields["id"] for each in receiver.received] == ["n-1", "n-1"]

@@ -14,6 +14,7 @@ class ScriptedChannel:
     """A channel whose tries end as scripted; after the script they succeed."""
 
     name = "scripted"
+    target = "nowhere"
 
     def __init__(self, *script: Undelivered | None) -> None:
         self.script = list(script)

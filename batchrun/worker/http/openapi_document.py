@@ -28,7 +28,16 @@ from batchrun.worker.http import (
     worker_routes,
 )
 from batchrun.worker.http.token_check import OPEN_PATHS
-from batchrun.worker.views import BatchPage, BatchView, ResolveRequest, RetryRequest, RetryView, WorkerView
+from batchrun.worker.views import (
+    BatchPage,
+    BatchView,
+    NotifyTestView,
+    NotifyView,
+    ResolveRequest,
+    RetryRequest,
+    RetryView,
+    WorkerView,
+)
 
 _MODELS = (
     BatchPage,
@@ -43,6 +52,8 @@ _MODELS = (
     Plan,
     ShownDoubt,
     Repaired,
+    NotifyView,
+    NotifyTestView,
 )
 _ERROR = {
     "type": "object",
@@ -157,6 +168,8 @@ _ANSWERS: dict[Any, Any] = {
     worker_routes.get_worker: WorkerView,
     worker_routes.get_limits: WorkerLimitsConfig,
     worker_routes.patch_limits: WorkerLimitsConfig,
+    worker_routes.get_notify: NotifyView,
+    worker_routes.post_notify_test: NotifyTestView,
     worker_routes.live: _JSON,
     worker_routes.ready: _JSON,
 }

@@ -8,7 +8,7 @@ from batchrun.config.load import as_config_error
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import read_object, worker_of
-from batchrun.worker.views import worker_view
+from batchrun.worker.views import NotifyTestView, notify_view, worker_view
 
 #: Max profiles that are listed.
 MAX_PROFILES = 1000
@@ -56,6 +56,17 @@ async def patch_limits(request: web.Request) -> web.Response:
     return await get_limits(request)
 
 
+async def get_notify(request: web.Request) -> web.Response:
+    """Return who is notified of what happens to batches and worker."""
+    return web.json_response(text=notify_view(worker_of(request)).model_dump_json())
+
+
+async def post_notify_test(request: web.Request) -> web.Response:
+    """Send a test in each way, once, and return what came of it."""
+    results = await worker_of(request).notifier.test()
+    return web.json_response(text=NotifyTestView(results=results).model_dump_json())
+
+
 ROUTES = [
     web.get("/health/live", live),
     web.get("/health/ready", ready),
@@ -63,4 +74,6 @@ ROUTES = [
     web.get("/v1/profiles", list_profiles),
     web.get("/v1/limits", get_limits),
     web.patch("/v1/limits", patch_limits),
+    web.get("/v1/notify", get_notify),
+    web.post("/v1/notify/test", post_notify_test),
 ]

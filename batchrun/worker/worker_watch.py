@@ -1,0 +1,71 @@
+"""Notifies people of what concerns all batches of a worker: an outage, a full disk, the budget of all.
+
+Each is sent once while it lasts, and once more by a worker that is restarted meanwhile.
+"""
+
+import secrets
+from dataclasses import asdict
+
+import anyio
+
+from batchrun.config.batch_settings import NotifyEvent
+from batchrun.engine.notices import BudgetNearlySpent, Notice, OutageLasts
+from batchrun.notify.notification import Notification
+from batchrun.notify.notifier import Notifier
+from batchrun.policy.budget import Budget
+from batchrun.report.notice_words import notice_words
+
+
+class WorkerWatch:
+    """Watches one worker.
+
+    Args:
+        notifier: delivers what is found.
+        budget: of all batches together.
+    """
+
+    def __init__(self, notifier: Notifier, budget: Budget) -> None:
+        self._notifier = notifier
+        self._budget = budget
+        #: When the outage was seen first (monotonic); None: there is none.
+        self._outage_since: float | None = None
+        #: The events that last and were sent.
+        self._sent: set[NotifyEvent] = set()
+
+    async def look(self, outage: str) -> None:
+        """Look once; called every second or so.
+
+        Args:
+            outage: why the platform cannot be reached; empty while it can.
+        """
+        await self._note("outage", self._lasting(outage))
+        await self._note("budget_share", self._spent())
+
+    def _lasting(self, outage: str) -> OutageLasts | None:
+        now = anyio.current_time()
+        if not outage:
+            self._outage_since = None
+            return None
+        if self._outage_since is None:
+            self._outage_since = now
+        lasted_s = now - self._outage_since
+        return OutageLasts(reason=outage, lasted_s=lasted_s) if lasted_s >= self._notifier.config.outage_s else None
+
+    def _spent(self) -> BudgetNearlySpent | None:
+        limit_usd, spent_usd = self._budget.limit_usd, self._budget.spent_usd
+        if limit_usd is None or spent_usd < self._notifier.config.budget_share * limit_usd:
+            return None
+        return BudgetNearlySpent(spent_usd=spent_usd, limit_usd=limit_usd, is_of_all=True)
+
+    async def _note(self, event: NotifyEvent, notice: Notice | None) -> None:
+        if notice is None:
+            self._sent.discard(event)
+        elif event not in self._sent:
+            self._sent.add(event)
+            notification = Notification(
+                id=f"{secrets.token_hex(8)}-{event}",
+                event=event,
+                text=f"Worker: {notice_words(notice)}",
+                data=asdict(notice),
+            )
+            await self._notifier.send(notification)

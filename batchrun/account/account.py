@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batchrun.account.connect import open_platform, read_account
+from batchrun.account.disk_watch import DiskWatch
 from batchrun.account.limits_watch import AccountWatch, WatchedLimit, allowance_of_runs, slot_count
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.errors import TransportError
+from batchrun.output.layout import SERVER_STATE
 from batchrun.policy.allowance import Allowance
 from batchrun.policy.budget import Budget
 from batchrun.runtime.children import open_children
@@ -41,6 +43,7 @@ class Account:
         info: the account as it was read.
         limits: the part of the account that is ours.
         budget: of all batches together.
+        work_dir: on the disk that is written to.
         starts_per_task_per_s: starts of one task, at most; fewer where the platform announces fewer.
         page_link: opens the page of the embedded server, if that is the platform.
     """
@@ -51,6 +54,7 @@ class Account:
         info: AccountInfo,
         limits: AccountLimitsConfig,
         budget: Budget,
+        work_dir: Path,
         starts_per_task_per_s: float = STARTS_PER_TASK_PER_S,
         page_link: str | None = None,
     ) -> None:
@@ -70,6 +74,8 @@ class Account:
         self.watch = AccountWatch(client, runs=self._watched_runs(), memory=self._watched_memory())
         self.watch.note(info.limits, runs=0, memory_mb=0)
         client.start_limit.subscribe(self.shared.stay_below)
+
+        self.disk = DiskWatch(work_dir, lambda: self.limits.min_free_disk_mb, self.shared.capacity)
 
     async def read_again(self) -> None:
         """Read the account again.
@@ -132,7 +138,7 @@ async def open_account(
     *,
     environ: Mapping[str, str],
     server: ServerConfig,
-    server_dir: Path,
+    work_dir: Path,
     budget: Budget | None = None,
     inline_actors: "Mapping[str, InlineActor] | None" = None,
     starts_per_task_per_s: float = STARTS_PER_TASK_PER_S,
@@ -145,7 +151,7 @@ async def open_account(
         limits: the part of the account that is ours.
         environ: holds the token.
         server: settings of the embedded server, if that is the platform.
-        server_dir: the embedded server's state.
+        work_dir: where batches are written; an embedded server's state is in it.
         budget: of all batches together; None: unlimited.
         inline_actors: coroutines that the embedded server runs as Actors, by full name.
         starts_per_task_per_s: starts of one task, at most; fewer where the platform announces fewer.
@@ -161,14 +167,16 @@ async def open_account(
         environ=environ,
         request_rate_per_s=limits.request_rate,
         server=server,
-        server_dir=server_dir,
+        server_dir=work_dir / SERVER_STATE,
         inline_actors=inline_actors or {},
     ) as (client, page_link):
         info = await read_account(client) if note_outage is None else await _wait_for_account(client, note_outage)
         budget = Budget(None) if budget is None else budget
-        account = Account(client, info, limits, budget, starts_per_task_per_s, page_link)
+        account = Account(client, info, limits, budget, work_dir, starts_per_task_per_s, page_link)
         async with open_children(cancels_on_leaving=True) as children:
             children.start_soon(account.watch.run)
+            await account.disk.look()  # before the first start
+            children.start_soon(account.disk.run)
             yield account
 
 

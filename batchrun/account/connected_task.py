@@ -15,7 +15,6 @@ from batchrun.errors import BatchRefused, ConfigError
 from batchrun.ledger.facts import ACCOUNT, CONFIG, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import TaskId
-from batchrun.output.layout import SERVER_STATE
 from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ async def connect(
                 config.limits,
                 environ=environ,
                 server=config.server,
-                server_dir=config.out_dir / SERVER_STATE,
+                work_dir=config.out_dir,
                 inline_actors=inline_actors,
                 # A configured rate above the documented limit is tried; the platform announces its own.
                 starts_per_task_per_s=max(config.limits.start_rate, STARTS_PER_TASK_PER_S),

@@ -20,6 +20,7 @@ from batchrun.engine.notices import (
     BudgetExhausted,
     BudgetNearlySpent,
     CostsUnbounded,
+    DiskLow,
     ManyFailed,
     Notice,
     OutageLasts,
@@ -53,6 +54,7 @@ _EVENTS: dict[type[Notice], NotifyEvent] = {
     BudgetNearlySpent: "budget_share",
     StartsStayInDoubt: "in_doubt",
     OutageLasts: "outage",
+    DiskLow: "disk_low",
     BatchFailed: "stopped",
     BatchOutOfTime: "stopped",
 }
@@ -164,7 +166,8 @@ class ConditionWatch:
         It is stored before the ledger notes it. So a process that is killed in between sends it again, with the same
         id, and none is lost.
         """
-        if event not in self._config.events or (event == "stopped" and self._to.is_supervised):
+        is_workers = self._to.is_supervised and event in ("stopped", "disk_low")
+        if event not in self._config.events or is_workers:
             return
         notified = self._notified
         if notified is None or notified.has_ended:

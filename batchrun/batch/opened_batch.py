@@ -27,7 +27,7 @@ from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig
 from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
-from batchrun.engine.notices import UsageUnbounded
+from batchrun.engine.notices import DiskLow, UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.facts import NOTIFIED, RETRIED
 from batchrun.ledger.sqlite.journal import Journal
@@ -63,6 +63,7 @@ class Batch:
         self._client = connected.account.client
         #: Opens the page of the embedded server while the batch is open; None: the platform is another one.
         self.page_link = connected.account.page_link
+        self._disk = connected.account.disk
         self._resumed = resumed
         self._journal = journal
         self._engine = engine
@@ -313,13 +314,15 @@ class Batch:
             return None
 
     async def _watch_files(self) -> None:
-        """Notice files that were moved or removed, and another owner, also while nothing is committed."""
+        """Notice files that were moved or removed, another owner, and a full disk, also while nothing is committed."""
         while True:
             if self._log is not None and self._log.refused is not None:
                 raise self._log.refused
             if (lost := await anyio.to_thread.run_sync(self._journal.check_files)) is not None:
                 self._engine.scheduler.fail(lost)
                 return
+            if (low := self._disk.low) is not None and DiskLow not in self.progress.notices.first_of:
+                self.progress.notices.add(low)
             await anyio.sleep(WATCH_INTERVAL_S)
 
     async def summary(self) -> Summary:

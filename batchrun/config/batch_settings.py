@@ -181,6 +181,8 @@ class AccountLimitsConfig(Section):
     """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: _PositiveInt = 1000
     """Most requests at once that wait for the end of a Run."""
+    min_free_disk_mb: Annotated[int, Field(ge=0)] | None = None
+    """Free megabytes of the disk below which no Run is started; default: 256, or 5 % of a disk below 5 GB."""
     max_buffer_mb: Annotated[int, Field(ge=16)] = 256
     """Most memory for items and OUTPUT values on their way to disk, in megabytes; larger ones are read one by one."""
 

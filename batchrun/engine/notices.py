@@ -204,6 +204,16 @@ class OutageLasts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskLow:
+    """The disk is almost full: no Run is started until it has room."""
+
+    directory: Path
+    free_mb: int
+    #: What is to stay free.
+    reserved_mb: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchEnded:
     """Work on the batch has ended by itself. For those who do not watch: others see its summary."""
 
@@ -249,6 +259,7 @@ Notice = (
     | BudgetNearlySpent
     | StartsStayInDoubt
     | OutageLasts
+    | DiskLow
     | BatchEnded
     | NoticesDropped
 )

@@ -12,6 +12,8 @@ class WaitKind(StrEnum):
     SHARED_LOG = "shared_log"
     #: The platform, or one of its endpoints, cannot be reached; `detail` says why.
     OUTAGE = "outage"
+    #: The disk is almost full, so nothing is started; `detail` says how full.
+    DISK_LOW = "disk_low"
     #: The platform refuses starts for a while (429, say); `detail` is the last refusal, `left_s` until the next start.
     STARTS_REFUSED = "starts_refused"
     #: The account takes no more Runs than `count` of ours; `left_s` until the next try.

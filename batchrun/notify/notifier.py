@@ -139,7 +139,7 @@ class BatchNotifier:
     batch: JsonObject
     #: False: nobody is there to be notified.
     is_wanted: bool = True
-    #: True if a worker carries the batch out: it watches the platform for all of them, and decides which are stopped.
+    #: True if a worker carries the batch out: it watches platform and disk for all, and decides which are stopped.
     is_supervised: bool = False
 
 

@@ -15,6 +15,7 @@ from batchrun.engine.notices import (
     BudgetNearlySpent,
     CostsNotWritten,
     CostsUnbounded,
+    DiskLow,
     ItemsAllTheSame,
     ManyFailed,
     Notice,
@@ -152,6 +153,11 @@ def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentenc
         case OutageLasts(reason=reason, lasted_s=lasted_s):
             return (
                 f"The platform has not been reachable for {duration(lasted_s)} ({reason}). No job fails because of this"
+            )
+        case DiskLow(directory=directory, free_mb=free_mb, reserved_mb=reserved_mb):
+            return (
+                f"The disk of {directory} is almost full: {free_mb:,} MB are free, {reserved_mb:,} MB are to stay free."
+                " No Run is started until it has room; live Runs are followed"
             )
         case BatchEnded(reason=reason, settled=settled, succeeded=succeeded, left=left, items=items, cost_usd=usd):
             ended = f"Stopped: {reason.removesuffix('.')}" if reason else "Finished"

@@ -33,6 +33,8 @@ def _words(reason: WaitReason, noted_s: float) -> str:  # noqa: C901, PLR0911, P
             return f"the shared log cannot be reached ({detail}); nothing is started, live Runs are followed"
         case WaitKind.OUTAGE:
             return f"the platform cannot be reached ({detail})"
+        case WaitKind.DISK_LOW:
+            return f"room on the disk ({detail}); nothing is started, live Runs are followed"
         case WaitKind.STARTS_REFUSED:
             return f"the platform refuses starts for now{soon}{f' ({detail})' if detail else ''}"
         case WaitKind.FULL_ACCOUNT:

@@ -1,4 +1,4 @@
-"""The space of a disk that uploads leave free, so that ledgers, databases and logs can still be written."""
+"""The space of a disk that uploads and new Runs leave free, so that ledgers, databases and logs can be written."""
 
 import shutil
 from pathlib import Path
@@ -15,8 +15,14 @@ _LOOK_EVERY_S = 1.0
 
 def has_room(directory: Path, more_bytes: int = 0) -> bool:
     """Return whether the reserve stays free if so many bytes are written to a directory's disk. May block."""
+    free, reserve = look_at_disk(directory)
+    return free - more_bytes >= reserve
+
+
+def look_at_disk(directory: Path) -> tuple[int, int]:
+    """Return how many bytes of a directory's disk are free, and how many are to stay free. May block."""
     disk = shutil.disk_usage(directory)
-    return disk.free - more_bytes >= min(RESERVED_BYTES, disk.total * _RESERVED_SHARE)
+    return disk.free, min(RESERVED_BYTES, round(disk.total * _RESERVED_SHARE))
 
 
 class FreeSpace:

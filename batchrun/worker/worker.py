@@ -412,8 +412,8 @@ class Worker:
         """Why batches cannot be submitted or run now; empty if they can."""
         if self.is_draining:
             return "stops when its live Runs have ended"
-        if self.disk_trouble:
-            return f"its directory cannot be written: {self.disk_trouble}"
+        if disk := self._disk_words():
+            return disk
         if self.outage or self.account is None:
             return f"waits for the platform: {self.outage}" if self.outage else "the platform has not answered yet"
         refusals = [runner.refusal for runner in self.runners.values()]
@@ -423,6 +423,12 @@ class Worker:
         if left and not any(each.state.is_under_way for each in left):
             return f"all batches are stopped; {left[-1].name}: {left[-1].reason}"
         return ""
+
+    def _disk_words(self) -> str:
+        if self.disk_trouble:
+            return f"its directory cannot be written: {self.disk_trouble}"
+        held_for = self.account.shared.capacity.held_for if self.account is not None else ""
+        return f"starts nothing until the disk has room: {held_for}" if held_for else ""
 
     # Life.
 
@@ -466,7 +472,7 @@ class Worker:
                 budget=self.budget,
                 environ=self.environ,
                 server=self.config.server,
-                server_dir=self.directory.server,
+                work_dir=self.directory.path,
                 note_outage=self._note_outage,
             )
         )
@@ -543,7 +549,7 @@ class Worker:
 
     async def _watch_conditions(self) -> None:
         while True:
-            await self._watch.look(self.outage)
+            await self._watch.look(self.outage, None if self.account is None else self.account.disk.low)
             await anyio.sleep(SAMPLE_INTERVAL_S)
 
     async def _watch_disk(self) -> None:

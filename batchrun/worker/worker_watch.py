@@ -9,7 +9,7 @@ from dataclasses import asdict
 import anyio
 
 from batchrun.config.batch_settings import NotifyEvent
-from batchrun.engine.notices import BudgetNearlySpent, Notice, OutageLasts
+from batchrun.engine.notices import BudgetNearlySpent, DiskLow, Notice, OutageLasts
 from batchrun.notify.notification import Notification
 from batchrun.notify.notifier import Notifier
 from batchrun.policy.budget import Budget
@@ -32,13 +32,15 @@ class WorkerWatch:
         #: The events that last and were sent.
         self._sent: set[NotifyEvent] = set()
 
-    async def look(self, outage: str) -> None:
+    async def look(self, outage: str, disk_low: DiskLow | None) -> None:
         """Look once; called every second or so.
 
         Args:
             outage: why the platform cannot be reached; empty while it can.
+            disk_low: why nothing is started; None: the disk has room.
         """
         await self._note("outage", self._lasting(outage))
+        await self._note("disk_low", disk_low)
         await self._note("budget_share", self._spent())
 
     def _lasting(self, outage: str) -> OutageLasts | None:

@@ -8,7 +8,7 @@ import anyio
 import orjson
 import pytest
 
-from batchrun import load_config, run_batch
+from batchrun import load_config, open_batch, run_batch
 from batchrun.config import Config
 from batchrun.notify import notifier
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
@@ -93,6 +93,18 @@ async def test_a_dead_receiver_holds_up_no_batch_and_gets_its_notification_later
         await run_batch(config, environ=environ)
     assert receiver.events == ["finished"]
     assert list((tmp_path / "shop.out" / "outbox").iterdir()) == []
+
+
+async def test_a_batch_on_a_full_disk_starts_nothing_and_says_so(tmp_path: Path, server: Server) -> None:
+    """Not even the first Run."""
+    config = config_of(tmp_path, server, [{"n": 1}], limits__min_free_disk_mb=1 << 40)
+    async with receiving() as receiver:
+        environ = {"APIFY_TOKEN": TOKEN, "BATCHRUN_NOTIFY_URL": receiver.url}
+        async with open_batch(config, environ=environ) as batch, anyio.create_task_group() as children:
+            children.start_soon(batch.run)
+            await receiver.until(1)
+            assert (receiver.events, batch.progress.started) == (["disk_low"], 0)
+            batch.stop_starting()
 
 
 def test_a_batch_file_shows_who_is_notified_and_tests_it(tmp_path: Path) -> None:

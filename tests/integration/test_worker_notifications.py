@@ -44,3 +44,27 @@ async def test_batches_that_finish_trip_or_stop_are_notified_by_name_and_id(tmp_
     assert named == {("finished", "done"), ("tripped", "tripped"), ("stopped", "stopped"), ("test", None)}
     assert len(calls) == 4
     assert calls[0]["batch"] == {"name": "done", "id": done.id, "dir": str(done.out)}
+
+
+async def test_a_full_disk_stops_starts_and_is_notified_until_it_has_room(tmp_path: Path, api: Api) -> None:
+    """A live Run is followed to its record; the batch goes on by itself when there is room."""
+    async with receiving() as receiver:
+        (tmp_path / "url").write_text(receiver.url)
+        flags = {"notify__url_file": str(tmp_path / "url"), "limits__max_concurrent_runs": 1}
+        async with working(tmp_path / "data", api, **flags) as worker:
+            batch = await submit_batch(worker, [{"n": n, "ms": ms} for n, ms in enumerate((2500, 0, 0))])
+            await batch.until_live()
+            limits = worker.config.limits
+            await worker.change_limits(limits.model_copy(update={"min_free_disk_mb": 1 << 40}))
+            await until(batch.records, "the record of the live Run")
+            await receiver.until(1)
+            assert (receiver.events, len(batch.records())) == (["disk_low"], 1)
+            assert "starts nothing until the disk has room" in worker.why_not_ready
+            runner = worker.runners[batch.id]
+            assert runner.batch is not None
+            assert runner.batch.live_runs == 0
+            await until(lambda: "almost full" in " ".join(runner.notices), "a notice on the page")
+            await worker.change_limits(limits)
+            await batch.until(BatchState.FINISHED)
+    assert len(batch.records()) == 3
+    assert receiver.events == ["disk_low", "finished"]

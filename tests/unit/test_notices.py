@@ -16,6 +16,7 @@ from batchrun.engine.notices import (
     BudgetNearlySpent,
     CostsNotWritten,
     CostsUnbounded,
+    DiskLow,
     ItemsAllTheSame,
     ManyFailed,
     Notice,
@@ -127,6 +128,13 @@ WORDS: list[tuple[Notice, str]] = [
     (
         OutageLasts(reason="no answer", lasted_s=300),
         "The platform has not been reachable for 5 min 00 s (no answer). No job fails because of this",
+    ),
+    (
+        DiskLow(directory=Path("/data"), free_mb=200, reserved_mb=1024),
+        (
+            "The disk of /data is almost full: 200 MB are free, 1,024 MB are to stay free. No Run is started until it"
+            " has room; live Runs are followed"
+        ),
     ),
     (
         BatchEnded(reason="", settled=10, succeeded=9, left=0, items=12, cost_usd=1.5),

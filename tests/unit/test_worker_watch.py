@@ -28,7 +28,7 @@ async def test_an_outage_and_a_budget_are_notified_once_while_they_last() -> Non
     for outage, spent_usd, seconds in (("no answer", 8.0, 300), ("", 7.0, 10), ("no answer", 9.0, 300)):
         budget.spent_usd = spent_usd
         for _ in range(seconds):
-            await watch.look(outage)
+            await watch.look(outage, None)
             await anyio.sleep(1)
     assert [(each.event, each.batch) for each in recorder.sent] == [
         ("budget_share", None),

@@ -50,6 +50,8 @@ class AccountCapacity:
         self._wanted = wanted
         self._is_unknown = wanted is None
         self._gates: list[WaitingGate] = []
+        #: Why no start is sent, whatever the account takes; empty: starts are sent.
+        self.held_for = ""
 
     def join(self, gate: WaitingGate) -> None:
         """Add a gate to wake whenever capacity may have come free."""
@@ -64,6 +66,15 @@ class AccountCapacity:
         gates = self._gates if len(self._gates) == 1 else sorted(self._gates, key=lambda gate: gate.rank())
         for gate in gates:
             gate.wake()
+
+    def hold(self, reason: str) -> None:
+        """Send no start for this reason; an empty one lets starts go on."""
+        self.held_for = reason
+        self.wake()
+
+    def next_start_at(self, now: float) -> float | None:
+        """Return when the next start may be sent (monotonic); None: not before something changes."""
+        return None if self.held_for else self.capacity.next_start_at(now, self.live)
 
     def want(self, wanted: int | None) -> None:
         """Change the configured number of Runs; the next `set_limit` applies it."""

@@ -133,7 +133,7 @@ class StartGate:
     async def _has_capacity(self) -> bool:
         while not self._is_shut:
             now = anyio.current_time()
-            at = None if self._is_held else self._capacity.next_start_at(now, self._account.live)
+            at = None if self._is_held else self._account.next_start_at(now)
             if at is not None and at <= now:
                 return True
             await self._wait(None if at is None else at - now)
@@ -169,7 +169,7 @@ class StartGate:
         return not self._is_shut
 
     def _is_below_capacity(self, now: float) -> bool:
-        at = self._capacity.next_start_at(now, self._account.live)
+        at = self._account.next_start_at(now)
         return at is not None and at <= now
 
     async def _wait(self, limit_s: float | None) -> None:
@@ -331,7 +331,10 @@ class StartGate:
             yield WaitReason(kind=WaitKind.STARTING, count=self._unanswered)
         if not self._starters and not self._unanswered:
             return
-        capacity_at = self._capacity.next_start_at(now, self._account.live)
+        if self._account.held_for:
+            yield WaitReason(kind=WaitKind.DISK_LOW, detail=self._account.held_for)
+            return
+        capacity_at = self._account.next_start_at(now)
         if self._closings or self._bucket.closed_until > now:
             closed_s = max(0.0, self._bucket.closed_until - now)
             yield WaitReason(kind=WaitKind.STARTS_REFUSED, left_s=closed_s, detail=self._closed_for)

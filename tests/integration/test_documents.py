@@ -35,6 +35,8 @@ NOT_RUN = {
 }
 #: Exit codes of commands that do not succeed, as the page says.
 CODES = {
+    "batchrun notify shop.toml --test": 2,  # it names nobody
+    "batchrun worker notify --test": 2,  # no worker runs
     "batchrun retry shop.out --tripped": 2,  # the breaker has not tripped
 }
 #: Verbs that go on until they are stopped, and the file that they write once they serve.

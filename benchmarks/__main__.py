@@ -9,6 +9,7 @@ from benchmarks import (
     answer_times,
     crash_cost,
     followed,
+    many_batches,
     memory,
     overhead,
     rate,
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Size], dict[str, Any]]] = {
     "memory": memory.measure,
     "followed": followed.measure,
     "shared-log": shared_log.measure,
+    "many-batches": many_batches.measure,
     "rate": lambda size: rate.measure(size.jobs or 10_000),
     "server": lambda size: server.measure(size.jobs or 10_000),
 }

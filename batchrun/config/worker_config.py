@@ -26,6 +26,11 @@ class WorkerLimitsConfig(AccountLimitsConfig):
     """Most that all batches of the worker may cost together, in US dollars."""
 
 
+#: States in which batches can be deleted by themselves. Those that a person has paused, or that have stopped, wait.
+RetainedState = Literal["finished", "cancelled", "failed", "tripped", "out_of_budget"]
+_OVER: tuple[RetainedState, ...] = ("finished", "cancelled", "failed")
+
+
 class ServiceConfig(Section):
     """The worker itself."""
 
@@ -37,6 +42,10 @@ class ServiceConfig(Section):
     """Seconds that SIGTERM waits for live Runs; those still live then go on, and the next start resumes them."""
     keep_finished_days: Annotated[float, Field(ge=0)] | None = None
     """Days after which ended batches are deleted; default: never. Batches of the spool keep their files."""
+    keep_days: dict[RetainedState, Annotated[float, Field(ge=0)]] = {}  # noqa: RUF012 - pydantic copies it
+    """Days by state, like { failed = 90, tripped = 30 }, after which batches that rest in it are deleted."""
+    keep_mb: dict[RetainedState, Annotated[int, Field(ge=0)]] = {}  # noqa: RUF012 - pydantic copies it
+    """Megabytes by state that all batches in it take together; the oldest are deleted first."""
     log_level: Literal["debug", "info", "warning"] = "info"
     """Least level of lines in worker.log and in the batches' logs; "debug" has a line for each started Run."""
     traces: Annotated[str, Field(pattern=r"^https?://")] | None = None
@@ -44,6 +53,13 @@ class ServiceConfig(Section):
 nowhere, unless OTEL_EXPORTER_OTLP_ENDPOINT is set."""
     max_open_batches: Annotated[int, Field(ge=1)] = 50
     """Most batches that are carried out at the same time; others wait in the order in which they came."""
+
+    def days_kept(self) -> dict[str, float]:
+        """Return after how many days batches are deleted, by state; those in other states stay."""
+        kept = self.keep_finished_days
+        days: dict[str, float] = dict.fromkeys(_OVER, kept) if kept is not None else {}
+        days.update(self.keep_days.items())
+        return days
 
 
 class WorkerConfig(Section):

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,6 +20,9 @@ from batchrun.runtime.private_files import private_opener
 
 #: Log files that are open at once; the one written to least recently is closed for another.
 MAX_OPEN_FILES = 32
+#: Bytes of a log that rotates, and how many earlier pieces stay beside it, as NAME.1 (the newest) to NAME.4.
+ROTATES_AT_BYTES = 32 << 20
+KEPT_PIECES = 4
 
 
 class _Line(NamedTuple):
@@ -34,18 +37,27 @@ _Lines = queue.SimpleQueue[_Line]
 
 @contextmanager
 def logging_to(
-    file: Path, *, level: str = "info", file_of: Callable[[str], Path | None] = lambda _: None
+    file: Path,
+    *,
+    level: str = "info",
+    file_of: Callable[[str], Path | None] = lambda _: None,
+    rotates: bool = False,
 ) -> Iterator[None]:
     """Write log lines of this level and above to a file until the context ends.
 
     A file is opened with its first line: a command that fails early leaves none. It is opened again after it was moved
     away, as log rotation does. If a log cannot be written, its lines are lost and nothing else happens.
 
+    With `rotates`, `file` is renamed when it is full, and the oldest piece is removed: for a process that runs for
+    months.
+
     `file_of` returns the file for lines about a batch; it is called in another thread. Lines go to `file` if it returns
     None or a file that cannot be opened.
     """
     lines = _Lines()
-    writer = threading.Thread(target=_Writer(file, file_of).run, args=(lines,), name="log", daemon=True)
+    writer = threading.Thread(
+        target=_Writer(file, file_of, rotates=rotates).run, args=(lines,), name="log", daemon=True
+    )
     writer.start()
     _configure(level, lines)
     try:
@@ -59,8 +71,9 @@ def logging_to(
 class _File:
     """A log file, opened again when its name no longer leads to it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, rotates: bool = False) -> None:
         self._path = path
+        self._rotates = rotates
         self._opened = _open(path)
 
     def write(self, text: bytes) -> None:
@@ -68,6 +81,15 @@ class _File:
             self._opened.close()
             self._opened = _open(self._path)
         self._opened.write(text)
+        if self._rotates and os.fstat(self._opened.fileno()).st_size >= ROTATES_AT_BYTES:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        """Rename the file; the next line opens a new one."""
+        pieces = [self._path, *(self._path.with_name(f"{self._path.name}.{n}") for n in range(1, KEPT_PIECES + 1))]
+        for older, newer in zip(reversed(pieces[1:]), reversed(pieces[:-1]), strict=True):
+            with suppress(FileNotFoundError):
+                newer.replace(older)
 
     def _is_in_place(self) -> bool:
         try:
@@ -86,8 +108,9 @@ def _open(path: Path) -> IO[bytes]:
 class _Writer:
     """Writes lines to their files, in a thread: the event loop never waits for a file."""
 
-    def __init__(self, file: Path, file_of: Callable[[str], Path | None]) -> None:
+    def __init__(self, file: Path, file_of: Callable[[str], Path | None], *, rotates: bool) -> None:
         self._file = file
+        self._rotates = rotates
         self._file_of = file_of
         self._open: OrderedDict[Path, _File] = OrderedDict()
 
@@ -120,7 +143,7 @@ class _Writer:
                 self._write(self._file, text)
 
     def _append(self, path: Path, text: bytes) -> None:
-        file = self._open.pop(path, None) or _File(path)
+        file = self._open.pop(path, None) or _File(path, rotates=self._rotates and path == self._file)
         self._open[path] = file
         if len(self._open) > MAX_OPEN_FILES:
             self._open.popitem(last=False)[1].close()

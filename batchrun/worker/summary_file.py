@@ -19,11 +19,23 @@ def write_summary_file(directory: DataDirectory, submission: Submission) -> None
         OutputError: the file cannot be written; no part of it is left.
     """
     file = directory.summary_file(submission)
-    text = f"{submission.model_dump_json(indent=2, include=_FIELDS)}\n"
     with explaining(file):
-        if file.exists() and read_private(file) == text.encode():
-            return
-    replace_text(file, text)
+        if not is_summary_current(directory, submission):
+            replace_text(file, _text(submission))
+
+
+def is_summary_current(directory: DataDirectory, submission: Submission) -> bool:
+    """Return whether a submission's summary file is there, with what it should hold.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = directory.summary_file(submission)
+    return file.exists() and read_private(file) == _text(submission).encode()
+
+
+def _text(submission: Submission) -> str:
+    return f"{submission.model_dump_json(indent=2, include=_FIELDS)}\n"
 
 
 def has_summary(directory: DataDirectory, submission: Submission) -> bool:

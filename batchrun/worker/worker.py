@@ -42,7 +42,7 @@ from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
-from batchrun.worker.retention import delete_old_batches
+from batchrun.worker.retention import Retention
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
     CANCELLABLE,
@@ -58,7 +58,7 @@ from batchrun.worker.submission import (
 )
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import SubmissionStore, WrongState
-from batchrun.worker.summary_file import write_summary_file
+from batchrun.worker.summary_file import is_summary_current, write_summary_file
 from batchrun.worker.worker_watch import WorkerWatch
 
 #: Seconds between two samples of the batches' progress and of slot use.
@@ -451,17 +451,15 @@ class Worker:
                 self._children = children
                 children.start_soon(self._sample)
                 children.start_soon(self._watch_disk)
-                children.start_soon(
-                    delete_old_batches, self.store, lambda: self.config.worker.keep_finished_days, self.delete
-                )
+                children.start_soon(Retention(self.store, self.directory, lambda: self.config.worker, self.delete).run)
                 children.start_soon(watch_spool, self.directory, self.store, self.submit)
                 for submission in self.store:
                     if submission.state.is_under_way:
                         self._start_runner(submission.id)
                 await self._resume_all(BatchState.STOPPED)
-                for submission in self.store:
-                    if not submission.state.is_under_way:
-                        await self._write_summary(submission)  # in case the last process was killed before it did
+                resting = [each for each in self.store if not each.state.is_under_way]
+                for submission in await anyio.to_thread.run_sync(self._without_summary, resting):
+                    await self._write_summary(submission)  # the last process was killed before it did
                 await anyio.sleep_forever()
 
     async def _open_account(self, stack: AsyncExitStack) -> Account:
@@ -513,6 +511,17 @@ class Worker:
                 self._runner_ended = None
         if self.store[runner.id].state.is_under_way:
             self._start_runner(runner.id)  # it was resumed while it was being closed
+
+    def _without_summary(self, resting: list[Submission]) -> list[Submission]:
+        """Return the batches whose summary file lacks something; in one thread, as there may be thousands."""
+
+        def is_current(submission: Submission) -> bool:
+            try:
+                return is_summary_current(self.directory, submission)
+            except OSError:
+                return False
+
+        return [each for each in resting if not is_current(each)]
 
     async def _write_summary(self, submission: Submission) -> None:
         async with self.store.lock:

@@ -5,21 +5,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import orjson
 
-from batchrun.config.worker_config import WorkerConfig
-from batchrun.worker import retention
-from batchrun.worker.retention import delete_old_batches
-from batchrun.worker.submission import BatchState, Submission
-from batchrun.worker.worker import open_worker
 from tests.support.api_process import TOKEN
 from tests.support.command_line import batchrun
 from tests.support.crash import Api, open_api, wait_until
@@ -265,35 +257,3 @@ def test_an_unreachable_collector_costs_spans_and_one_log_line(tmp_path):
             assert process.wait(30) == 0, worker.said()
     assert [line["event"] for line in log_lines(tmp_path / "data/worker.log")].count("traces_not_sent") == 1
     assert "opentelemetry" not in worker.said().lower()
-
-
-async def test_retention_deletes_only_old_batches_that_are_over(tmp_path, monkeypatch):
-    """Younger batches stay, and so do resting ones that can be resumed, however old."""
-    now = datetime.now(UTC)
-    long_ago, lately = now - timedelta(days=8), now - timedelta(days=6)
-    config = WorkerConfig.model_validate({"worker": {"keep_finished_days": 7}})
-    over = [BatchState.FINISHED, BatchState.CANCELLED, BatchState.FAILED]
-    resting = [BatchState.PAUSED, BatchState.STOPPED, BatchState.TRIPPED, BatchState.OUT_OF_BUDGET]
-    monkeypatch.setattr(retention, "RETENTION_INTERVAL_S", 0.01)
-    async with open_worker(tmp_path, config, {}) as worker:
-        for state in over + resting:
-            for age, ended_at in (("old", long_ago), ("young", lately)):
-                # Checked oldest first: once the batches to delete are gone, all were checked.
-                came_at = now if state in over and age == "old" else long_ago
-                submission = Submission(id=f"{age}-{state.replace('_', '-')}", name=state, created_at=came_at)
-                await worker.store.add(submission.but(state=state, ended_at=ended_at))
-                await anyio.Path(worker.directory.of(submission.id), "out").mkdir()
-                await anyio.Path(worker.directory.of(submission.id), "out", "records.jsonl").write_text("{}\n")
-        before = {each.id for each in worker.store}
-        doomed = {f"old-{state}" for state in over}
-        async with anyio.create_task_group() as children:
-            children.start_soon(
-                delete_old_batches, worker.store, lambda: config.worker.keep_finished_days, worker.delete
-            )
-            with anyio.fail_after(30):
-                while doomed & {each.id for each in worker.store}:
-                    await anyio.lowlevel.checkpoint()
-            children.cancel_scope.cancel()
-        kept = {each.id for each in worker.store}
-    assert kept == before - doomed
-    assert {directory.name for directory in (tmp_path / "batches").iterdir()} == kept

@@ -33,6 +33,7 @@ HELD = {
     "cannot send the account token to another platform": (
         "unit/test_submission_config.py::test_a_submission_names_no_other_platform",
     ),
+    "holds a key to its first account": ("integration/test_server_page.py::test_the_links_token_ends_with_the_server",),
     "Both keys end with the process": (
         "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
         "integration/test_worker_page.py::test_the_page_says_that_a_killed_worker_is_gone_and_opens_with_the_next_ones_link",
@@ -105,10 +106,16 @@ HELD = {
         "integration/test_server_accounts.py::test_an_id_does_not_open_anything_for_writing",
         "integration/test_server_webhooks.py::test_webhooks_are_private",
     ),
+    "Whoever knows the id of a Run or a storage can read it": (
+        "integration/test_server_accounts.py::test_an_id_opens_a_run_and_its_storages_for_reading",
+    ),
     "within limits of its own": ("integration/test_server_accounts.py::test_limits_are_each_accounts_own",),
     "with `--restricted`, only its account can": (
         "integration/test_server_accounts.py::test_access_can_be_restricted_to_the_owner",
         "integration/test_server_signed_urls.py::test_an_accounts_setting_decides_for_the_tokens_of_others",
+    ),
+    "cannot read the server's own environment": (
+        "integration/test_server_processes.py::test_an_actor_inherits_only_what_programs_need",
     ),
     "An Actor inherits a fixed list of variables": (
         "integration/test_server_processes.py::test_an_actor_inherits_only_what_programs_need",
@@ -128,6 +135,7 @@ HELD = {
     ),
     "reach no loopback or private address but the server itself": (
         "integration/test_server_webhooks.py::test_a_webhook_reaches_no_private_address",
+        "integration/test_server_scraper.py::test_the_scraper_reaches_no_private_address",
         "unit/test_server_public_addresses.py::test_only_addresses_of_the_internet_are_public",
     ),
     "run nothing and load nothing": (

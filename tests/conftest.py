@@ -1,5 +1,6 @@
 """What every test stands on: asyncio as the backend, and a watch over calls that block its loop."""
 
+import gc
 import os
 import signal
 import sys
@@ -35,6 +36,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("batchrun")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking through all modules and tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def jobs_of(count: int, ms: int = 100, **others: Any) -> list[dict[str, Any]]:
 async def test_five_batches_never_exceed_max_concurrent_runs(tmp_path, api):
     """Counted at the server: the maximum is reached and never exceeded."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
-        batches = [await submit_batch(worker, some_jobs(30, seed), task=f"task-{seed % 2}") for seed in range(5)]
+        batches = [await submit_batch(worker, some_jobs(16, seed), task=f"task-{seed % 2}") for seed in range(5)]
         for batch in batches:
             await batch.until(BatchState.FINISHED)
     assert most_at_once(api.runs()) == 6
@@ -74,7 +74,7 @@ async def test_a_paused_batch_starts_nothing_until_it_is_resumed(tmp_path, api):
 async def test_a_batch_that_is_resumed_while_pausing_keeps_its_permits(tmp_path, api):
     """Its Runs continue, and the other batch gets none of their permits, eight times in a row."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        batches = [await submit_batch(worker, jobs_of(60, 150), task=f"task-{n}") for n in range(2)]
+        batches = [await submit_batch(worker, jobs_of(30, 150), task=f"task-{n}") for n in range(2)]
         for _ in range(8):
             await batches[0].until_live()
             await worker.pause(batches[0].id)
@@ -138,14 +138,14 @@ async def order_later(worker, order, batch, after_s):
 async def test_a_broken_batch_affects_no_other(tmp_path, api):
     """A truncated job file, an unknown task, an impossible output directory: each batch ends alone."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
-        good = await submit_batch(worker, some_jobs(60), task="good")
+        good = await submit_batch(worker, some_jobs(25), task="good")
         unknown = await submit_batch(worker, jobs_of(5), task="unknown")
         (worker.directory.of(unknown.id) / "batch.toml").write_text(
             '[task]\nid = "no-such-task"\n[jobs]\nfile="jobs.jsonl"'
         )
         no_disk = await submit_batch(worker, jobs_of(5), task="no-disk")
         (worker.directory.of(no_disk.id) / "out").write_text("a file where a directory should be")
-        late = await submit_batch(worker, [*jobs_of(400, 1), {"n": "x" * 10}], task="late", jobs__on_bad_line="record")
+        late = await submit_batch(worker, [*jobs_of(120, 1), {"n": "x" * 10}], task="late", jobs__on_bad_line="record")
         jobs_file = worker.directory.of(late.id) / "jobs.jsonl"
         jobs_file.write_bytes(jobs_file.read_bytes()[:-4])
         assert (await unknown.until(BatchState.STOPPED)).reason.startswith("the platform knows no task")
@@ -159,8 +159,8 @@ async def test_a_broken_batch_affects_no_other(tmp_path, api):
 async def test_a_damaged_ledger_affects_no_other_batch(tmp_path, api):
     """The ledger of one is overwritten; the other ends, and the worker lives."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
-        good = await submit_batch(worker, jobs_of(60), task="good")
-        bad = await submit_batch(worker, jobs_of(60), task="bad")
+        good = await submit_batch(worker, jobs_of(30), task="good")
+        bad = await submit_batch(worker, jobs_of(30), task="bad")
         await bad.until_live()
         for name in ("ledger.sqlite3", "ledger.sqlite3-wal"):
             (bad.out / name).write_bytes(b"no ledger" * 100_000)

@@ -19,10 +19,10 @@ import orjson
 
 from batchrun import load_config, run_batch
 from batchrun.model import Outcome
+from batchrun.output.worker_batch import SUBMISSION
 from batchrun.server import InlineContext
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchCounts, BatchState, Submission
-from batchrun.worker.submission_store import FILE_NAME
 from benchmarks.results import Size, print_table
 
 BATCHES = 10_000
@@ -65,7 +65,7 @@ def make_batches(directory: DataDirectory, count: int) -> None:
         )
         own = directory.of(submission.id)
         shutil.copytree(template, own)
-        (own / FILE_NAME).write_text(submission.model_dump_json(indent=1, exclude_defaults=True))
+        (own / SUBMISSION).write_text(submission.model_dump_json(indent=1, exclude_defaults=True))
 
 
 def _make_template(template: Path) -> None:

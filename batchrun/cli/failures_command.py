@@ -1,6 +1,5 @@
 """`batchrun failures DIR`: the jobs that did not succeed, by cause, with a sample of each."""
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Selection
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.log_tails import LogTails
+from batchrun.output.worker_batch import retry_command
 from batchrun.report.shown_failures import show_causes
 
 
@@ -21,7 +21,7 @@ def show_failures(directory: Path, *, is_json: bool) -> None:
     if is_json:
         print_json(asdict(found))
         return
-    retry = f"batchrun retry {shlex.quote(str(directory))}"
+    retry = retry_command(directory)
     reasons = f"{directory / BAD_LINES} has the reasons"
     for line in failure_lines(found, retry=retry, bad_lines=reasons, log_file=LogTails(directory).file_of):
         answer(line)

@@ -25,6 +25,16 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     return config_of(noted, directory), TaskId(task_id or "")
 
 
+def has_config(directory: Path) -> bool:
+    """Return whether the batch was ever opened; while it is being opened, its ledger may have no configuration yet.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    with open_for_reading(directory) as ledger:
+        return ledger.fact(CONFIG) is not None
+
+
 def read_own_config(directory: Path) -> tuple[Config, TaskId]:
     """Return what `read_config` does, for a command that uses the token; nothing of it is from a shared log.
 

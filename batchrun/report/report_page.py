@@ -9,6 +9,7 @@ from batchrun.config import ApiConfig, Config
 from batchrun.ledger.protocol import CostRow
 from batchrun.model import Ending, Outcome, Position, Summary
 from batchrun.output.layout import BAD_LINES
+from batchrun.output.worker_batch import retry_command
 from batchrun.report.charts import histogram, live_runs_chart, outcome_parts, small_bar, spending_bar, stacked_bar
 from batchrun.report.failure_causes import Failure, Failures, kind_words, run_address
 from batchrun.report.html_elements import (
@@ -180,7 +181,7 @@ def _beyond(failures: Failures, batch: _Batch) -> Html:
         where = str(batch.directory / BAD_LINES)
         lines.append((_many(failures.bad_lines, "bad line"), join(["each with its reason in ", tag("code", where)])))
     if failures.jobs:
-        lines.append(("all of them", command(f"batchrun retry {batch.quoted}")))
+        lines.append(("all of them", command(retry_command(batch.directory))))
     return tag("div", facts(lines), class_="block")
 
 
@@ -212,7 +213,7 @@ def _sample(failure: Failure, api: ApiConfig) -> Html:
 
 
 def _retry(failure: Failure, batch: _Batch) -> str:
-    return f"batchrun retry {batch.quoted} --failure {failure.id}"
+    return f"{retry_command(batch.directory)} --failure {failure.id}"
 
 
 def _distribution_card(title: str, found: Distribution | None, what: str, noun: str) -> Html:

@@ -11,9 +11,10 @@ import structlog
 
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
+from batchrun.output.worker_batch import SUBMISSION
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
-from batchrun.worker.submission_store import FILE_NAME, SubmissionStore, UnknownBatch, WrongState
+from batchrun.worker.submission_store import SubmissionStore, UnknownBatch, WrongState
 
 #: Seconds between two checks.
 RETENTION_INTERVAL_S = 600.0
@@ -92,7 +93,7 @@ class Retention:
         if submission.ended_at is not None:
             return submission.ended_at
         with suppress(OSError):
-            written_at = (self._directory.of(submission.id) / FILE_NAME).stat().st_mtime
+            written_at = (self._directory.of(submission.id) / SUBMISSION).stat().st_mtime
             return datetime.fromtimestamp(written_at, UTC)
         return datetime.now(UTC)
 

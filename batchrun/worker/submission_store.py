@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from batchrun.errors import BatchrunError, OutputError
 from batchrun.output.sink import explain, explaining, sync_directory
+from batchrun.output.worker_batch import SUBMISSION
 from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchState, Submission
 
-FILE_NAME = "batch.json"
 #: Least characters of the end of an id that stand for it.
 MIN_REF_CHARS = 6
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -60,11 +60,11 @@ class SubmissionStore:
             directories = sorted(self._directory.batches.iterdir())
         for directory in directories:
             try:
-                submission = Submission.model_validate_json(read_private(directory / FILE_NAME))
+                submission = Submission.model_validate_json(read_private(directory / SUBMISSION))
             except FileNotFoundError:
                 shutil.rmtree(directory, ignore_errors=True)
             except (OSError, ValidationError) as error:
-                _log.error("batch_unreadable", file=str(directory / FILE_NAME), reason=str(error))
+                _log.error("batch_unreadable", file=str(directory / SUBMISSION), reason=str(error))
             else:
                 if submission.id == directory.name:  # otherwise it is a copy
                     self._known[submission.id] = submission
@@ -163,27 +163,27 @@ class SubmissionStore:
         directory = self._directory.of(submission.id)
         with explaining(directory):
             # The file first: without it, an interrupted deletion is completed by `load`.
-            (directory / FILE_NAME).unlink(missing_ok=True)
+            (directory / SUBMISSION).unlink(missing_ok=True)
             self._known.pop(submission.id, None)
             self._unsaved.discard(submission.id)
             shutil.rmtree(directory)
 
     def _write(self, submission: Submission) -> None:
         directory = self._directory.of(submission.id)
-        beside = directory / f".{FILE_NAME}.new"
+        beside = directory / f".{SUBMISSION}.new"
         try:
             make_private_directory(directory)
             with open(beside, "wb", opener=private_opener) as opened:
                 opened.write(submission.model_dump_json(indent=1, exclude_defaults=True).encode())
                 opened.flush()
                 os.fsync(opened.fileno())
-            beside.replace(directory / FILE_NAME)
+            beside.replace(directory / SUBMISSION)
             sync_directory(directory)
             sync_directory(directory.parent)
         except OSError as error:
             with suppress(OSError):
                 beside.unlink()
-            raise explain(error, directory / FILE_NAME) from error
+            raise explain(error, directory / SUBMISSION) from error
         self._known[submission.id] = submission
         self._unsaved.discard(submission.id)
 

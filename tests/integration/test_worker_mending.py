@@ -107,3 +107,7 @@ def test_a_command_on_a_workers_directory_names_the_workers_command(finished, na
     for verb in ("status", "failures", "cost"):
         assert batchrun(verb, out_dir, cwd=data).code == 0
     assert batchrun("retry", out_dir, "--dry-run", cwd=data).code == 0
+    if name == "spooled":
+        retry = f"batchrun worker retry {view['id']} --data {data} --failure "
+        assert retry in batchrun("failures", out_dir, cwd=data).out
+        assert retry in _call(finished, "report", name, "--out", "-").out

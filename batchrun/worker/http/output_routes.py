@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.helpers import content_disposition_header
 
 from batchrun.ledger.sqlite.connection import is_blank
-from batchrun.maintenance.noted_config import read_config
+from batchrun.maintenance.noted_config import has_config, read_config
 from batchrun.model import Selection, write_json
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
@@ -150,7 +150,7 @@ async def get_failures(request: web.Request) -> web.Response:
 
 
 def _failures(out_dir: Path) -> ShownFailures:
-    if is_blank(out_dir / LEDGER):
+    if is_blank(out_dir / LEDGER) or not has_config(out_dir):
         return NO_FAILURES
     config, _ = read_config(out_dir)
     return show_causes(out_dir, config, Selection())

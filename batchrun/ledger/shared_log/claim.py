@@ -15,7 +15,7 @@ import anyio
 from batchrun.errors import LogUnreachable, OutputError
 from batchrun.ledger.shared_log.entries import EntryKind, Owner
 from batchrun.ledger.shared_log.log_store import LogStore, open_store
-from batchrun.ledger.shared_log.owned_log import HEARTBEAT_PART, OwnedLog
+from batchrun.ledger.shared_log.owned_log import HEARTBEAT_PART, Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import Replica, open_replica
 from batchrun.runtime.children import open_children
@@ -53,6 +53,7 @@ async def claimed_log(
     may_wait: bool,
     on_standby: Callable[[Standby], None] | None = None,
     check: Callable[[], None] = lambda: None,
+    membership: Membership | None = None,
 ) -> AsyncIterator[OwnedLog]:
     """Follow a batch's log until no owner is left, claim it, and keep the claim alive while the context lasts.
 
@@ -63,6 +64,7 @@ async def claimed_log(
         may_wait: False refuses a batch that another process owns.
         on_standby: called when what it waits for changes.
         check: called in a worker thread once the directory has what the log has; an error ends the wait.
+        membership: of this process; None: it carries out its batches alone.
 
     Raises:
         OutputError: The batch has an owner, and this process may not wait; or the directory cannot be written.
@@ -72,7 +74,15 @@ async def claimed_log(
     """
     with ExitStack() as stack:
         store = await anyio.to_thread.run_sync(stack.enter_context, open_store(url))
-        log = await _claim(store, lease_s, directory, may_wait=may_wait, on_standby=on_standby, check=check)
+        log = await _claim(
+            store,
+            lease_s,
+            directory,
+            may_wait=may_wait,
+            on_standby=on_standby,
+            check=check,
+            membership=membership,
+        )
         try:
             async with open_children(cancels_on_leaving=True) as children:
                 packer = Packer(store)
@@ -112,10 +122,11 @@ async def _claim(
     may_wait: bool,
     on_standby: Callable[[Standby], None] | None,
     check: Callable[[], None],
+    membership: Membership | None,
 ) -> OwnedLog:
     with ExitStack() as stack:
         replica = await anyio.to_thread.run_sync(stack.enter_context, open_replica(store, directory))
-        claimant = Claimant(replica, lease_s)
+        claimant = Claimant(replica, lease_s, membership)
         await anyio.to_thread.run_sync(replica.catch_up)
         await anyio.to_thread.run_sync(check)
         told: Standby | None = None
@@ -134,9 +145,11 @@ async def _claim(
 class Claimant:
     """A process that wants to own a log, and looks at it again and again."""
 
-    def __init__(self, replica: Replica, lease_s: float) -> None:
+    def __init__(self, replica: Replica, lease_s: float, membership: Membership | None = None) -> None:
         self._replica = replica
         self._lease_s = lease_s
+        self._membership = membership
+        self._id_begins = f"{membership.id}." if membership is not None else ""
         self._host = socket.gethostname()
         #: When the log was last heard of; None: it was not looked at yet.
         self._heard_at: float | None = None
@@ -155,8 +168,8 @@ class Claimant:
                 if not self._is_free(boot_time() - heard_at):
                     self._heard_at = heard_at
                     return self._standby("")
-                owner = Owner(id=secrets.token_hex(16), name=name, lease_s=self._lease_s)
-                if (log := self._replica.claim(owner, self._host)) is not None:
+                owner = Owner(id=self._id_begins + secrets.token_hex(16), name=name, lease_s=self._lease_s)
+                if (log := self._replica.claim(owner, self._host, self._membership)) is not None:
                     return log
                 if not self._replica.catch_up():  # the entry that is in the way is not there yet
                     self._heard_at = heard_at
@@ -174,6 +187,7 @@ class Claimant:
             last is None
             or last.kind is EntryKind.RELEASE
             or self._replica.is_own(last.owner, self._host)
+            or (self._membership is not None and self._membership.has_left(last.owner.id.partition(".")[0]))
             or silent_s >= self._takes_over_after_s
         )
 

@@ -114,15 +114,31 @@ def open_directory_store(url: str) -> Iterator[DirectoryStore]:
         ConfigError: The URL is not file:///absolute/path.
         LogUnreachable: The directory does not exist, or cannot be written.
     """
+    store = DirectoryStore(_existing(url))
+    store.prepare()
+    yield store
+
+
+def make_part(url: str, part: str) -> None:
+    """Create a directory for a log within a place, which exists.
+
+    Raises:
+        ConfigError, LogUnreachable: as `open_directory_store` does.
+    """
+    path = _existing(url) / part
+    with _explaining(path):
+        path.mkdir(exist_ok=True, mode=0o700)
+        sync_directory(path.parent)
+
+
+def _existing(url: str) -> Path:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     if parts.netloc or not path.is_absolute() or path == Path("/"):
         raise ConfigError(f"replica.url: {url!r} must be like file:///mnt/shared/batches/shop")
     if not path.is_dir():
         raise LogUnreachable(
-            f"{path}: there is no such directory. Is it mounted? For a new batch, create it once, on one machine:"
+            f"{path}: there is no such directory. Is it mounted? At its first use, create it once, on one machine:"
             f" mkdir {path}"
         )
-    store = DirectoryStore(path)
-    store.prepare()
-    yield store
+    return path

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from batchrun.errors import ConfigError
 
@@ -60,6 +60,26 @@ def open_store(url: str) -> AbstractContextManager[LogStore]:
     raise ConfigError(
         f"replica.url: {scheme or 'nothing'!r} is no kind of store; there are s3://, gs://, az://, nats:// and file://"
     )
+
+
+def part_url(url: str, part: str) -> str:
+    """Return the URL of a log within a place that has several: `part` is of letters, digits and -."""
+    parts = urlsplit(url)
+    between = "-" if parts.scheme == "nats" else "/"  # a stream's name has no levels
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}{between}{part}"))
+
+
+def open_part(url: str, part: str) -> AbstractContextManager[LogStore]:
+    """Open the log `part_url` of a place, and create it if it is missing.
+
+    Raises:
+        ConfigError, LogUnreachable: as `open_store` does, of the place or of the log.
+    """
+    if urlsplit(url).scheme == "file":
+        from batchrun.ledger.shared_log.directory_store import make_part  # noqa: PLC0415 - it needs this module
+
+        make_part(url, part)
+    return open_store(part_url(url, part))
 
 
 def _nats(url: str) -> AbstractContextManager[LogStore]:

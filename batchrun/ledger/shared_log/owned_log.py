@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from batchrun.errors import LedgerError, LogUnreachable, OutputError, Superseded
 from batchrun.ledger.shared_commits import Commit, LogPosition
@@ -38,6 +38,20 @@ HEARTBEAT_PART = 1 / 3
 _FOUND_AGAIN = "The process that resumes the batch asks the platform for what the log lacks"
 
 
+class Membership(Protocol):
+    """The place of a process among those that carry out batches together, by id; no id is used twice."""
+
+    @property
+    def id(self) -> str:
+        """Begins the id of an owner that is a member, before a dot."""
+
+    def may_start(self) -> bool:
+        """Return True if the others surely count this process as a member."""
+
+    def has_left(self, member_id: str) -> bool:
+        """Return True if a member has left, or its lease has ended: it starts nothing more, in any batch."""
+
+
 class OwnedLog:
     """The log of a batch that this process has claimed. Methods block; several threads may call them.
 
@@ -46,10 +60,19 @@ class OwnedLog:
         owner: this process.
         last: the claim's position.
         confirmed_at: when the claim was sent, on the clock of `boot_time`.
+        membership: of this process; None: it carries out its batches alone.
     """
 
-    def __init__(self, store: LogStore, owner: Owner, last: LogPosition, confirmed_at: float) -> None:
+    def __init__(
+        self,
+        store: LogStore,
+        owner: Owner,
+        last: LogPosition,
+        confirmed_at: float,
+        membership: Membership | None = None,
+    ) -> None:
         self._store = store
+        self._membership = membership
         self._owner = owner
         self._last = last
         #: When the last append was sent that the store has accepted.
@@ -80,7 +103,8 @@ class OwnedLog:
         return self._last
 
     def may_start(self) -> bool:
-        return self._refused is None and boot_time() - self._confirmed_at < self._owner.lease_s
+        has_lease = self._refused is None and boot_time() - self._confirmed_at < self._owner.lease_s
+        return has_lease and (self._membership is None or self._membership.may_start())
 
     def append(self, commit: Commit) -> LogPosition:
         content = commit_content(commit)

@@ -9,7 +9,7 @@ from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner, decode, digest, encode
 from batchrun.ledger.shared_log.log_store import LogStore
-from batchrun.ledger.shared_log.owned_log import OwnedLog
+from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
@@ -135,7 +135,7 @@ class Replica:
         """
         return self._ledger.fact(LOG_CLAIM) == LogClaim(owner_id=owner.id, host=host)
 
-    def claim(self, owner: Owner, host: str) -> OwnedLog | None:
+    def claim(self, owner: Owner, host: str, membership: Membership | None = None) -> OwnedLog | None:
         """Claim the log; None: somebody has appended another entry meanwhile.
 
         Raises:
@@ -154,7 +154,8 @@ class Replica:
         encoded, sent_at = encode(EntryKind.CLAIM, owner, previous), boot_time()
         if not self._store.append(self._next, encoded):
             return None
-        return OwnedLog(self._store, owner, LogPosition(entry=self._next, digest=digest(encoded)), sent_at)
+        position = LogPosition(entry=self._next, digest=digest(encoded))
+        return OwnedLog(self._store, owner, position, sent_at, membership)
 
 
 @contextmanager

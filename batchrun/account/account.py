@@ -5,6 +5,7 @@ A batch that is launched alone is the only one in its account.
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,19 @@ RETRY_INTERVAL_S = 5.0
 MIN_MEMORY_MB = 128
 #: Starts of one task per second: 95 % of the 400 that the API documents.
 STARTS_PER_TASK_PER_S = 380.0
+#: The least part of the rates that is used: enough to follow live Runs, and to read the account's limits.
+_LEAST_RATE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A part of an account's limits."""
+
+    #: Live Runs, and their memory in megabytes; None: unlimited.
+    runs: int | None
+    memory_mb: int | None
+    #: Of the rates of starts and requests, from 0 to 1.
+    rate: float
 
 
 class Account:
@@ -63,6 +77,10 @@ class Account:
         self.info = info
         self.limits = limits
         self.budget = budget
+        #: The part of the limits that is ours while other workers use the rest; None: all.
+        self._share: Share | None = None
+        #: Money of each batch that the budget counts, spent and reserved; None: it counts that of all batches anyway.
+        self._counted: dict[Path, tuple[float, float]] | None = None
         self.shared = SharedLimits(
             max_live_runs=slot_count(limits, info, 0),
             wanted=limits.wanted_runs,
@@ -106,12 +124,50 @@ class Account:
     def change_limits(self, limits: AccountLimitsConfig) -> None:
         """Replace the limits; live Runs above a smaller limit go on to their end."""
         self.limits = limits
-        self.shared.capacity.want(limits.wanted_runs)
+        self.shared.capacity.want(_least(limits.wanted_runs, self._share.runs if self._share is not None else None))
         self.shared.buffers.total = limits.max_buffer_mb << 20
         self.shared.polls.resize(polls_within_limit(limits.max_open_polls))
         if self.shared.throttle is not None:
             self.shared.throttle.change_rate(limits.request_rate)
         self.watch.change(runs=self._watched_runs(), memory=self._watched_memory())
+
+    def use_share(self, share: "Share") -> None:
+        """Use no more than a share of the limits from now on; live Runs above a smaller one go on to their end."""
+        before, self._share = self._share, share
+        if self._counted is None:
+            self._counted = {}
+        if before is None or (before.runs, before.memory_mb) != (share.runs, share.memory_mb):
+            self.change_limits(self.limits)
+        if before is None or before.rate != share.rate:
+            part = max(share.rate, _LEAST_RATE)
+            self.shared.take_part(part)
+            self.client.account.change_rate(self.limits.request_rate * part)
+
+    def count_money(self, batch: Path, *, spent_usd: float, reserved_usd: float) -> None:
+        """Count what a batch has spent and reserved, as it is opened, in place of what was counted of it before."""
+        if self._counted is not None:
+            spent_before, reserved_before = self._counted.get(batch, (0.0, 0.0))
+            self.budget.spent_usd += spent_usd - spent_before
+            self.budget.reserved_usd += reserved_usd - reserved_before
+            self.note_money(batch, spent_usd=spent_usd, reserved_usd=reserved_usd)
+
+    def note_money(self, batch: Path, *, spent_usd: float, reserved_usd: float) -> None:
+        """Note what the budget counts of a batch, as it is closed."""
+        if self._counted is not None:
+            self._counted[batch] = (spent_usd, reserved_usd)
+
+    def uncount_money(self, batch: Path) -> None:
+        """Count nothing of a closed batch any more."""
+        self.count_money(batch, spent_usd=0.0, reserved_usd=0.0)
+
+    def forget_money(self) -> None:
+        """Count nothing of any batch, once none is open."""
+        for batch in list(self._counted or ()):
+            self.uncount_money(batch)
+
+    def money_of(self, batch: Path) -> float:
+        """Return what the budget counts of a closed batch, in US dollars."""
+        return sum((self._counted or {}).get(batch, (0.0, 0.0)))
 
     def _watched_runs(self) -> WatchedLimit:
         return WatchedLimit(
@@ -122,9 +178,11 @@ class Account:
 
     def _watched_memory(self) -> WatchedLimit:
         wanted_mb, pool = self.limits.wanted_memory_mb, self.shared.pool
+        share_mb = self._share.memory_mb if self._share is not None else None
+        pool.is_memory_shared = share_mb is not None
 
         def resize(ours_mb: int | None) -> None:
-            pool.resize_memory(min((mb for mb in (wanted_mb, ours_mb) if mb is not None), default=None))
+            pool.resize_memory(_least(wanted_mb, ours_mb, share_mb))
 
         leave_free = self.limits.leave_free_memory_mb if wanted_mb is None else 0
         allowance = Allowance(leave_free=leave_free, least=MIN_MEMORY_MB)
@@ -178,6 +236,10 @@ async def open_account(
             await account.disk.look()  # before the first start
             children.start_soon(account.disk.run)
             yield account
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((each for each in limits if each is not None), default=None)
 
 
 async def _wait_for_account(client: ApifyClient, note_outage: Callable[[str], None]) -> AccountInfo:

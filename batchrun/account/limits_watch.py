@@ -72,6 +72,8 @@ class AccountWatch:
         self._memory = memory
         #: The part that is ours as it was reported last, by limit.
         self._reported: dict[str, int | None] = {}
+        #: Limits that were replaced since.
+        self._replaced: set[str] = set()
         self._last: AccountLimits | None = None
         #: What of the last reading was ours.
         self._last_runs = self._last_memory_mb = 0
@@ -79,7 +81,7 @@ class AccountWatch:
     def change(self, *, runs: WatchedLimit, memory: WatchedLimit) -> None:
         """Replace both limits, and report the parts that are ours by the last reading."""
         self._runs, self._memory = runs, memory
-        self._reported.clear()
+        self._replaced.update(self._reported)
         self.claim(0)
 
     def claim(self, runs: int) -> None:
@@ -117,8 +119,10 @@ class AccountWatch:
 
     def _judge(self, name: str, watched: WatchedLimit, limit: int | None, used: int | None, own: int) -> None:
         ours = None if limit is None else watched.allowance.update(limit, used or 0, own)
-        if name in self._reported and self._reported[name] == ours:
+        if name not in self._reported or self._reported[name] != ours:
+            _log.info("account_limit_changed", what=name, ours=ours, limit=limit, used=used, own=own)
+        elif name not in self._replaced:
             return
         self._reported[name] = ours
-        _log.info("account_limit_changed", what=name, ours=ours, limit=limit, used=used, own=own)
+        self._replaced.discard(name)
         watched.on_change(ours)

@@ -44,7 +44,7 @@ from batchrun.runtime.private_files import make_private_directory
 
 if TYPE_CHECKING:
     from batchrun.ledger.shared_log.claim import Standby
-    from batchrun.ledger.shared_log.owned_log import OwnedLog
+    from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
     from batchrun.server import InlineActor
 
 #: Records that wait for a slow consumer of the batch; when there are more, starts slow down.
@@ -63,6 +63,7 @@ async def open_batch(
     on_standby: "Callable[[Standby], None] | None" = None,
     on_copy: Callable[[int, int], None] | None = None,
     notifier: BatchNotifier | None = None,
+    membership: "Membership | None" = None,
 ) -> AsyncIterator[Batch]:
     """Open a batch, new or begun earlier; no Run is started before the batch is run or iterated over.
 
@@ -77,6 +78,7 @@ async def open_batch(
         on_copy: called now and then while the job file is copied to the shared log, with the bytes that are copied and
             those of the file.
         notifier: notifies people, instead of `config.notify`. None: one is opened if that names a way to reach them.
+        membership: of a fleet that carries out its batches together; None: this process is alone.
 
     Raises:
         ConfigError: the configuration does not match the batch that was begun, or the existing task; or there is no
@@ -99,7 +101,7 @@ async def open_batch(
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir), _notifier(config, channels) as own:
             async with (
-                _shared_log(config, on_standby) as log,
+                _shared_log(config, on_standby, membership) as log,
                 _open(
                     config,
                     environ,
@@ -191,7 +193,7 @@ def _job_copy(config: Config) -> Callable[[Sink], JobFileCopy] | None:
 
 @asynccontextmanager
 async def _shared_log(
-    config: Config, on_standby: "Callable[[Standby], None] | None"
+    config: Config, on_standby: "Callable[[Standby], None] | None", membership: "Membership | None"
 ) -> "AsyncIterator[OwnedLog | None]":
     """Own the batch's shared log; None: it has none."""
     replica = config.replica
@@ -206,6 +208,7 @@ async def _shared_log(
         config.out_dir,
         may_wait=replica.standby,
         on_standby=on_standby,
+        membership=membership,
         check=partial(refuse_other_job_file, config),
     ) as log:
         yield log

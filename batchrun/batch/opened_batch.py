@@ -104,6 +104,18 @@ class Batch:
         return self._engine.gate.live
 
     @property
+    def could_start_more(self) -> bool:
+        """True if a job waits, or may come, that only the account's limit keeps from its start."""
+        scheduler, permits = self._engine.scheduler, self._engine.permits
+        is_wanted = scheduler.stopped_for is None and (scheduler.has_work or not scheduler.has_read_all)
+        return self._is_begun and is_wanted and permits.is_below_own_limit
+
+    @property
+    def has_adopted_all(self) -> bool:
+        """True once all live Runs of earlier processes count as its own."""
+        return self._is_begun and self._engine.permits.kept == 0
+
+    @property
     def max_concurrent_runs(self) -> int:
         """Runs of this batch that may be live now."""
         return self._engine.permits.limit

@@ -1,9 +1,11 @@
 """The third phase of opening a batch: take over what earlier processes left in ledger and job file."""
 
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import anyio
 
+from batchrun.account.account import Account
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.batch.backlog import Backlog, open_backlog, take_up
 from batchrun.batch.job_source import FileSource, open_source
@@ -66,8 +68,9 @@ async def resume(
     backlog = await stack.enter_async_context(open_backlog(config.out_dir, lines.job_file, lines))
     jobs = await anyio.to_thread.run_sync(take_up, ledger, lines.job_file, config.retry.max_backoff_s)
     money = await anyio.to_thread.run_sync(ledger.money)
+    account.count_money(config.out_dir, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
     purse = fill_purse(config, prepared.task_terms, money, account.budget)
-    stack.push_async_callback(_leave_budget, purse.budget, ledger)
+    stack.push_async_callback(_leave_budget, purse.budget, ledger, account, config.out_dir)
     commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.instruments.commits))
     doubts = await anyio.to_thread.run_sync(_read_doubts, ledger)
     totals = await anyio.to_thread.run_sync(ledger.totals)
@@ -90,10 +93,11 @@ def _read_doubts(ledger: LedgerReader) -> EarlierDoubts:
     )
 
 
-async def _leave_budget(budget: Budget, ledger: LedgerReader) -> None:
+async def _leave_budget(budget: Budget, ledger: LedgerReader, account: Account, batch: Path) -> None:
     """Leave the account's budget with the sums of the ledger, which knows if an interrupted start has an intent."""
     spent_usd, reserved_usd = budget.spent_usd, budget.reserved_usd
     with anyio.CancelScope(shield=True), suppress(LedgerError):
         money = await anyio.to_thread.run_sync(ledger.money)
         spent_usd, reserved_usd = money.spent_usd, money.reserved_usd
     budget.leave(spent_usd=spent_usd, reserved_usd=reserved_usd)
+    account.note_money(batch, spent_usd=spent_usd, reserved_usd=reserved_usd)

@@ -69,7 +69,7 @@ class ChildPool:
     def may_add(self) -> bool:
         """Whether one more child is useful: none is idle, and there are fewer than two per permit."""
         busy = self._count - min(self._paused, MAX_PAUSED)
-        return not self._idle and busy < 2 * self._permits.limit
+        return not self._idle and busy < 2 * max(1, self._permits.limit)  # one asks, also while there are no permits
 
     @property
     def may_idle(self) -> bool:

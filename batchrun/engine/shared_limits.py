@@ -42,6 +42,8 @@ class SharedLimits:
         self.instruments = Instruments()
         self._starts_per_task_per_s = starts_per_task_per_s
         self._announced_per_s: float | None = None
+        #: The part of each task's rate that is ours.
+        self._part = 1.0
         self._buckets: dict[TaskId, TokenBucket] = {}
         self._contenders: dict[TaskId, Contenders] = {}
 
@@ -49,10 +51,10 @@ class SharedLimits:
         """Return the bucket from which all starts of a task take their tokens."""
         bucket = self._buckets.get(task_id)
         if bucket is None:
-            rate_per_s = self._starts_per_task_per_s
+            rate_per_s = self._starts_per_task_per_s * self._part
             bucket = self._buckets[task_id] = TokenBucket.at_rate(rate_per_s)
             if self._announced_per_s is not None:
-                bucket.stay_below(self._announced_per_s)
+                bucket.stay_below(self._announced_per_s * self._part)
         return bucket
 
     def contenders(self, task_id: TaskId) -> Contenders:
@@ -63,4 +65,12 @@ class SharedLimits:
         """Keep the starts of each task below a limit that the platform announces."""
         self._announced_per_s = limit_per_s
         for bucket in self._buckets.values():
-            bucket.stay_below(limit_per_s)
+            bucket.stay_below(limit_per_s * self._part)
+
+    def take_part(self, part: float) -> None:
+        """Use this part of each task's rate from now on; others use the rest."""
+        self._part = part
+        for bucket in self._buckets.values():
+            bucket.change_rate(self._starts_per_task_per_s * part)
+        if self._announced_per_s is not None:
+            self.stay_below(self._announced_per_s)

@@ -35,6 +35,10 @@ class Budget:
         self.reserved_usd = reserved_usd
         #: What Runs whose cost is not final are expected to cost beyond their reservations.
         self.expected_usd = 0.0
+        #: What other workers have of the same money: not free here now, but it may be later.
+        self.elsewhere_usd = 0.0
+        #: The largest amount that was not free since `take_lack`.
+        self._lacked_usd = 0.0
         self._shared = shared
         self._listeners: list[Callable[[], None]] = []
         if shared is not None:
@@ -62,13 +66,26 @@ class Budget:
         """True if this amount is free now."""
         if self._shared is not None and not self._shared.has(usd):
             return False
-        return self._fits(self.spent_usd + self.reserved_usd + self.expected_usd + usd)
+        is_free = self._fits(self.used_usd + usd)
+        if not is_free:
+            self._lacked_usd = max(self._lacked_usd, usd)
+        return is_free
+
+    @property
+    def used_usd(self) -> float:
+        """What is spent, reserved or expected beyond that."""
+        return self.spent_usd + self.reserved_usd + self.expected_usd
+
+    def take_lack(self) -> float:
+        """Return the largest amount that was asked for and was not free since the last call; 0.0: all were."""
+        lacked_usd, self._lacked_usd = self._lacked_usd, 0.0
+        return lacked_usd
 
     def can_ever_have(self, usd: float) -> bool:
         """True if this amount would be free once all reservations were given back."""
         if self._shared is not None and not self._shared.can_ever_have(usd):
             return False
-        return self._fits(self.spent_usd + usd)
+        return self._fits(self.spent_usd + usd - self.elsewhere_usd)
 
     def expect(self, usd: float) -> None:
         """Replace what is expected beyond the reservations."""

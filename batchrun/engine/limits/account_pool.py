@@ -84,8 +84,11 @@ class AccountPool:
     def __init__(self, limit: int, *, memory_mb: int | None = None) -> None:
         self.limit = limit
         self.memory_mb = memory_mb
+        #: True if `memory_mb` is a part of the account's that may change: no Run is tried beyond it.
+        self.is_memory_shared = False
         #: Permits that are reserved or kept.
         self.used = 0
+        self._peak = 0
         self.used_memory_mb = 0
         self._members: list[PoolMember] = []
         #: Permits that are kept for batches that are not open, by batch.
@@ -119,6 +122,16 @@ class AccountPool:
         """Permits that are kept for live Runs of earlier processes."""
         return sum(self._kept.values()) + sum(member.kept for member in self._members)
 
+    def take_peak(self) -> int:
+        """Return the most permits that were used at once since the last call."""
+        peak, self._peak = max(self._peak, self.used), self.used
+        return peak
+
+    @property
+    def lacked_memory_mb(self) -> int:
+        """Memory of the largest Run that waits for memory, in megabytes; 0: none does."""
+        return max((member.wants_mb or 0 for member in self._members), default=0)
+
     def resize(self, limit: int) -> None:
         """Change how many Runs may be live. A smaller limit takes effect as Runs end."""
         self.limit = limit
@@ -133,7 +146,7 @@ class AccountPool:
 
     def has_memory(self, memory_mb: int) -> bool:
         """Whether this much is free. Without a live Run of ours it always is: the known limit may be outdated."""
-        is_first = self.used_memory_mb == 0
+        is_first = self.used_memory_mb == 0 and not self.is_memory_shared
         return self.memory_mb is None or is_first or self.used_memory_mb + memory_mb <= self.memory_mb
 
     def may_take(self, member: PoolMember) -> bool:
@@ -154,6 +167,7 @@ class AccountPool:
         member.reserved += 1
         member.reserved_mb += memory_mb
         self.used += 1
+        self._peak = max(self._peak, self.used)
         self.used_memory_mb += memory_mb
         self.call_next()
 

@@ -169,6 +169,11 @@ class Permits(PoolMember):
         return not self.wants_permit
 
     @property
+    def is_below_own_limit(self) -> bool:
+        """Whether the batch's own limit allows one more live Run."""
+        return self._wanted is None or self.reserved + self.kept < self._wanted
+
+    @property
     def is_held_by_others(self) -> bool:
         """Whether Runs of other batches, live or next, leave no permit of the account to this one."""
         return self.wants_permit and self._pool.used > self.reserved + self.kept

@@ -1,0 +1,124 @@
+"""The list of a fleet's batches: a log of what was submitted and what has become of it; files are objects beside it.
+
+A later entry of a batch replaces an earlier one, unless an owner has written it that another one had replaced before.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import zstandard
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.shared_log.log_store import LogStore
+from batchrun.output.sink import explaining
+from batchrun.runtime.private_files import private_opener
+from batchrun.worker.submission import Submission
+
+#: Name of the list's log within the fleet's place.
+LIST_LOG = "list"
+#: Bytes of a file that one object holds.
+PIECE_BYTES = 8 << 20
+#: Max bytes of an entry: settings are 256 KB at most.
+_MAX_ENTRY_BYTES = 4 << 20
+
+
+class ListedBatch(BaseModel):
+    """A batch, as the list has it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    v: Literal[1] = 1
+    submission: Submission
+    #: Its files by name in the batch's directory: the objects that hold them, in order.
+    files: dict[str, list[str]] = {}
+    #: Number of the page on which the owner that has written this took the batch; -1: it had none.
+    taken_at: int = -1
+    #: The worker that has written this, for people: its name and address.
+    worker: str = ""
+
+
+#: Returns the entry to append, given what the list has; None: none is to be appended.
+Decide = Callable[[Mapping[str, ListedBatch]], ListedBatch | None]
+
+
+class BatchList:
+    """The list. Methods block; one thread at a time calls them.
+
+    Raises:
+        LogUnreachable: The store does not answer. An entry may have been appended all the same: `read` shows it.
+        LedgerError: An entry or object is damaged, or of another program.
+    """
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+        self._next = 0
+        self._batches: dict[str, ListedBatch] = {}
+
+    def read(self) -> Mapping[str, ListedBatch]:
+        """Return all batches by id, as the newest entries have them."""
+        for encoded in self._store.read_from(self._next):
+            entry = _decode(encoded)
+            known = self._batches.get(entry.submission.id)
+            if known is None or entry.taken_at >= known.taken_at:
+                self._batches[entry.submission.id] = entry
+            self._next += 1
+        return self._batches
+
+    def append(self, decide: Decide) -> ListedBatch | None:
+        """Append an entry, and return it; `decide` is called again if another one has come first."""
+        while (entry := decide(self.read())) is not None:
+            if self._store.append(
+                self._next, zstandard.compress(entry.model_dump_json(exclude_defaults=True).encode())
+            ):
+                return entry
+        return None
+
+    def put_file(self, file: Path) -> list[str]:
+        """Store a file, and return the names of its objects."""
+        names = []
+        with explaining(file), file.open("rb") as opened:
+            while piece := opened.read(PIECE_BYTES):
+                encoded = zstandard.compress(piece)
+                names.append(sha256(encoded).hexdigest())
+                self._store.put_object(names[-1], encoded)
+        return names
+
+    def get_file(self, names: list[str], file: Path) -> None:
+        """Write a file that is stored under these names; a file that is there is left as it is."""
+        if file.exists():
+            return
+        beside = file.with_name(f".{file.name}.new")
+        with explaining(file):
+            try:
+                with open(beside, "wb", opener=private_opener) as opened:
+                    opened.writelines(self._piece(name) for name in names)
+                beside.replace(file)
+            finally:
+                with suppress(FileNotFoundError):
+                    beside.unlink()
+
+    def _piece(self, name: str) -> bytes:
+        encoded = self._store.get_object(name)
+        if encoded is None or sha256(encoded).hexdigest() != name:
+            raise LedgerError(f"the fleet's store lacks the object {name}, or it is damaged")
+        return _decompress(encoded, PIECE_BYTES)
+
+
+def _decode(encoded: bytes) -> ListedBatch:
+    try:
+        return ListedBatch.model_validate_json(_decompress(encoded, _MAX_ENTRY_BYTES))
+    except ValidationError as error:
+        raise LedgerError(f"an entry of the fleet's list cannot be read: {error}") from error
+
+
+def _decompress(encoded: bytes, max_bytes: int) -> bytes:
+    try:
+        if zstandard.frame_content_size(encoded) > max_bytes:
+            raise LedgerError("an object of the fleet's store is larger than it may be")
+        return zstandard.decompress(encoded)
+    except zstandard.ZstdError as error:
+        raise LedgerError(f"an object of the fleet's store cannot be read: {error}") from error

@@ -1,0 +1,255 @@
+"""A worker's connection to its fleet: the list of batches, the page, and this worker's place on it."""
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import structlog
+
+from batchrun.config import Config
+from batchrun.config.batch_settings import ReplicaConfig
+from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.ledger.shared_log.log_store import open_part, part_url
+from batchrun.output.replacement import replace_text
+from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.fleet.batch_list import LIST_LOG, BatchList, ListedBatch
+from batchrun.worker.fleet.member import FleetMember
+from batchrun.worker.fleet.shared_page import PAGE_LOG, Member, Page, SharedPage
+from batchrun.worker.submission import BatchCounts, Submission
+from batchrun.worker.submission_store import UnknownBatch, WrongState
+
+T = TypeVar("T")
+
+#: Seconds that a command waits until this worker has taken a batch that no worker carries out.
+TAKE_LIMIT_S = 20.0
+
+_log = structlog.get_logger()
+
+
+class Fleet:
+    """The fleet, as one worker sees it; open it with `open_fleet`.
+
+    Methods raise:
+        LogUnreachable: the store does not answer.
+    """
+
+    def __init__(
+        self, url: str, lease_s: float, pages: SharedPage, batches: BatchList, directory: DataDirectory
+    ) -> None:
+        self.url = url
+        self.lease_s = lease_s
+        self.pages = pages
+        #: The page and the list that were read last.
+        self.page = Page()
+        self.listed: Mapping[str, ListedBatch] = {}
+        #: Why the store cannot be reached; empty: it can.
+        self.trouble = ""
+        #: Batches that this worker carries out, and whose files are here.
+        self.ready: set[str] = set()
+        #: Batches that this worker is to take, since somebody has given it an order for them.
+        self.wanted: set[str] = set()
+        #: Set when the page is to be looked at before its time.
+        self.alarm = anyio.Event()
+        self.address = ""
+        #: True once this worker leaves its batches to the others, for good.
+        self.is_leaving = False
+        self._batches = batches
+        self._member_file = directory.path / "member"
+        self._directory = directory
+        self._turn = anyio.Lock()
+        self.member = self.new_member()
+
+    def join_as(self, address: str) -> None:
+        """Note the address at which this worker answers, before it is a member."""
+        self.address = address
+        self.member.introduce(address)
+
+    @property
+    def has_others(self) -> bool:
+        """True if there are other members."""
+        return any(each != self.member.id and not member.has_left for each, member in self.page.members.items())
+
+    def new_member(self) -> FleetMember:
+        """Become a new member; this process, or its predecessor in this directory, is the old one no more."""
+        try:
+            predecessor = self._member_file.read_text("utf-8").strip()
+        except OSError:
+            predecessor = ""
+        name = f"{socket.gethostname()} (process {os.getpid()})"
+        blank = Member(name=name, address=self.address, lease_s=self.lease_s)
+        self.member = FleetMember(secrets.token_hex(8), blank, predecessor)
+        replace_text(self._member_file, f"{self.member.id}\n")
+        self.ready.clear()
+        return self.member
+
+    async def call(self, verb: Callable[[], T]) -> T:
+        """Call a verb of the store in a thread, one at a time."""
+        async with self._turn:
+            return await anyio.to_thread.run_sync(verb)
+
+    async def read(self) -> None:
+        """Read the page and the list."""
+        self.page = await self.call(self.pages.read)
+        self.listed = await self.call(self._batches.read)
+
+    def note_trouble(self, reason: str) -> None:
+        """Note why the store cannot be reached; empty: it can again."""
+        if bool(reason) != bool(self.trouble):
+            _log.warning("fleet_unreachable", reason=reason) if reason else _log.info("fleet_reached")
+        self.trouble = reason
+
+    # What Worker and views ask.
+
+    def owns(self, batch: str) -> bool:
+        """True if this worker carries a batch out."""
+        return batch in self.ready
+
+    def carrier(self, batch: str) -> Member | None:
+        """Return the other worker that carries a batch out; None: this one does, or none."""
+        member = self.page.carrier(batch)
+        return None if member is None or member == self.member.id else self.page.members[member]
+
+    def carrier_words(self, batch: str) -> str:
+        """Say which other worker carries a batch out; empty: this one does, or none."""
+        carrier = self.carrier(batch)
+        return "" if carrier is None else f"carried out by the worker {carrier.name}, at {carrier.address}"
+
+    def counts(self, batch: str) -> BatchCounts | None:
+        """Return the counts of a batch that another worker carries out."""
+        carrier = self.carrier(batch)
+        return carrier.batches[batch].counts if carrier is not None else None
+
+    def refuse_others(self, batch: str) -> None:
+        """Check that no other worker carries a batch out.
+
+        Raises:
+            WrongState: One does; it says which.
+        """
+        if (carrier := self.carrier(batch)) is not None:
+            raise WrongState(
+                f"batch {batch} is carried out by the worker {carrier.name}: ask that one, at {carrier.address}"
+            )
+
+    def refuse_without_files(self, batch: str) -> None:
+        """Check that this machine has what a batch has written, all of it.
+
+        Raises:
+            WrongState: It may lack some; the error says where all of it is.
+        """
+        self.refuse_others(batch)
+        mine, listed = self.page.members.get(self.member.id), self.listed.get(batch)
+        is_here = mine is not None and listed is not None and listed.worker == f"{mine.name} at {mine.address}"
+        if not self.owns(batch) and not is_here:
+            was = f"was carried out last by the worker {listed.worker}" if listed and listed.worker else "waits"
+            url = part_url(self.url, f"batch-{batch}")
+            raise WrongState(f"batch {batch} {was}; `batchrun pull {url} DIR` brings its files here")
+
+    def with_log(self, config: Config, batch: str) -> Config:
+        """Return a batch's configuration with its shared log.
+
+        Raises:
+            ConfigError: A take-over would be slower than a start request may take effect.
+        """
+        if self.lease_s >= config.limits.start_horizon_s:
+            raise ConfigError(
+                f"must be more than the fleet's lease of {self.lease_s:g} s", key="limits.start_horizon_s"
+            )
+        replica = ReplicaConfig(url=part_url(self.url, f"batch-{batch}"), lease_s=self.lease_s)
+        return config.model_copy(update={"replica": replica})
+
+    # What Worker does.
+
+    async def submit(self, submission: Submission) -> ListedBatch:
+        """Put a checked batch, whose files are in its directory, on the list; the same key is submitted once."""
+        directory = self._directory.of(submission.id)
+        listed = await self.call(partial(submit_files, self._batches, submission, directory))
+        self.listed = await self.call(self._batches.read)
+        self.alarm.set()
+        return listed
+
+    @asynccontextmanager
+    async def taken(self, batch: str) -> AsyncIterator[None]:
+        """Have this worker carry out a batch, so that it can obey an order, and keep it meanwhile.
+
+        Raises:
+            WrongState: Another worker carries it out.
+            UnknownBatch: It is not on the list.
+            LogUnreachable: It could not be taken in time.
+        """
+        self.wanted.add(batch)
+        try:
+            with anyio.move_on_after(TAKE_LIMIT_S):
+                while not self.owns(batch):
+                    self.refuse_others(batch)
+                    if batch not in self.listed:
+                        raise UnknownBatch(f"there is no batch {batch!r}")
+                    self.alarm.set()
+                    await anyio.sleep(0.05)
+            if not self.owns(batch):
+                reason = self.trouble or "the fleet is busy"
+                raise LogUnreachable(f"batch {batch} could not be taken: {reason}; try again")
+            yield
+        finally:
+            self.wanted.discard(batch)
+
+    async def publish(self, submission: Submission) -> None:
+        """Put what has become of a batch of this worker on the list, if it is new."""
+        mine, known = self.page.members.get(self.member.id), self.listed.get(submission.id)
+        if mine is None or submission.id not in mine.batches:
+            return
+        taken_at, worker = mine.batches[submission.id].taken_at, f"{mine.name} at {mine.address}"
+        if known is not None and (known.submission, known.worker) == (submission, worker):
+            return
+
+        def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
+            known = listed.get(submission.id)
+            if known is None or known.taken_at > taken_at or not self.member.may_start():
+                return None
+            return known.model_copy(update={"submission": submission, "taken_at": taken_at, "worker": worker})
+
+        await self.call(partial(self._batches.append, decide))
+
+    def prepare(self, batch: ListedBatch) -> None:
+        """Bring the files of a batch to this machine, and create its log; call it in a thread, by `call`."""
+        directory = self._directory.of(batch.submission.id)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for name, objects in batch.files.items():
+            self._batches.get_file(objects, directory / name)
+        with open_part(self.url, f"batch-{batch.submission.id}"):
+            pass
+
+
+def submit_files(batches: BatchList, submission: Submission, directory: Path) -> ListedBatch:
+    """Store a batch's files, and put it on the list; return the one that was submitted with the same key, if any."""
+    names = (submission.batch_file, submission.jobs_file, submission.schema_file)
+    files = {name: batches.put_file(directory / name) for name in names if name is not None}
+    key = submission.idempotency_key
+    before: list[ListedBatch] = []
+
+    def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
+        before[:] = [each for each in listed.values() if key is not None and each.submission.idempotency_key == key]
+        before.extend(each for each in listed.values() if each.submission.id == submission.id)
+        return None if before else ListedBatch(submission=submission, files=files)
+
+    return batches.append(decide) or before[0]
+
+
+@asynccontextmanager
+async def open_fleet(url: str, lease_s: float, directory: DataDirectory) -> AsyncIterator[Fleet]:
+    """Open the store of a fleet.
+
+    Raises:
+        ConfigError, LogUnreachable: as `open_store` does.
+    """
+    with ExitStack() as stack:
+        pages = await anyio.to_thread.run_sync(lambda: stack.enter_context(open_part(url, PAGE_LOG)))
+        batches = await anyio.to_thread.run_sync(lambda: stack.enter_context(open_part(url, LIST_LOG)))
+        yield await anyio.to_thread.run_sync(
+            lambda: Fleet(url, lease_s, SharedPage(pages), BatchList(batches), directory)
+        )

@@ -1,0 +1,309 @@
+"""A worker's end of the page: what it may use, and what it writes next. It knows neither the store nor the batches.
+
+A member that falls silent is replaced once the others have seen no change of it for 1.5 of its leases. It starts
+nothing more after one. Who replaces it takes over all that it had, its batches and what it held, in one change of the
+page: its live Runs count against what it held until the new owner has found them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from batchrun.runtime.steady_time import boot_time
+from batchrun.worker.fleet.shared_page import Carried, Member, Page
+from batchrun.worker.fleet.shares import Amounts, Need, Resource, next_amount, targets
+from batchrun.worker.submission import BatchCounts
+
+#: A member is replaced once it has been silent for this many leases.
+SILENT_LEASES = 1.5
+#: A member changes the page at least this often, as a part of its lease.
+BEAT_PART = 1 / 3
+#: Seconds for which the member with the fewest batches comes first, when one is to be taken.
+PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What a worker uses and needs now. It must have applied `FleetMember.allowed` before."""
+
+    used: Amounts
+    needs: Mapping[Resource, Need]
+    #: The account's limits, as this worker knows them.
+    limits: Amounts
+    #: Of the batches that it has open.
+    counts: Mapping[str, BatchCounts] = field(default_factory=dict)
+
+
+class FleetMember:
+    """One process on the page, under an id that no other process has. Times are those of `boot_time`.
+
+    Args:
+        member_id: of this process.
+        blank: what the page says of it at first.
+        predecessor: id of the process that had the same directory before; it is dead.
+    """
+
+    def __init__(self, member_id: str, blank: Member, predecessor: str = "") -> None:
+        self._id = member_id
+        self._blank = blank
+        self._predecessor = predecessor
+        #: Beat of each member, and when it was first seen.
+        self._seen: dict[str, tuple[int, float]] = {}
+        #: Since when a batch waits for an owner, or a member that has left for its successor.
+        self._waits_since: dict[str, float] = {}
+        self._gone: frozenset[str] = frozenset()
+        #: What inherited members held, and those of their batches whose live Runs are not known yet.
+        self._unsettled: dict[str, tuple[Amounts, set[str]]] = {}
+        self._sent: tuple[int, float] = (-1, float("-inf"))
+        #: The page that this member wants to replace, and by which; the answer of the store may be lost.
+        self._proposed: tuple[Page, Page] | None = None
+        self._confirmed_at = float("-inf")
+        self._beat = 0
+        self._is_on_page = False
+
+    def introduce(self, address: str) -> None:
+        """Note the address that the page is to show."""
+        self._blank = self._blank.model_copy(update={"address": address})
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def lease_s(self) -> float:
+        return self._blank.lease_s
+
+    def may_start(self) -> bool:
+        return self.may_start_at(boot_time())
+
+    def may_start_at(self, now: float) -> bool:
+        """Return True if the others surely count this process as a member at that time."""
+        return self._is_on_page and now - self._confirmed_at < self.lease_s
+
+    def has_left(self, member_id: str) -> bool:
+        return member_id in self._gone
+
+    def see(self, page: Page, now: float) -> bool:
+        """Take in the newest page; return False if this process has been replaced: it carries out nothing any more."""
+        self._gone |= self._seen.keys() - page.members.keys()
+        self._seen = {
+            each: seen if (seen := self._seen.get(each)) is not None and seen[0] == member.beat else (member.beat, now)
+            for each, member in page.members.items()
+        } | {each: self._seen[each] for each in self._seen.keys() - page.members.keys()}
+        mine = page.members.get(self._id)
+        if mine is None:
+            was_on_page, self._is_on_page = self._is_on_page, False
+            return not was_on_page
+        self._is_on_page = True
+        self._beat = mine.beat
+        if mine.beat == self._sent[0]:
+            self._confirmed_at = self._sent[1]
+            if self._proposed is not None:
+                self._take_over(*self._proposed)
+                self._proposed = None
+        return True
+
+    def _take_over(self, before: Page, after: Page) -> None:
+        """Note what this member has inherited by a page that it has written."""
+        for each in before.members.keys() - after.members.keys():
+            member = before.members[each]
+            if member.batches:
+                self._unsettled[each] = (member.held, set(member.batches))
+        for each, (held, batches) in list(self._unsettled.items()):
+            self._unsettled[each] = (held, batches & after.members[self._id].batches.keys())
+        self.settle(())
+
+    @property
+    def unsettled(self) -> set[str]:
+        """Batches of which it is not known yet how many of their Runs are live."""
+        return {batch for _, batches in self._unsettled.values() for batch in batches}
+
+    def settle(self, batches: Collection[str]) -> None:
+        """Note that the live Runs of batches count as used from now on."""
+        for each, (held, left) in list(self._unsettled.items()):
+            left.difference_update(batches)
+            if not left:
+                del self._unsettled[each]
+            else:
+                self._unsettled[each] = (held, left)
+
+    def allowed(self, page: Page) -> dict[Resource, int]:
+        """Return what this worker may use of each limited resource."""
+        mine = page.members.get(self._id, self._blank)
+        allowed = {}
+        for resource in Resource:
+            if page.limit(resource) is not None:
+                most = min(mine.held.get(resource, 0), self._target(page, resource))
+                allowed[resource] = max(0, most - self._unsettled_of(resource))
+        return allowed
+
+    def _target(self, page: Page, resource: Resource) -> int:
+        limit = page.limit(resource)
+        assert limit is not None, "only what is limited is divided"
+        if resource is Resource.MONEY:
+            limit = max(0, limit - page.spent_micro_usd)
+        needs = {each: member.needs.get(resource, Need()) for each, member in page.members.items()}
+        held = {each: member.held.get(resource, 0) for each, member in page.members.items()}
+        return targets(limit, needs, held).get(self._id, 0)
+
+    def _unsettled_of(self, resource: Resource) -> int:
+        if resource is Resource.RATE:
+            return 0  # a member that is gone sends nothing
+        return sum(held.get(resource, 0) for held, _ in self._unsettled.values())
+
+    def propose(
+        self,
+        page: Page,
+        number: int,
+        now: float,
+        use: Use,
+        *,
+        waiting: Sequence[str] = (),
+        wanted: Collection[str] = (),
+        over: Mapping[str, int] = {},
+        max_batches: int = 1_000_000,
+    ) -> Page | None:
+        """Return the page that this worker wants to write next; None: nothing is to be changed yet.
+
+        Args:
+            page: that was read last, and its number.
+            number: of the new page.
+            now: the time.
+            use: of this worker.
+            waiting: batches that wait for an owner, the oldest first.
+            wanted: batches among them that this worker takes in any case.
+            over: batches of this worker that are over or rest, and what they have cost, in millionths of a US dollar.
+            max_batches: this worker takes none beyond this number.
+        """
+        before = page.members.get(self._id, self._blank)
+        members = {each: member for each, member in page.members.items() if each != self._id}
+        batches = {
+            each: carried.model_copy(update={"counts": use.counts.get(each, carried.counts)})
+            for each, carried in before.batches.items()
+        }
+        held, inherited = dict(before.held), dict[Resource, int]()
+        for each in self._heritage(page, now):
+            member = members.pop(each)
+            batches |= {
+                batch: Carried(taken_at=number, counts=carried.counts) for batch, carried in member.batches.items()
+            }
+            for resource, amount in member.held.items():
+                held[resource] = held.get(resource, 0) + amount
+                if member.batches and resource is not Resource.RATE:
+                    inherited[resource] = inherited.get(resource, 0) + amount
+        spent = page.spent_micro_usd
+        for each, cost in over.items():
+            if batches.pop(each, None) is not None:
+                held[Resource.MONEY] = max(0, held.get(Resource.MONEY, 0) - cost)
+                spent += cost
+        for each in self._takes(page, now, waiting, wanted, len(batches), max_batches):
+            batches[each] = Carried(taken_at=number)
+        mine = before.model_copy(
+            update={"held": held, "needs": use.needs, "limits": dict(use.limits), "batches": batches}
+        )
+        after = Page(members={**members, self._id: mine}, spent_micro_usd=spent)
+        gone = sum(cost for each, cost in over.items() if each in before.batches)
+        next_held = {}
+        for resource in Resource:
+            used = use.used.get(resource, 0) - (gone if resource is Resource.MONEY else 0)
+            used += self._unsettled_of(resource) + inherited.get(resource, 0)
+            if (amount := self._next_held(after, resource, held.get(resource, 0), max(0, used))) > 0:
+                next_held[resource] = amount
+        is_due = now - self._sent[1] >= self.lease_s * BEAT_PART
+        is_news = (
+            after.members.keys() != page.members.keys()
+            or batches.keys() != before.batches.keys()
+            or next_held != before.held
+            or use.limits != before.limits
+            or self._is_news_to_others(before.needs, use.needs, members)
+        )
+        if not is_due and not is_news:
+            return None
+        beat = max(self._beat, self._sent[0]) + 1
+        self._sent = (beat, now)
+        mine = mine.model_copy(update={"held": next_held, "beat": beat})
+        after = after.model_copy(update={"members": {**members, self._id: mine}})
+        self._proposed = (page, after)
+        return after
+
+    def _next_held(self, page: Page, resource: Resource, held: int, used: int) -> int:
+        limit = page.limit(resource)
+        if limit is None:
+            return used
+        others = page.held(resource) - page.members[self._id].held.get(resource, 0)
+        target = self._target(page, resource)
+        return next_amount(limit=limit, held=held, held_by_others=others, target=target, used=used)
+
+    def _is_news_to_others(
+        self, before: Mapping[Resource, Need], now: Mapping[Resource, Need], others: Mapping[str, Member]
+    ) -> bool:
+        """True if this worker has become short of something, or is not any more and another one is."""
+        for resource, need in now.items():
+            was_short = resource in before and before[resource].is_short
+            if need.is_short and (not was_short or before[resource].lump != need.lump):
+                return True
+            if was_short and not need.is_short:
+                is_other_short = (each.needs.get(resource, Need()).is_short for each in others.values())
+                if any(is_other_short):
+                    return True
+        return False
+
+    def leave(self, page: Page, now: float, cost: int) -> Page:
+        """Return the page on which this worker has left its batches to the others.
+
+        Args:
+            page: that was read last.
+            now: the time.
+            cost: of batches that are over and still stand in its name, in millionths of a US dollar.
+        """
+        mine = page.members[self._id]
+        members = {each: member for each, member in page.members.items() if each != self._id}
+        if not mine.batches:
+            return page.model_copy(update={"members": members, "spent_micro_usd": page.spent_micro_usd + cost})
+        beat = max(self._beat, self._sent[0]) + 1
+        self._sent, self._proposed = (beat, now), None
+        left = mine.model_copy(update={"has_left": True, "beat": beat, "needs": {}})
+        return page.model_copy(update={"members": {**members, self._id: left}})
+
+    def _heritage(self, page: Page, now: float) -> list[str]:
+        """Return the members that this one replaces now."""
+        free = [each for each in page.members if each != self._id and self._is_free(each, page.members[each], now)]
+        alive = [each for each in page.members if each not in free] or [self._id]
+        first = min(alive, key=lambda each: (len(page.members[each].batches) if each in page.members else 0, each))
+        for each in free:
+            self._waits_since.setdefault(each, now)
+        return [
+            each
+            for each in free
+            if first == self._id or each == self._predecessor or now - self._waits_since[each] >= PATIENCE_S
+        ]
+
+    def _is_free(self, member_id: str, member: Member, now: float) -> bool:
+        """True if a member surely starts nothing more."""
+        if member.has_left or member_id == self._predecessor:
+            return True
+        seen = self._seen.get(member_id)
+        is_silent = seen is not None and seen[0] == member.beat and now - seen[1] >= SILENT_LEASES * member.lease_s
+        if not is_silent:
+            self._waits_since.pop(member_id, None)
+        return is_silent
+
+    def _takes(
+        self, page: Page, now: float, waiting: Sequence[str], wanted: Collection[str], has: int, max_batches: int
+    ) -> list[str]:
+        """Return the waiting batches that this worker takes: its part of all, and what nobody has taken for a while."""
+        self._waits_since = {
+            each: since for each, since in self._waits_since.items() if each in page.members or each in waiting
+        }
+        active = [each for each, member in page.members.items() if not member.has_left] or [self._id]
+        carried = sum(len(member.batches) for member in page.members.values())
+        part = -(-(carried + len(waiting)) // max(1, len(active)))
+        runs = page.limit(Resource.RUNS)
+        busy = sum(1 for each, member in page.members.items() if member.batches and each != self._id)
+        if has == 0 and runs is not None and busy >= runs:
+            part = 0  # there is no Run for this worker, as long as the others have batches
+        taken: list[str] = []
+        for each in waiting:
+            is_late = now - self._waits_since.setdefault(each, now) >= 2 * PATIENCE_S and part > 0
+            if each in wanted or (has + len(taken) < max_batches and (is_late or has + len(taken) < part)):
+                taken.append(each)
+        return taken

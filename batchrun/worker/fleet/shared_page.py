@@ -1,0 +1,126 @@
+"""The page of a fleet: who is a member, who carries out which batch, and what each of them holds of the limits.
+
+A log of whole pages: entry N + 1 replaces entry N. It is appended only if there is none yet, so a member changes the
+page that it has read, or none.
+"""
+
+from typing import Literal
+
+import orjson
+import zstandard
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.shared_log.log_store import LogStore
+from batchrun.worker.fleet.shares import Need, Resource
+from batchrun.worker.submission import BatchCounts
+
+#: Name of the page's log within the fleet's place.
+PAGE_LOG = "page"
+#: Max bytes of a page.
+_MAX_BYTES = 16 << 20
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Carried(_Model):
+    """A batch that a member carries out."""
+
+    #: Number of the page on which the member has taken it; a later owner's is larger.
+    taken_at: int
+    #: As of the member's last change of the page.
+    counts: BatchCounts = BatchCounts()
+
+
+class Member(_Model):
+    """A worker, as it stands on the page. Only the worker itself changes that, until it falls silent."""
+
+    #: Host and process, for people.
+    name: str
+    #: Of its HTTP API.
+    address: str
+    #: For how long it may start Runs after it has last changed the page, in seconds.
+    lease_s: float
+    #: Grows with each change.
+    beat: int = 0
+    #: True once it has left its batches: they need not wait until it falls silent.
+    has_left: bool = False
+    #: The account's limits, as this worker knows them.
+    limits: dict[Resource, int] = {}
+    held: dict[Resource, int] = {}
+    needs: dict[Resource, Need] = {}
+    #: By id.
+    batches: dict[str, Carried] = {}
+
+
+class Page(_Model):
+    """One page."""
+
+    v: Literal[1] = 1
+    #: By id of the member; no id is used twice.
+    members: dict[str, Member] = {}
+    #: Money that batches have cost which are over, in millionths of a US dollar.
+    spent_micro_usd: int = 0
+
+    def limit(self, resource: Resource) -> int | None:
+        """Return the limit of all together: the least that a member knows; None: unlimited."""
+        known = [each.limits[resource] for each in self.members.values() if resource in each.limits]
+        return min(known) if known else None
+
+    def held(self, resource: Resource) -> int:
+        """Return what all members hold together, and what is gone for good."""
+        gone = self.spent_micro_usd if resource is Resource.MONEY else 0
+        return gone + sum(each.held.get(resource, 0) for each in self.members.values())
+
+    def carrier(self, batch: str) -> str | None:
+        """Return the id of the member that carries out a batch."""
+        return next((member for member, each in self.members.items() if batch in each.batches), None)
+
+
+class SharedPage:
+    """The log of pages. Methods block; one thread at a time calls them.
+
+    Raises:
+        LogUnreachable: The store does not answer. A page may have been written all the same: `read` shows it.
+        LedgerError: The page was written by another program.
+    """
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+        #: Of the last page that was read, or -1.
+        self.number = -1
+        self.page = Page()
+
+    def read(self) -> Page:
+        """Return the newest page."""
+        newest, encoded = self.number, None
+        step = 1
+        while (found := self._store.read(newest + step)) is not None:  # pages have all numbers up to the newest
+            newest, encoded = newest + step, found
+            step *= 2
+        while step > 1:
+            step //= 2
+            if (found := self._store.read(newest + step)) is not None:
+                newest, encoded = newest + step, found
+        if encoded is not None:
+            self.number, self.page = newest, _decode(encoded)
+        return self.page
+
+    def replace(self, page: Page) -> bool:
+        """Write a page in place of the one that was read last; False: it is not the newest any more."""
+        encoded = zstandard.compress(orjson.dumps(page.model_dump(mode="json", exclude_defaults=True)))
+        if not self._store.append(self.number + 1, encoded):
+            return False
+        self.number, self.page = self.number + 1, page
+        return True
+
+
+def _decode(encoded: bytes) -> Page:
+    try:
+        if zstandard.frame_content_size(encoded) > _MAX_BYTES:
+            raise ValueError("it is too large")
+        return Page.model_validate_json(zstandard.decompress(encoded))
+    except (zstandard.ZstdError, ValidationError, ValueError) as error:
+        raise LedgerError(f"the page of the fleet cannot be read: {error}") from error

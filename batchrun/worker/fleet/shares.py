@@ -1,0 +1,87 @@
+"""How the limits of an account are divided among workers: arithmetic on what each of them holds and needs.
+
+All amounts are whole numbers, so that sums are exact. A worker never uses more than it holds. It takes more only if all
+together then hold no more than the limit, and it gives up only what it has stopped using.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Resource(StrEnum):
+    """What is divided."""
+
+    #: Live Runs.
+    RUNS = "runs"
+    #: Memory of live Runs, in megabytes.
+    MEMORY = "memory_mb"
+    #: The rates of starts and of requests, in thousandths of the account's.
+    RATE = "rate_permille"
+    #: Money that is spent or reserved, in millionths of a US dollar.
+    MONEY = "micro_usd"
+
+
+#: By resource; a missing one counts as 0, and as a limit it is unlimited.
+Amounts = Mapping[Resource, int]
+#: The whole rate.
+WHOLE_RATE = 1000
+#: Max steps in which a limit is divided, about.
+_MAX_STEPS = 1000
+
+
+class Need(BaseModel):
+    """What a worker needs of a resource now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    #: What it uses, or has used a moment ago. If it is short: the most that it could use.
+    amount: int = 0
+    #: Smaller additions are of no use to it: the memory of one Run, say.
+    lump: int = 1
+    #: True if it could use more than it holds.
+    is_short: bool = False
+
+
+def targets(limit: int, needs: Mapping[str, Need], held: Mapping[str, int]) -> dict[str, int]:
+    """Divide a limit among workers: to each as much as it needs, as long as the others have as much or need less.
+
+    Args:
+        limit: of all together.
+        needs: by worker.
+        held: by worker. Those that are short and hold nothing come first, so that each has its turn.
+    """
+    order = sorted(needs, key=lambda each: (not (needs[each].is_short and not held.get(each)), each))
+    wanted = {each: min(limit, needs[each].amount) for each in order}
+    shares, left = dict.fromkeys(order, 0), limit
+    while order:
+        for each in list(order):
+            lump = min(_step(limit, needs[each]), wanted[each] - shares[each])
+            if lump <= 0 or lump > left:
+                order.remove(each)
+                continue
+            shares[each] += lump
+            left -= lump
+    return shares
+
+
+def _step(limit: int, need: Need) -> int:
+    """Return by how much a share grows at once: whole lumps, and enough for the division to take few steps."""
+    lump = max(1, need.lump)
+    return lump * max(1, limit // (_MAX_STEPS * lump))
+
+
+def next_amount(*, limit: int, held: int, held_by_others: int, target: int, used: int) -> int:
+    """Return what a worker holds next: less than before only as far as it does not use it, more only if it is free.
+
+    Args:
+        limit: of all together.
+        held: by this worker.
+        held_by_others: all of them together, and what is gone for good.
+        target: of this worker. If it is less than `held`, the worker uses no more than `target`, or than `used`.
+        used: by this worker now.
+    """
+    if target < held:
+        return min(held, max(target, used))
+    return max(held, min(target, limit - held_by_others))

@@ -1,0 +1,252 @@
+"""Workers of a fleet that read and write one page, in any order, while some of them die or sleep."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.errors import LogUnreachable
+from batchrun.worker.fleet.member import FleetMember, Use
+from batchrun.worker.fleet.shared_page import Member, Page, SharedPage
+from batchrun.worker.fleet.shares import Need, Resource, next_amount, targets
+
+LIMIT, LEASE_S, MB = 7, 2.0, 3
+
+
+class MemoryStore:
+    """A log in memory, whose next answer can be lost."""
+
+    def __init__(self) -> None:
+        self.entries: list[bytes] = []
+        self.loses_answer = False
+
+    def append(self, number: int, entry: bytes) -> bool:
+        """Append an entry."""
+        if number != len(self.entries):
+            return False
+        self.entries.append(entry)
+        if self.loses_answer:
+            self.loses_answer = False
+            raise LogUnreachable("lost")
+        return True
+
+    def read(self, number: int) -> bytes | None:
+        """Return an entry."""
+        return self.entries[number] if number < len(self.entries) else None
+
+    def read_from(self, number: int) -> Iterator[bytes]:
+        """Yield the entries from one on."""
+        yield from self.entries[number:]
+
+    def put_object(self, name: str, content: bytes) -> None:
+        """Is not used here."""
+
+    def get_object(self, name: str) -> bytes | None:
+        """Is not used here."""
+
+
+@dataclass
+class World:
+    """Batches and their live Runs, as the platform sees them, and the process that each batch's log obeys."""
+
+    now: float = 0.0
+    store: MemoryStore = field(default_factory=MemoryStore)
+    live: dict[str, int] = field(default_factory=lambda: dict.fromkeys("abcde", 0))
+    opened_by: dict[str, "Process | None"] = field(default_factory=lambda: dict.fromkeys("abcde"))
+    count: int = 0
+
+    def end_some(self) -> None:
+        """End some Runs of the largest batch."""
+        batch = max(self.live, key=lambda each: self.live[each])
+        self.live[batch] = max(0, self.live[batch] - 3)
+
+    def sleep(self) -> None:
+        """Let time pass in which nobody does anything."""
+        self.now += 1.1
+
+
+class Process:
+    """A worker that follows the page; how it uses its share is decided from outside."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.page = SharedPage(world.store)
+        self.begin()
+
+    def begin(self) -> None:
+        """Become a member under a new id."""
+        self.world.count += 1
+        self.member = FleetMember(f"m{self.world.count}", Member(name="", address="", lease_s=LEASE_S))
+        self.allowed: dict[Resource, int] = {}
+        self.proposal: tuple[int, Page, Page] | None = None
+
+    @property
+    def opened(self) -> list[str]:
+        """The batches that this process has open, as the logs have it."""
+        return [batch for batch, process in self.world.opened_by.items() if process is self]
+
+    @property
+    def used(self) -> int:
+        """Its live Runs."""
+        return sum(self.world.live[batch] for batch in self.opened)
+
+    def look(self, *, waits: bool = True) -> None:
+        """Read the page, obey it, and prepare the next one."""
+        page = self.page.read()
+        if not self.member.see(page, self.world.now):
+            for batch in self.opened:
+                self.world.opened_by[batch] = None
+            self.begin()
+            self.member.see(page, self.world.now)
+        self.allowed = self.member.allowed(page)
+        used = {Resource.RUNS: self.used, Resource.MEMORY: self.used * MB}
+        is_short = bool(page.members.get(self.member.id, Member(name="", address="", lease_s=1)).batches)
+        needs = {
+            Resource.RUNS: Need(amount=LIMIT if is_short else self.used, is_short=is_short),
+            Resource.MEMORY: Need(amount=LIMIT * MB if is_short else self.used * MB, lump=MB, is_short=is_short),
+        }
+        use = Use(used=used, needs=needs, limits={Resource.RUNS: LIMIT, Resource.MEMORY: LIMIT * MB})
+        waiting = [batch for batch in self.world.live if waits and page.carrier(batch) is None]
+        number = self.page.number + 1
+        after = self.member.propose(page, number, self.world.now, use, waiting=waiting)
+        self.proposal = None if after is None else (number, page, after)
+
+    def write(self) -> None:
+        """Write the page that was prepared, if no other one has come meanwhile."""
+        proposal, self.proposal = self.proposal, None
+        if proposal is None or proposal[0] != self.page.number + 1:
+            return
+        try:
+            if not self.page.replace(proposal[2]):
+                return
+        except LogUnreachable:
+            return
+        self.member.see(proposal[2], self.world.now)
+        self.allowed = self.member.allowed(proposal[2])
+
+    def open_batches(self) -> None:
+        """Claim the logs of the batches that the page gives to this process."""
+        mine = self.page.page.members.get(self.member.id)
+        for batch in mine.batches if mine is not None and self.member.may_start_at(self.world.now) else ():
+            holder = self.world.opened_by[batch]
+            if holder is None or (holder is not self and self.member.has_left(holder.member.id)):
+                self.world.opened_by[batch] = self
+            if self.world.opened_by[batch] is self:
+                self.member.settle([batch])
+        self.allowed = self.member.allowed(self.page.page)
+
+    def start(self) -> None:
+        """Start a Run, if this process thinks that it may."""
+        has_room = self.used < self.allowed.get(Resource.RUNS, 0)
+        has_memory = (self.used + 1) * MB <= self.allowed.get(Resource.MEMORY, 0)
+        if self.opened and has_room and has_memory and self.member.may_start_at(self.world.now):
+            self.world.live[self.opened[0]] += 1
+
+    def start_all(self) -> None:
+        """Start all that this process thinks it may."""
+        for _ in range(LIMIT):
+            self.start()
+
+
+#: "others" lets all but one process have its turn, so that this one seems silent, while it only sleeps.
+ACTS = ["others", "others", "others", "all", "look", "write", "open", "start", "end", "pass", "die", "lose"]
+
+
+def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
+    """Do one act."""
+    process = processes[who]
+    others = [each for each in processes if each is not process]
+    acts: dict[str, Callable[[], None]] = {
+        "look": process.look,
+        "write": process.write,
+        "open": process.open_batches,
+        "start": process.start_all,
+        "others": partial(turns, others, 2, world),
+        "all": partial(turns, processes, 1, world),
+        "end": world.end_some,
+        "pass": world.sleep,
+        "die": partial(processes.__setitem__, who, Process(world)),
+        "lose": partial(setattr, world.store, "loses_answer", True),
+    }
+    acts[act]()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 2)), min_size=20, max_size=60))
+def test_all_together_never_use_more_than_the_limit(acts):
+    """Whatever the order of reading, writing, starting, dying and sleeping, and with answers that are lost."""
+    world, processes = fleet_of_three()
+    for act, who in acts:
+        act_out(act, who, processes, world)
+        assert sum(world.live.values()) <= LIMIT, (act, who)
+        newest = SharedPage(world.store).read()
+        assert newest.held(Resource.RUNS) <= LIMIT
+        assert newest.held(Resource.MEMORY) <= LIMIT * MB
+
+
+def fleet_of_three() -> tuple[World, list[Process]]:
+    """Return three processes that are members before there are batches."""
+    world = World()
+    processes = [Process(world) for _ in range(3)]
+    for process in processes:
+        process.look(waits=False)
+        process.write()
+    return world, processes
+
+
+def turns(processes: list[Process], count: int, world: World) -> None:
+    """Let processes look and write in turn, and use what they may."""
+    for _ in range(count):
+        for process in processes:
+            process.look()
+            process.write()
+            process.start_all()
+            process.open_batches()
+            process.start_all()
+        world.now += 0.5
+
+
+def test_a_silent_member_is_replaced_after_its_leases():
+    """Its batches, and what it held, go to the member with the fewest batches; nothing is free before."""
+    world, processes = fleet_of_three()
+    one, two, three = processes
+    turns(processes, 6, world)
+    assert sum(world.live.values()) == LIMIT
+    assert sorted(len(each.opened) for each in processes) == [1, 2, 2]
+    page = SharedPage(world.store)
+    turns([two, three], 4, world)
+    assert one.member.id in page.read().members
+    turns([two, three], 4, world)
+    assert one.member.id not in page.read().members
+    assert not one.opened
+    assert sorted(len(each.opened) for each in (two, three)) == [2, 3]
+    assert sum(world.live.values()) == LIMIT
+
+
+def test_an_idle_share_moves_to_the_one_that_is_short():
+    """A worker without a need gives up what it does not use, and keeps what it uses."""
+    needs = {"a": Need(amount=2), "b": Need(amount=9, is_short=True), "c": Need(amount=0)}
+    assert targets(10, needs, {"a": 5, "b": 5}) == {"a": 2, "b": 8, "c": 0}
+    assert next_amount(limit=10, held=5, held_by_others=5, target=2, used=3) == 3
+    assert next_amount(limit=10, held=5, held_by_others=3, target=8, used=5) == 7
+
+
+def test_what_is_divided_fits_the_runs():
+    """Memory goes out in pieces that a Run can use, and to each in turn."""
+    needs = {each: Need(amount=9000, lump=4096, is_short=True) for each in "abc"}
+    assert targets(8192, needs, {}) == {"a": 4096, "b": 4096, "c": 0}
+    assert targets(8192, needs, {"a": 4096, "b": 4096}) == {"a": 4096, "b": 0, "c": 4096}
+
+
+def test_the_newest_page_is_found_among_many():
+    """From nothing, and from any page before it."""
+    world = World()
+    writer, reader, late = SharedPage(world.store), SharedPage(world.store), SharedPage(world.store)
+    for n in range(40):
+        assert writer.replace(Page(spent_micro_usd=n))
+        if n % 7 == 0:
+            assert reader.read().spent_micro_usd == n
+    assert (late.read().spent_micro_usd, late.number) == (39, 39)
+    assert not reader.replace(Page(spent_micro_usd=99))

@@ -128,7 +128,7 @@ class Account:
         self.shared.buffers.total = limits.max_buffer_mb << 20
         self.shared.polls.resize(polls_within_limit(limits.max_open_polls))
         if self.shared.throttle is not None:
-            self.shared.throttle.change_rate(limits.request_rate)
+            self.shared.throttle.change_rate(limits.request_rate * self._part)
         self.watch.change(runs=self._watched_runs(), memory=self._watched_memory())
 
     def use_share(self, share: "Share") -> None:
@@ -136,12 +136,14 @@ class Account:
         before, self._share = self._share, share
         if self._counted is None:
             self._counted = {}
-        if before is None or (before.runs, before.memory_mb) != (share.runs, share.memory_mb):
-            self.change_limits(self.limits)
         if before is None or before.rate != share.rate:
-            part = max(share.rate, _LEAST_RATE)
-            self.shared.take_part(part)
-            self.client.account.change_rate(self.limits.request_rate * part)
+            self.shared.take_part(self._part)
+        if before != share:
+            self.change_limits(self.limits)
+
+    @property
+    def _part(self) -> float:
+        return 1.0 if self._share is None else max(self._share.rate, _LEAST_RATE)
 
     def count_money(self, batch: Path, *, spent_usd: float, reserved_usd: float) -> None:
         """Count what a batch has spent and reserved, as it is opened, in place of what was counted of it before."""

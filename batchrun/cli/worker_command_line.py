@@ -51,6 +51,10 @@ def start(
     max_concurrent_runs: Annotated[
         int | None, typer.Option("--max-concurrent-runs", "-c", min=1, help="Max Runs live at once, of all batches.")
     ] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option(help="Share batches and limits with other workers, through a store: s3://, nats://, file://."),
+    ] = None,
 ) -> None:
     """Run the batches of a data directory, and submitted ones, until a signal stops it."""
     import_leanly()
@@ -61,6 +65,7 @@ def start(
         "worker.port": port,
         "api.base_url": api_url,
         "limits.max_concurrent_runs": max_concurrent_runs,
+        "worker.fleet": fleet,
     }
     flags = {key: value for key, value in given.items() if value is not None}
     raise typer.Exit(start_worker(data, flags))
@@ -88,15 +93,21 @@ def submit(
     json: Json = False,
     data: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
+    fleet: Annotated[
+        str | None, typer.Option(help="Store of a fleet: put the batch on its list, without calling a worker.")
+    ] = None,
 ) -> None:
     """Submit a batch to the worker; the same content under the same name is one batch."""
     from batchrun.cli.worker_commands import call_worker
-    from batchrun.cli.worker_submit_command import batch_form, submit_batch
+    from batchrun.cli.worker_submit_command import batch_form, put_on_list, submit_batch
 
     with batch_form(batch, profile, jobs, {"name": name, "weight": weight, "priority": priority}, settings or []) as (
         texts,
         job_file,
     ):
+        if fleet is not None:
+            put_on_list(fleet, texts, job_file, key, json)
+            return
         where = _where(data, url)
         call_worker(data, url, partial(submit_batch, texts, job_file, key, again, plan, yes, wait, json, where))
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,21 @@ from batchrun.cli.stop_signals import draining_words
 from batchrun.cli.terminal import answer, say
 from batchrun.config import read_token
 from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.output.replacement import replace_text
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
+from batchrun.worker.fleet_duty import leave_fleet, serve_fleet
 from batchrun.worker.http import PageAccess, open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
 from batchrun.worker.token_file import read_or_make_token
 from batchrun.worker.trace_setup import open_tracing
 from batchrun.worker.views import worker_view
 from batchrun.worker.worker import Worker, open_worker
+
+#: Seconds that the end of a worker waits for its fleet's store.
+LEAVE_LIMIT_S = 5.0
 
 
 def start_worker(data: Path, flags: dict[str, Any]) -> ExitCode:
@@ -47,6 +51,8 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
                 open_tracing(config.worker.traces, os.environ) as trace,
                 open_http(worker, token, page) as address,
             ):
+                if worker.fleet is not None:
+                    worker.fleet.join_as(address)
                 worker.trace = trace
                 # Before the address is known: its readers may send signals.
                 with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
@@ -77,6 +83,8 @@ def _show_opening(worker: Worker, address: str, page: PageAccess) -> None:
         say(f"page     {page.link(address)}")
     say(f"token    {worker.directory.token}")
     say(f"spool    {worker.directory.spool}")
+    if worker.fleet is not None:
+        say(f"fleet    {worker.fleet.url}, as {worker.fleet.member.id}")
     say(f"platform {worker.config.api.base_url}")
     say(f"log      {worker.directory.log}")
 
@@ -93,6 +101,8 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
     systemd = SystemdNotifier(os.environ)
     async with anyio.create_task_group() as children:
         children.start_soon(worker.run)
+        if worker.fleet is not None:
+            children.start_soon(serve_fleet, worker, worker.fleet)
         children.start_soon(systemd.send_status, partial(_status, worker))
         systemd.ready()
         async for number in signals:
@@ -106,6 +116,10 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
                 systemd.stopping()
                 live = worker.drain()
                 drain_s = worker.config.worker.drain_s
+                if worker.hands_over:
+                    say(f"The other workers of the fleet go on with the batches and {counted(live, 'live Run')}.")
+                    children.start_soon(_leave_when_drained, worker, 0.0, children.cancel_scope)
+                    continue
                 say(f"stopping: {draining_words(live, drain_s)}")
                 children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
 
@@ -115,6 +129,9 @@ async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.Cance
         await worker.wait_until_drained()
     worker.let_go()
     await worker.wait_until_drained()
+    if worker.fleet is not None:
+        with suppress(LogUnreachable), anyio.move_on_after(LEAVE_LIMIT_S):
+            await leave_fleet(worker, worker.fleet)
     under_way = sum(each.state.is_under_way for each in worker.store)
     say(f"stopped; the next start on {worker.directory.path} resumes {counted(under_way, 'batch')}")
     scope.cancel()

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import anyio
 import orjson
 import typer
+from pydantic import ValidationError
 
 from batchrun.cli.batch_waiting import show_order
 from batchrun.cli.exit_codes import ExitCode
@@ -21,7 +23,12 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.plan_lines import plan_lines
 from batchrun.cli.terminal import answer, say
 from batchrun.config import load_config, parse_setting
+from batchrun.config.load import as_config_error
 from batchrun.errors import ConfigError, OutputError
+from batchrun.output.replacement import replace_text
+from batchrun.worker.submission import Submission
+from batchrun.worker.submission_config import stored_job_file
+from batchrun.worker.submission_store import SubmissionStore
 from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 
 #: The key whose file is sent as the form field `schema`.
@@ -143,6 +150,46 @@ def _content_key(texts: Mapping[str, str], jobs: Path | None) -> str:
         except OSError as error:
             raise ConfigError(f"cannot be read: {error.strerror}", file=jobs) from error
     return f"content-{content.hexdigest()}"
+
+
+def put_on_list(url: str, texts: dict[str, str], jobs: Path | None, key: str | None, is_json: bool) -> None:
+    """Put a batch on a fleet's list, from which a worker takes it.
+
+    Raises:
+        ConfigError: the form has no batch file.
+    """
+    if "config" not in texts or jobs is None:
+        raise ConfigError("--fleet takes a batch's TOML file: no worker is asked for a profile")
+    from batchrun.ledger.shared_log.log_store import open_part  # noqa: PLC0415 - most batches go to a worker
+    from batchrun.worker.fleet.fleet import submit_files  # noqa: PLC0415
+    from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList  # noqa: PLC0415
+
+    jobs_file, stem = stored_job_file(jobs.name)
+    submission = Submission(
+        id=SubmissionStore.new_id(),
+        name=texts.get("name") or stem,
+        created_at=datetime.now(UTC),
+        batch_file="batch.toml",
+        jobs_file=jobs_file,
+        schema_file="item.schema.json" if "schema" in texts else None,
+        settings=orjson.loads(texts["settings"]),
+        idempotency_key=key or _content_key(texts, jobs),
+    )
+    try:
+        submission = submission.but(**{field: texts[field] for field in ("weight", "priority") if field in texts})
+    except ValidationError as error:
+        raise as_config_error(error, None, {}, Submission) from None
+    with tempfile.TemporaryDirectory() as directory, open_part(url, LIST_LOG) as store:
+        (Path(directory) / jobs_file).symlink_to(jobs.resolve())
+        for field, name in (("config", "batch.toml"), ("schema", "item.schema.json")):
+            if field in texts:
+                replace_text(Path(directory) / name, texts[field])
+        listed = submit_files(FleetList(store), submission, Path(directory)).submission
+    say(f"{listed.name} ({listed.id}): on the list of the fleet")
+    if is_json:
+        print_json(listed.model_dump(mode="json"), is_indented=True)
+    else:
+        answer(listed.id)
 
 
 @contextmanager

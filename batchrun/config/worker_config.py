@@ -51,6 +51,10 @@ class ServiceConfig(Section):
     traces: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Where traces are sent (OTLP over HTTP, as to http://127.0.0.1:4318/v1/traces); takes the extra `otel`. Default: \
 nowhere, unless OTEL_EXPORTER_OTLP_ENDPOINT is set."""
+    fleet: Annotated[str, Field(min_length=1)] | None = None
+    """Where the workers of a fleet keep their batches: s3://, gs://, az://, nats://host:4222/name, file:///path."""
+    lease_s: Annotated[float, Field(gt=0)] = 20.0
+    """In a fleet: seconds of silence after which this worker starts no Run; others replace it after 1.5 times that."""
     max_open_batches: Annotated[int, Field(ge=1)] = 50
     """Most batches that are carried out at the same time; others wait in the order in which they came."""
 

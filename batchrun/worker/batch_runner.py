@@ -22,6 +22,7 @@ from batchrun.errors import (
     BatchrunError,
     ConfigError,
     JobFileError,
+    LogUnreachable,
     OutputError,
     Superseded,
     TransportError,
@@ -36,6 +37,7 @@ from batchrun.report.progress_words import Speed
 from batchrun.runtime.children import open_children
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.data_directory import DataDirectory, has_begun
+from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import Decide, SubmissionStore
@@ -73,6 +75,7 @@ class BatchRunner:
         account: Account,
         trace: Trace,
         notifier: Notifier,
+        fleet: Fleet | None = None,
     ) -> None:
         self.id = submission_id
         self._store = store
@@ -82,6 +85,7 @@ class BatchRunner:
         self._account = account
         self._trace = trace
         self._notifier = notifier
+        self._fleet = fleet
         #: The batch while it is open.
         self.batch: Batch | None = None
         #: Of the batch when it was open last: they are stored once it is closed.
@@ -228,10 +232,8 @@ class BatchRunner:
                 return
             except (OutputError, OSError) as error:
                 machine_failures = 1 if self._has_moved else machine_failures + 1
-                if isinstance(error, Superseded) or machine_failures > MAX_MACHINE_RETRIES:
-                    await self._stop(StopCause.MACHINE, str(error))
+                if await self._ends_for(error, machine_failures):
                     return
-                await self._wait_to_reopen("waits for this machine", error, machine_failures)
             except BatchrunError as error:
                 await self._stop(StopCause.MACHINE, str(error))
                 return
@@ -242,6 +244,18 @@ class BatchRunner:
                     reason = "the worker is out of memory: give it more, or lower limits.max_buffer_mb in worker.toml"
                 await self._stop(StopCause.MACHINE, reason)
                 return
+
+    async def _ends_for(self, error: OutputError | OSError, failures: int) -> bool:
+        """Return True if the batch ends here for an error of this machine or its store; False: it is tried again."""
+        if self._fleet is not None and isinstance(error, Superseded):
+            return True  # another worker has the batch, and keeps its state
+        is_store = self._fleet is not None and isinstance(error, LogUnreachable)
+        if not is_store and (isinstance(error, Superseded) or failures > MAX_MACHINE_RETRIES):
+            await self._stop(StopCause.MACHINE, str(error))
+            return True
+        where = "the fleet's store" if is_store else "this machine"
+        await self._wait_to_reopen(f"waits for {where}", error, min(failures, MAX_MACHINE_RETRIES))
+        return False
 
     async def _wait_to_reopen(self, what: str, error: Exception, failures: int) -> None:
         self._is_closing = False
@@ -270,6 +284,7 @@ class BatchRunner:
             account=self._account,
             priority=self.submission.batch_priority,
             notifier=self._batch_notifier(),
+            membership=self._fleet.member if self._fleet is not None else None,
         ) as batch:
             self.batch = batch
             try:
@@ -309,9 +324,10 @@ class BatchRunner:
         await self._update(lambda _: carried_out)
 
     async def _read_config(self) -> Config:
-        return await anyio.to_thread.run_sync(
+        config = await anyio.to_thread.run_sync(
             config_of, self.submission, self._directory, self._worker_config(), self._environ
         )
+        return config if self._fleet is None else self._fleet.with_log(config, self.id)
 
     def _apply_state_of_opening(self, batch: Batch) -> None:
         """Pause or cancel the batch if that was asked for while it was being opened."""

@@ -6,7 +6,7 @@ A submission may name its own files only. A profile and the environment are the 
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from batchrun.config import Config, load_config
@@ -74,6 +74,13 @@ def _without_worker_tables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment without the worker's tables: they are not what a submission asks for."""
     of_worker = tuple(f"{ENVIRONMENT_PREFIX}{section}__".upper() for section in _WORKER_TABLES)
     return {name: text for name, text in environ.items() if not name.upper().startswith(of_worker)}
+
+
+def stored_job_file(name: str) -> tuple[str, str]:
+    """Return the name under which a submission keeps a job file, and the file's name without its format."""
+    suffixes = PurePath(name).suffixes
+    kept = "".join(suffixes[-2:] if name.endswith((".gz", ".zst")) else suffixes[-1:])
+    return f"jobs{kept}", name.removesuffix(kept)
 
 
 def _batch_file(submission: Submission, directory: DataDirectory) -> Path:

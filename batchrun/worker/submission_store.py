@@ -69,7 +69,8 @@ class SubmissionStore:
                 if submission.id == directory.name:  # otherwise it is a copy
                     self._known[submission.id] = submission
 
-    def new_id(self) -> str:
+    @staticmethod
+    def new_id() -> str:
         """Return a new id: the day, to sort by, and random characters."""
         return f"{datetime.now(UTC):%Y%m%d}-{''.join(secrets.choice(_ALPHABET) for _ in range(10))}"
 
@@ -108,6 +109,15 @@ class SubmissionStore:
     def with_idempotency_key(self, key: str) -> Submission | None:
         """Return the submission that was submitted with a key; None if there is none."""
         return next((each for each in self._known.values() if each.idempotency_key == key), None)
+
+    def mirror(self, submission: Submission) -> None:
+        """Show a submission that another worker keeps; nothing is written."""
+        self._known[submission.id] = submission
+
+    async def take_over(self, submission: Submission) -> None:
+        """Save a submission as another worker has left it."""
+        async with self.lock:
+            await anyio.to_thread.run_sync(self._write, submission)
 
     async def add(self, submission: Submission) -> Submission:
         """Save a submission, and return it with a name that no other has: `shop-2` for the second `shop`."""

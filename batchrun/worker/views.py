@@ -49,6 +49,8 @@ class BatchView(_View):
     """Why it is in that state, in words; empty if that needs none."""
     cause: StopCause | None
     """What has stopped it, in the state `stopped`; null in other states."""
+    worker: str | None
+    """The worker of the fleet that carries it out, in words; null: this one, or none."""
     weight: float
     priority: int
     profile: str | None
@@ -239,6 +241,9 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     """Return the status of a batch."""
     runner = worker.runners.get(submission.id)
     counts = runner.counts() if runner is not None else submission.counts
+    carrier = ""
+    if worker.fleet is not None and (carrier := worker.fleet.carrier_words(submission.id)):
+        counts = worker.fleet.counts(submission.id) or counts
     batch = runner.batch if runner is not None else None
     per_s = runner.speed.per_s() if runner is not None else None
     budget_usd = batch.budget_usd if batch is not None else None
@@ -246,8 +251,9 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         id=submission.id,
         name=submission.name,
         state=submission.state,
-        reason=submission.reason,
+        reason=submission.reason or carrier,
         cause=submission.cause if submission.state is BatchState.STOPPED else None,
+        worker=carrier or None,
         weight=submission.weight,
         priority=submission.priority,
         profile=submission.profile,

@@ -32,6 +32,7 @@ from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
+from batchrun.output.replacement import replace_text
 from batchrun.policy.budget import Budget
 from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.progress_words import Speed
@@ -42,6 +43,7 @@ from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
+from batchrun.worker.fleet.fleet import Fleet, open_fleet
 from batchrun.worker.retention import Retention
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
@@ -56,7 +58,7 @@ from batchrun.worker.submission import (
     RetryOrder,
     Submission,
 )
-from batchrun.worker.submission_config import config_of
+from batchrun.worker.submission_config import config_of, profile_file
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import is_summary_current, write_summary_file
 from batchrun.worker.worker_watch import WorkerWatch
@@ -88,8 +90,11 @@ class Worker:
         config: WorkerConfig,
         environ: Mapping[str, str],
         channels: list[Channel],
+        fleet: Fleet | None = None,
     ) -> None:
         self.directory = directory
+        #: The fleet that this worker belongs to; None: it works alone.
+        self.fleet = fleet
         self.config = config
         self.environ = environ
         self.store = SubmissionStore(directory)
@@ -100,6 +105,8 @@ class Worker:
         self.runners: dict[str, BatchRunner] = {}
         #: None until the platform has answered.
         self.account: Account | None = None
+        #: Set once it has.
+        self.connected = anyio.Event()
         #: Why the platform cannot be reached; empty while it can.
         self.outage = ""
         #: Why its directory cannot be written; empty while it can.
@@ -167,13 +174,34 @@ class Worker:
 
     async def take(self, submission: Submission) -> Submission:
         """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches."""
+        if self.fleet is not None:
+            if submission.profile is not None:  # the other workers need not have it
+                submission = await anyio.to_thread.run_sync(self._with_own_file, submission)
+            submission = (await self.fleet.submit(submission)).submission
+            self.store.mirror(submission)
+            return submission
         taken = await self.store.add(submission)
         _log.info("batch_taken", batch=taken.id, name=taken.name)
         self._start_runner(taken.id)
         return taken
 
+    def _with_own_file(self, submission: Submission) -> Submission:
+        """Copy the profile of a submission to its directory, and check it once more as its own file.
+
+        Raises:
+            ConfigError: the profile names a file that only this machine has.
+        """
+        assert submission.profile is not None, "only a profile is copied"
+        text = profile_file(self.directory, submission.profile).read_text("utf-8")
+        replace_text(self.directory.of(submission.id) / "batch.toml", text)
+        changed = submission.but(profile=None, batch_file="batch.toml")
+        self._check(changed)
+        return changed
+
     def _check(self, submission: Submission) -> Config:
         config = config_of(submission, self.directory, self.config, self.environ)
+        if self.fleet is not None:
+            config = self.fleet.with_log(config, submission.id)
         expectation(config.output)
         try:
             is_file = config.jobs.file.is_file()
@@ -187,17 +215,33 @@ class Worker:
         """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""
         if self.store[submission_id].state in PAUSED_ALREADY:
             return self.store[submission_id]
-        changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
-        await self._apply_state(changed)
+        async with self._ordered(submission_id):
+            changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
+            await self._apply_state(changed)
         return self.store[submission_id]
 
     async def cancel(self, submission_id: str) -> Submission:
         """Stop new starts of a batch and abort its live Runs; it ends when all have records. May be repeated."""
         if self.store[submission_id].state in CANCELLED_ALREADY:
             return self.store[submission_id]
-        changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
-        await self._apply_state(changed)
+        async with self._ordered(submission_id):
+            changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
+            await self._apply_state(changed)
         return self.store[submission_id]
+
+    @asynccontextmanager
+    async def _ordered(self, submission_id: str) -> AsyncIterator[None]:
+        """Carry out an order for a batch, in a fleet as its only owner; the others know of it once this ends."""
+        if self.fleet is None:
+            yield
+            return
+        async with self.fleet.taken(submission_id):
+            yield
+            await self.fleet.publish(self.store[submission_id])
+
+    def _refuse_without_files(self, submission_id: str) -> None:
+        if self.fleet is not None:
+            self.fleet.refuse_without_files(submission_id)
 
     async def resume(self, submission_id: str) -> Submission:
         """Resume a batch that rests or is pausing. May be repeated."""
@@ -207,14 +251,15 @@ class Worker:
 
     async def _open_again(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> None:
         again = {"state": BatchState.QUEUED, "reason": "", "ended_at": None}
-        await self.store.change(submission_id, allowed, what, **again, **changes)
-        if "retry" in changes:
-            crash_point("retry_ordered")
-        runner = self.runners.get(submission_id)
-        if runner is not None:
-            runner.reopen()
-        else:
-            self._start_runner(submission_id)
+        async with self._ordered(submission_id):
+            await self.store.change(submission_id, allowed, what, **again, **changes)
+            if "retry" in changes:
+                crash_point("retry_ordered")
+            runner = self.runners.get(submission_id)
+            if runner is not None:
+                runner.reopen()
+            else:
+                self._start_runner(submission_id)
 
     async def retry(self, submission_id: str, wanted: WantedJobs, order_id: str) -> ShownFailures | None:
         """Open a batch again with another round for jobs that are settled; None if this order was given before.
@@ -226,6 +271,7 @@ class Worker:
             ConfigError: as `jobs_to_retry` does.
         """
         async with self._retrying:
+            self._refuse_without_files(submission_id)
             submission = self.store[submission_id]
             if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
                 return None
@@ -281,6 +327,7 @@ class Worker:
     async def _mending(self, submission_id: str) -> AsyncIterator[tuple[Path, ApifyClient]]:
         """Keep a batch that rests from being opened; one that is resumed meanwhile is opened afterwards."""
         submission = self.store[submission_id]
+        self._refuse_without_files(submission_id)
         if submission.state.is_under_way or submission_id in self.runners:
             raise WrongState(f"batch {submission_id} is {submission.state}; pause it first")
         if submission_id in self._mended:
@@ -312,7 +359,8 @@ class Worker:
         budget_usd = await self._budget_of(wanted)
         is_out = self.store[submission_id].state is BatchState.OUT_OF_BUDGET
         before_usd = await self._budget_of(self.store[submission_id]) if is_out else None
-        await self.store.change(submission_id, frozenset(BatchState), "changed", **changes)
+        async with self._ordered(submission_id):
+            await self.store.change(submission_id, frozenset(BatchState), "changed", **changes)
         if (runner := self.runners.get(submission_id)) is not None:
             await runner.apply_limits()
         elif is_out and _is_more(budget_usd, before_usd):
@@ -330,7 +378,8 @@ class Worker:
         self.config = self.config.model_copy(update={"limits": limits})
         has_more = _is_more(limits.budget_usd, self.budget.limit_usd)
         # Open batches without a budget are reopened by `apply_limits`, so that they reserve money.
-        self.budget.limit_usd = limits.budget_usd
+        if self.fleet is None:  # in a fleet, the page decides
+            self.budget.limit_usd = limits.budget_usd
         if self.account is not None:
             self.account.change_limits(limits)
         for runner in list(self.runners.values()):
@@ -351,6 +400,8 @@ class Worker:
 
     async def delete(self, submission_id: str) -> None:
         """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget."""
+        if self.fleet is not None:
+            raise WrongState(f"batch {submission_id} is a fleet's: its list is kept whole, and no batch is deleted")
         async with self.store.lock:
             submission = self.store[submission_id]
             if submission.state.is_under_way or submission_id in self.runners or submission_id in self._mended:
@@ -370,6 +421,11 @@ class Worker:
             runner.drain()
         return self.live_runs
 
+    @property
+    def hands_over(self) -> bool:
+        """True if other workers of a fleet go on with this one's batches once it leaves them."""
+        return self.fleet is not None and self.fleet.has_others
+
     async def wait_until_drained(self) -> None:
         """Return when no batch is open."""
         while self.runners:
@@ -384,7 +440,7 @@ class Worker:
     async def _resume_all(self, *states: BatchState) -> None:
         """Resume the batches that rest in one of some states: their cause may be gone."""
         for submission in self.store:
-            if submission.state in states and submission.id not in self.runners:
+            if submission.state in states and self._is_own(submission) and submission.id not in self.runners:
                 try:
                     await self.resume(submission.id)
                 except BatchrunError as error:
@@ -416,10 +472,17 @@ class Worker:
             return disk
         if self.outage or self.account is None:
             return f"waits for the platform: {self.outage}" if self.outage else "the platform has not answered yet"
+        return self._why_no_starts
+
+    @property
+    def _why_no_starts(self) -> str:
+        if self.fleet is not None and self.fleet.trouble:
+            return f"waits for the fleet's store: {self.fleet.trouble}"
         refusals = [runner.refusal for runner in self.runners.values()]
         if refusals and all(refusals):
             return refusals[0]
-        left = [each for each in self.store if not each.state.is_over and each.state is not BatchState.PAUSED]
+        own = [each for each in self.store if self._is_own(each)]
+        left = [each for each in own if not each.state.is_over and each.state is not BatchState.PAUSED]
         if left and not any(each.state.is_under_way for each in left):
             return f"all batches are stopped; {left[-1].name}: {left[-1].reason}"
         return ""
@@ -439,7 +502,7 @@ class Worker:
             BatchRefused: the platform does not accept the token.
             OutputError: an error on this machine.
         """
-        live_before = await anyio.to_thread.run_sync(self._read_ledgers)
+        live_before = {} if self.fleet is not None else await anyio.to_thread.run_sync(self._read_ledgers)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(delivering(self.notifier))
             watch = await stack.enter_async_context(open_children(cancels_on_leaving=True))
@@ -449,15 +512,19 @@ class Worker:
                 self.account.keep_permits(out_dir, live)
             async with open_children() as children:
                 self._children = children
+                self.connected.set()
                 children.start_soon(self._sample)
                 children.start_soon(self._watch_disk)
-                children.start_soon(Retention(self.store, self.directory, lambda: self.config.worker, self.delete).run)
-                children.start_soon(watch_spool, self.directory, self.store, self.submit)
+                if self.fleet is None:
+                    children.start_soon(
+                        Retention(self.store, self.directory, lambda: self.config.worker, self.delete).run
+                    )
+                    children.start_soon(watch_spool, self.directory, self.store, self.submit)
                 for submission in self.store:
                     if submission.state.is_under_way:
                         self._start_runner(submission.id)
                 await self._resume_all(BatchState.STOPPED)
-                resting = [each for each in self.store if not each.state.is_under_way]
+                resting = [each for each in self.store if not each.state.is_under_way and self.fleet is None]
                 for submission in await anyio.to_thread.run_sync(self._without_summary, resting):
                     await self._write_summary(submission)  # the last process was killed before it did
                 await anyio.sleep_forever()
@@ -478,7 +545,17 @@ class Worker:
         account.change_limits(self.config.limits)  # they may have changed during the wait for the platform
         return account
 
+    def begin(self, submission_id: str) -> None:
+        """Carry out a batch that the fleet has given to this worker."""
+        if self.store[submission_id].state.is_under_way or self.store[submission_id].state is BatchState.STOPPED:
+            self._start_runner(submission_id)
+
+    def _is_own(self, submission: Submission) -> bool:
+        return self.fleet is None or self.fleet.owns(submission.id)
+
     def _start_runner(self, submission_id: str) -> None:
+        if not self._is_own(self.store[submission_id]):
+            return  # another worker of the fleet carries it out
         if self._children is None or self.account is None or self.is_draining:
             return  # the next `run` starts the runners of all batches under way
         if submission_id in self._mended:
@@ -494,6 +571,7 @@ class Worker:
             self.account,
             self.trace,
             self.notifier,
+            self.fleet,
         )
         self.runners[submission_id] = runner
         self._children.start_soon(self._run_batch, runner, self.account)
@@ -626,8 +704,20 @@ async def open_worker(data_dir: Path, config: WorkerConfig, environ: Mapping[str
     directory = DataDirectory(data_dir)
     channels = await anyio.to_thread.run_sync(open_channels, config.notify, environ)
     await anyio.to_thread.run_sync(directory.make)
-    async with enter_lock(data_dir):
-        worker = Worker(directory, config, environ, channels)
+    async with enter_lock(data_dir), _fleet_of(directory, config) as fleet:
+        worker = Worker(directory, config, environ, channels, fleet)
         # Before any batch can be submitted: `load` removes directories of incomplete submissions.
         await anyio.to_thread.run_sync(worker.store.load)
         yield worker
+
+
+@asynccontextmanager
+async def _fleet_of(directory: DataDirectory, config: WorkerConfig) -> AsyncIterator[Fleet | None]:
+    service = config.worker
+    if service.fleet is None:
+        yield None
+        return
+    if config.api.is_embedded:
+        raise ConfigError("must be a platform that all workers of a fleet reach", key="api.base_url")
+    async with open_fleet(service.fleet, service.lease_s, directory) as fleet:
+        yield fleet

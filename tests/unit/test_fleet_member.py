@@ -1,6 +1,6 @@
 """Workers of a fleet that read and write one page, in any order, while some of them die or sleep."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LogUnreachable
+from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.worker.fleet.member import FleetMember, Use
 from batchrun.worker.fleet.shared_page import Member, Page, SharedPage
 from batchrun.worker.fleet.shares import Need, Resource, next_amount, targets
@@ -15,7 +16,7 @@ from batchrun.worker.fleet.shares import Need, Resource, next_amount, targets
 LIMIT, LEASE_S, MB = 7, 2.0, 3
 
 
-class MemoryStore:
+class MemoryStore(LogStore):
     """A log in memory, whose next answer can be lost."""
 
     def __init__(self) -> None:
@@ -35,16 +36,6 @@ class MemoryStore:
     def read(self, number: int) -> bytes | None:
         """Return an entry."""
         return self.entries[number] if number < len(self.entries) else None
-
-    def read_from(self, number: int) -> Iterator[bytes]:
-        """Yield the entries from one on."""
-        yield from self.entries[number:]
-
-    def put_object(self, name: str, content: bytes) -> None:
-        """Is not used here."""
-
-    def get_object(self, name: str) -> bytes | None:
-        """Is not used here."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, part_url
 from batchrun.output.replacement import replace_text
 from batchrun.worker.data_directory import DataDirectory
-from batchrun.worker.fleet.batch_list import LIST_LOG, BatchList, ListedBatch
+from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.member import FleetMember
 from batchrun.worker.fleet.shared_page import PAGE_LOG, Member, Page, SharedPage
 from batchrun.worker.submission import BatchCounts, Submission
@@ -40,7 +40,7 @@ class Fleet:
     """
 
     def __init__(
-        self, url: str, lease_s: float, pages: SharedPage, batches: BatchList, directory: DataDirectory
+        self, url: str, lease_s: float, pages: SharedPage, batches: FleetList, directory: DataDirectory
     ) -> None:
         self.url = url
         self.lease_s = lease_s
@@ -225,7 +225,7 @@ class Fleet:
             pass
 
 
-def submit_files(batches: BatchList, submission: Submission, directory: Path) -> ListedBatch:
+def submit_files(batches: FleetList, submission: Submission, directory: Path) -> ListedBatch:
     """Store a batch's files, and put it on the list; return the one that was submitted with the same key, if any."""
     names = (submission.batch_file, submission.jobs_file, submission.schema_file)
     files = {name: batches.put_file(directory / name) for name in names if name is not None}
@@ -251,5 +251,5 @@ async def open_fleet(url: str, lease_s: float, directory: DataDirectory) -> Asyn
         pages = await anyio.to_thread.run_sync(lambda: stack.enter_context(open_part(url, PAGE_LOG)))
         batches = await anyio.to_thread.run_sync(lambda: stack.enter_context(open_part(url, LIST_LOG)))
         yield await anyio.to_thread.run_sync(
-            lambda: Fleet(url, lease_s, SharedPage(pages), BatchList(batches), directory)
+            lambda: Fleet(url, lease_s, SharedPage(pages), FleetList(batches), directory)
         )

@@ -13,7 +13,10 @@ from batchrun.worker.http.request_context import submission_of, worker_of
 
 def out_dir_of(request: web.Request) -> Path:
     """Return the output directory of a request's batch."""
-    return worker_of(request).directory.out_dir(submission_of(request))
+    worker, submission = worker_of(request), submission_of(request)
+    if worker.fleet is not None:
+        worker.fleet.refuse_without_files(submission.id)
+    return worker.directory.out_dir(submission)
 
 
 async def has_ledger(out_dir: Path) -> bool:

@@ -20,6 +20,7 @@ from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, refuse_encoding, too_slow
+from batchrun.worker.submission_config import stored_job_file
 
 #: Max bytes of a text: one of 1 MiB can take tomllib seconds and 150 MB.
 MAX_TEXT_BYTES = 1 << 18
@@ -160,10 +161,7 @@ async def _take_jobs(pieces: AsyncIterator[bytes], name: str | None, form: Form,
             "bad-value",
             f"jobs: {given[:100]!r} is not a job file; use .jsonl .ndjson .json .csv .tsv, each also .gz .zst",
         )
-    suffixes = "".join(
-        PurePath(given).suffixes[-2:] if given.endswith((".gz", ".zst")) else PurePath(given).suffixes[-1:]
-    )
-    form.jobs_file, form.jobs_stem = f"jobs{suffixes}", given.removesuffix(suffixes)
+    form.jobs_file, form.jobs_stem = stored_job_file(given)
     file = directory / form.jobs_file
     with explaining(file):
         digest = sha256()

@@ -180,7 +180,7 @@ def _cost_sums(out_dir: Path, names: list[str]) -> Iterable[bytes]:
 async def get_report(request: web.Request) -> web.Response:
     """Return a batch's report as a page."""
     worker, submission = worker_of(request), submission_of(request)
-    if not await has_ledger(worker.directory.out_dir(submission)):
+    if not await has_ledger(out_dir_of(request)):
         raise Refused(
             409, "wrong-state", f"batch {submission.id} is {submission.state}: there is nothing to report yet"
         )

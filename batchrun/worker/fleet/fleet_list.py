@@ -45,7 +45,7 @@ class ListedBatch(BaseModel):
 Decide = Callable[[Mapping[str, ListedBatch]], ListedBatch | None]
 
 
-class BatchList:
+class FleetList:
     """The list. Methods block; one thread at a time calls them.
 
     Raises:

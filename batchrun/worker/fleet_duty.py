@@ -1,0 +1,293 @@
+"""What a worker does for its fleet, again and again: read the page, obey it, write what it has, take what waits."""
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from batchrun.account.account import Account, Share
+from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
+from batchrun.errors import BatchrunError, LogUnreachable
+from batchrun.runtime.steady_time import boot_time
+from batchrun.worker.fleet.fleet import Fleet
+from batchrun.worker.fleet.member import Use
+from batchrun.worker.fleet.shared_page import Page
+from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource
+from batchrun.worker.submission import BatchState
+from batchrun.worker.worker import Worker
+
+#: Seconds between two looks at the page; less if a tenth of the lease is less.
+LOOK_INTERVAL_S = 0.4
+#: Seconds between two tries to bring a batch's files here.
+RETRY_INTERVAL_S = 2.0
+#: The part of the rates that a worker without batches keeps, in thousandths.
+IDLE_RATE = 20
+#: Memory of a Run of which nothing is known, in megabytes: that of the smallest.
+LEAST_MB = 128
+_MICRO = 1_000_000
+
+_log = structlog.get_logger()
+
+
+async def serve_fleet(worker: Worker, fleet: Fleet) -> None:
+    """Do a worker's duty for its fleet, until cancelled."""
+    await worker.connected.wait()
+    assert worker.account is not None, "the worker is connected"
+    async with anyio.create_task_group() as children:
+        duty = FleetDuty(worker, fleet, worker.account, children)
+        while not fleet.is_leaving:
+            try:
+                await duty.turn()
+                fleet.note_trouble("")
+            except LogUnreachable as error:
+                fleet.note_trouble(str(error))
+            with anyio.move_on_after(min(LOOK_INTERVAL_S, fleet.lease_s / 10)):
+                await fleet.alarm.wait()
+            fleet.alarm = anyio.Event()
+
+
+async def leave_fleet(worker: Worker, fleet: Fleet) -> None:
+    """Leave this worker's batches to the others, once none is open here.
+
+    Raises:
+        LogUnreachable: the store does not answer: the others take them over after 1.5 leases.
+    """
+    fleet.is_leaving = True
+    for batch in list(fleet.ready):
+        await fleet.publish(worker.store[batch])
+    while True:
+        await fleet.read()
+        if fleet.member.id not in fleet.page.members:
+            return
+        cost = sum(_cost(worker, batch) for batch in _over(worker, fleet))
+        page = fleet.member.leave(fleet.page, boot_time(), cost)
+        if await fleet.call(partial(fleet.pages.replace, page)):
+            return
+
+
+def _over(worker: Worker, fleet: Fleet) -> list[str]:
+    """Return the batches in this worker's name that nobody carries out any more."""
+    mine = fleet.page.members.get(fleet.member.id)
+    over = []
+    for batch in mine.batches if mine is not None else ():
+        listed = fleet.listed.get(batch)
+        state = listed.submission.state if listed is not None else BatchState.FAILED
+        if not state.is_under_way and state is not BatchState.STOPPED and batch not in worker.runners:
+            over.append(batch)
+    return over
+
+
+def _cost(worker: Worker, batch: str) -> int:
+    """Return what the worker's budget counts of a batch that is closed, in millionths of a US dollar."""
+    assert worker.account is not None, "batches are carried out in an account"
+    return round(worker.account.money_of(worker.directory.of(batch) / "out") * _MICRO)
+
+
+class FleetDuty:
+    """One worker's duty.
+
+    Args:
+        worker: carries batches out.
+        fleet: its fleet.
+        account: of the worker.
+        children: bring batches here.
+    """
+
+    def __init__(self, worker: Worker, fleet: Fleet, account: Account, children: TaskGroup) -> None:
+        self._worker = worker
+        self._fleet = fleet
+        self._account = account
+        self._children = children
+        #: Batches whose files are being brought here.
+        self._coming: set[str] = set()
+        #: Peak of live Runs between the last two looks.
+        self._peak = 0
+        self._apply(Page())
+
+    async def turn(self) -> None:
+        """Look at the page once, and write it if there is something to change."""
+        fleet, worker = self._fleet, self._worker
+        await fleet.read()
+        if not fleet.member.see(fleet.page, boot_time()):
+            await self._begin_anew()
+        self._forget()
+        self._mirror()
+        for batch in sorted(fleet.ready):
+            await fleet.publish(worker.store[batch])
+        over = [batch for batch in _over(worker, fleet) if batch not in self._coming and batch not in fleet.wanted]
+        fleet.member.settle([batch for batch in fleet.member.unsettled if self._is_settled(batch)])
+        self._apply(fleet.page)
+        if worker.is_draining:
+            over, waiting = [], list[str]()
+        else:
+            waiting = [
+                batch
+                for batch, listed in fleet.listed.items()
+                if fleet.page.carrier(batch) is None and (listed.submission.state.is_under_way or batch in fleet.wanted)
+            ]
+        number = fleet.pages.number + 1
+        after = fleet.member.propose(
+            fleet.page,
+            number,
+            boot_time(),
+            self._use(),
+            waiting=waiting,
+            wanted=fleet.wanted,
+            over={batch: _cost(worker, batch) for batch in over},
+            max_batches=worker.config.worker.max_open_batches,
+        )
+        if after is not None:
+            if not await fleet.call(partial(fleet.pages.replace, after)):
+                fleet.alarm.set()  # another member was first: look again at once
+                return
+            fleet.member.see(after, boot_time())
+            fleet.page = after
+            self._apply(after)
+        self._bring()
+
+    async def _begin_anew(self) -> None:
+        """Leave all batches, which others carry out by now, and become a new member."""
+        _log.warning("fleet_left", reason="nothing was heard of this worker for 1.5 leases: others have its batches")
+        for batch in list(self._fleet.ready):
+            if (runner := self._worker.runners.get(batch)) is not None:
+                runner.let_go()
+        self._fleet.ready.clear()
+        await self._worker.wait_until_drained()
+        await anyio.to_thread.run_sync(self._fleet.new_member)
+        self._account.forget_money()
+        self._fleet.member.see(self._fleet.page, boot_time())
+
+    def _mirror(self) -> None:
+        """Let the store of submissions have the batches of the others."""
+        for batch, listed in self._fleet.listed.items():
+            if batch not in self._fleet.ready:
+                self._worker.store.mirror(listed.submission)
+
+    def _is_settled(self, batch: str) -> bool:
+        """True if the live Runs of a batch count as used, or it has none that this worker will follow."""
+        runner = self._worker.runners.get(batch)
+        if runner is not None and runner.batch is not None:
+            return runner.batch.has_adopted_all
+        return batch in self._fleet.ready and runner is None
+
+    def _forget(self) -> None:
+        """Let go of batches that the page does not give to this worker any more: they are over."""
+        mine = self._fleet.page.members.get(self._fleet.member.id)
+        for batch in self._fleet.ready - (mine.batches.keys() if mine is not None else set()):
+            self._fleet.ready.discard(batch)
+            self._account.uncount_money(self._worker.directory.of(batch) / "out")
+
+    def _apply(self, page: Page) -> None:
+        """Use no more than what the page allows, from now on."""
+        allowed = self._fleet.member.allowed(page)
+        limits = {resource: page.limit(resource) for resource in Resource}
+        self._account.use_share(
+            Share(
+                runs=allowed.get(Resource.RUNS, 0),
+                memory_mb=allowed.get(Resource.MEMORY),
+                rate=allowed.get(Resource.RATE, 0) / WHOLE_RATE,
+            )
+        )
+        budget, money = self._account.budget, limits[Resource.MONEY]
+        if money is None:
+            # With a budget of its own, this worker must not spend before the page knows of it.
+            budget.limit_usd = None if self._worker.config.limits.budget_usd is None else 0.0
+            return
+        mine = page.members.get(self._fleet.member.id)
+        spent_by_others = page.spent_micro_usd + sum(
+            round(carried.counts.cost_usd * _MICRO)
+            for member in page.members.values()
+            if member is not mine
+            for carried in member.batches.values()
+        )
+        limit_usd = allowed[Resource.MONEY] / _MICRO
+        budget.elsewhere_usd = max(0.0, (money - spent_by_others) / _MICRO - limit_usd)
+        if limit_usd != budget.limit_usd:
+            budget.limit_usd = limit_usd
+            budget.notify()
+
+    def _use(self) -> Use:
+        """Return what this worker uses and needs; to be called after `_apply`, without a wait between them."""
+        worker, pool, budget = self._worker, self._account.shared.pool, self._account.budget
+        peak = pool.take_peak()
+        amount, self._peak = max(peak, self._peak), peak
+        open_batches = [runner.batch for runner in worker.runners.values() if runner.batch is not None]
+        run_mb = max([pool.lacked_memory_mb, *(batch.opening.run_memory_mb or 0 for batch in open_batches)]) or LEAST_MB
+        is_full = pool.used >= pool.limit or pool.lacked_memory_mb > 0
+        is_hungry = is_full and any(batch.could_start_more for batch in open_batches)
+        limits = self._limits()
+        # Each Run needs both: so a worker that lacks one of them holds as much of the other as it could use then.
+        most_runs = limits[Resource.RUNS]
+        if (memory_mb := limits.get(Resource.MEMORY)) is not None:
+            most_runs = max(1, min(most_runs, memory_mb // run_mb))
+        needs_runs = most_runs if is_hungry else max(amount, int(len(open_batches) < len(worker.runners)))
+        lacked, used_money = round(budget.take_lack() * _MICRO), math.ceil(budget.used_usd * _MICRO - 1e-3)
+        needs = {
+            Resource.RUNS: Need(amount=needs_runs, is_short=is_hungry),
+            Resource.MEMORY: Need(
+                amount=max(needs_runs * run_mb, pool.used_memory_mb), lump=run_mb, is_short=is_hungry
+            ),
+            Resource.RATE: Need(
+                amount=WHOLE_RATE if worker.runners else IDLE_RATE, lump=10, is_short=bool(worker.runners)
+            ),
+            Resource.MONEY: Need(
+                amount=limits.get(Resource.MONEY, 0) if lacked else used_money, lump=lacked + 1, is_short=lacked > 0
+            ),
+        }
+        return Use(
+            used={
+                Resource.RUNS: pool.used,
+                Resource.MEMORY: pool.used_memory_mb,
+                Resource.MONEY: used_money,
+            },
+            needs=needs,
+            limits=limits,
+            counts={batch: runner.counts() for batch, runner in worker.runners.items()},
+        )
+
+    def _limits(self) -> Mapping[Resource, int]:
+        """Return the limits of all workers together, as this one knows them."""
+        limits, info = self._worker.config.limits, self._account.info.limits
+        runs = [each for each in (limits.wanted_runs, info.max_concurrent_runs) if each is not None]
+        if runs and limits.wanted_runs is None:
+            runs = [max(1, runs[0] - limits.leave_free_runs)]
+        memory = [each for each in (limits.wanted_memory_mb, info.max_total_memory_mb) if each is not None]
+        known = {Resource.RUNS: min(runs, default=MAX_GROWN_SLOTS), Resource.RATE: WHOLE_RATE}
+        if memory:
+            known[Resource.MEMORY] = min(memory)
+        if limits.budget_usd is not None:
+            known[Resource.MONEY] = int(limits.budget_usd * _MICRO)
+        return known
+
+    def _bring(self) -> None:
+        """Bring the batches here that the page gives to this worker."""
+        mine = self._fleet.page.members.get(self._fleet.member.id)
+        for batch in mine.batches if mine is not None else ():
+            if batch not in self._fleet.ready and batch not in self._coming and batch in self._fleet.listed:
+                self._coming.add(batch)
+                self._children.start_soon(self._bring_one, batch, self._fleet.member.id)
+
+    async def _bring_one(self, batch: str, member_id: str) -> None:
+        fleet = self._fleet
+        try:
+            while fleet.member.id == member_id and fleet.carrier(batch) is None:
+                listed = fleet.listed[batch]
+                try:
+                    await fleet.call(partial(fleet.prepare, listed))
+                    await self._worker.store.take_over(listed.submission)
+                except (BatchrunError, OSError) as error:
+                    _log.warning("batch_not_brought", batch=batch, reason=str(error))
+                    await anyio.sleep(RETRY_INTERVAL_S)
+                    continue
+                if fleet.member.id == member_id:
+                    fleet.ready.add(batch)
+                    self._worker.begin(batch)
+                return
+        finally:
+            self._coming.discard(batch)
+            with suppress(RuntimeError):
+                fleet.alarm.set()

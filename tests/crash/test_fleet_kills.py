@@ -1,0 +1,98 @@
+"""A fleet of three workers with ten batches, killed at random: no job is lost or doubled, no limit is exceeded."""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import log_stores
+from tests.support.crash import open_api, wait_until
+from tests.support.fleets import FleetProcesses, assert_every_batch_right, longest_gap_s
+from tests.support.log_stores import Store
+from tests.support.worker_life import most_at_once
+
+LEASE_S = 1.0
+MAX_RUNS = 12
+#: Of ten Runs: less than `MAX_RUNS` need.
+MAX_MEMORY_MB = 1280
+STORES: dict[str, Callable[[Path], AbstractContextManager[Store]]] = {
+    "directory": log_stores.directory,
+    "nats": log_stores.nats,
+}
+
+
+def _config(url: str) -> str:
+    return (
+        f'[worker]\nfleet = "{url}"\nlease_s = {LEASE_S}\n'
+        f"[limits]\nmax_concurrent_runs = {MAX_RUNS}\nmax_total_memory_mb = {MAX_MEMORY_MB}\n"
+    )
+
+
+def _jobs(count: int, seed: int) -> list[dict[str, Any]]:
+    chance = random.Random(seed)
+    return [
+        {"n": n, "ms": chance.choice([50, 200, 400]), "items": chance.choice([0, 1, 3]), "fails": n % 23 == 7}
+        for n in range(count)
+    ]
+
+
+def _stop_some(fleet: FleetProcesses, chance: random.Random, kills: int, jobs: int) -> int:
+    """Kill, freeze or end a worker, again and again, and bring it back; return how often."""
+    done = 0
+    while done < kills and set(fleet.states().values()) != {"finished"}:
+        time.sleep(chance.uniform(0.5, 1.5))
+        worker = chance.choice(fleet.workers)
+        match chance.choice(["kill", "freeze", "end"]):
+            case "kill":
+                worker.kill()
+                time.sleep(chance.choice([0.0, 2.0]))
+                worker.start()
+            case "freeze":
+                worker.process.send_signal(signal.SIGSTOP)
+                time.sleep(chance.choice([0.5, 2.5]))
+                worker.process.send_signal(signal.SIGCONT)
+            case "end":
+                assert worker.stop() == 0, fleet.said()
+                worker.start()
+        done += 1
+    return done
+
+
+@pytest.mark.parametrize(
+    ("store", "kills", "jobs", "seed"),
+    [
+        ("directory", 4, 30, 1),
+        *(
+            pytest.param(store, 20, 150, seed, marks=pytest.mark.long)
+            for store in STORES
+            for seed in (2, 3)
+        ),
+    ],
+)  # fmt: skip
+def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
+    """Each batch is carried out once, whichever worker has it; all workers together keep the limits."""
+    with STORES[store](tmp_path / "store") as opened, open_api(tmp_path / "api") as api:
+        url = opened.log("fleet")
+        fleet = FleetProcesses(tmp_path, api, url, 3, _config(url))
+        try:
+            for worker in fleet.workers:
+                worker.start()
+            wait_until(lambda: len(fleet.page().members) == 3)
+            for n in range(10):
+                fleet.submit(f"batch-{n}", _jobs(jobs, seed + n))
+            record_property("kills", _stop_some(fleet, random.Random(seed), kills, jobs))
+            wait_until(lambda: set(fleet.states().values()) == {"finished"}, 300)
+            runs = api.runs()
+            record_property("longest_gap_s", longest_gap_s(runs))
+            assert most_at_once(runs) <= MAX_MEMORY_MB // 128, fleet.said()
+            assert_every_batch_right(fleet, api)
+        except BaseException:
+            (tmp_path / "said.txt").write_text(fleet.said())
+            raise
+        finally:
+            fleet.end()

@@ -1,0 +1,161 @@
+"""Two workers of a fleet: what each says of the other's batches, and how batches and limits change hands."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.api_process import ACTOR, TOKEN
+from tests.support.command_line import Said, batchrun
+from tests.support.crash import Api, open_api, wait_until
+from tests.support.fleets import FleetProcesses
+from tests.support.json_lines import to_lines
+from tests.support.worker_life import most_at_once
+
+#: Longer than any test: nothing here waits for a lease to end.
+LEASE_S = 600.0
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server process for all tests here."""
+    with open_api(tmp_path_factory.mktemp("api")) as opened:
+        yield opened
+
+
+@contextmanager
+def two_workers(directory: Path, api: Api, limits: str = "max_concurrent_runs = 8") -> Iterator[FleetProcesses]:
+    """Run two workers, which are both on the page."""
+    store = directory / "store"
+    store.mkdir()
+    config = f'[worker]\nfleet = "file://{store}"\nlease_s = {LEASE_S}\n[limits]\n{limits}\n'
+    fleet = FleetProcesses(directory, api, f"file://{store}", 2, config)
+    try:
+        for worker in fleet.workers:
+            worker.start()
+        wait_until(lambda: len(fleet.page().members) == 2)
+        yield fleet
+    finally:
+        fleet.end()
+
+
+def ask(fleet: FleetProcesses, who: int, *arguments: str) -> Said:
+    """Run a command on a worker's data directory."""
+    return batchrun("worker", *arguments, "--data", str(fleet.workers[who].data_dir), cwd=fleet.directory)
+
+
+def owner_of(fleet: FleetProcesses, batch: str) -> int:
+    """Return which worker carries a batch out, once one does."""
+    wait_until(lambda: fleet.page().carrier(batch))
+    page = fleet.page()
+    member = page.carrier(batch)
+    return [(worker.data_dir / "member").read_text().strip() for worker in fleet.workers].index(str(member))
+
+
+def live(api: Api) -> int:
+    """Return the number of live Runs, a few times a second."""
+    time.sleep(0.1)
+    return len(api.get("/actor-runs?limit=1000&status=RUNNING")["data"]["items"])
+
+
+SETTINGS = {"limits__start_horizon_s": 700}
+
+
+def test_every_worker_knows_all_batches_and_who_has_them(tmp_path, api):
+    """An order for another's batch names its worker; a batch that rests obeys any worker, and its files follow."""
+    ends = tmp_path / "ends"
+    with two_workers(tmp_path, api) as fleet:
+        fleet.submit(
+            "known", [{"n": n, "until": str(ends), "@key": f"k{n}"} for n in range(12)], task="known", **SETTINGS
+        )
+        owner = owner_of(fleet, "known")
+        other = 1 - owner
+        wait_until(lambda: live(api) == 8)
+        wait_until(lambda: '"live_runs": 8' in ask(fleet, other, "status", "known", "--json").out)
+        view = orjson.loads(ask(fleet, other, "status", "known", "--json").out)
+        address = (fleet.workers[owner].data_dir / "address").read_text().strip()
+        assert address in view["worker"]
+        assert address in view["reason"]
+        for refused in (ask(fleet, other, "pause", "known"), ask(fleet, other, "records", "known")):
+            assert (refused.code, address in refused.err) == (2, True), refused
+        assert ask(fleet, owner, "pause", "known").code == 0
+        ends.touch()
+        wait_until(lambda: fleet.states()["known"] == "paused")
+        wait_until(lambda: not any("known" in member.batches for member in fleet.page().members.values()))
+        lost = ask(fleet, other, "records", "known")
+        assert f"batchrun pull {fleet.url}/batch-known DIR" in lost.err
+        resumed = ask(fleet, other, "resume", "known")
+        assert resumed.code == 0, (resumed, fleet.said())
+        wait_until(lambda: fleet.states()["known"] == "finished")
+        wait_until(lambda: len(ask(fleet, other, "records", "known").out.splitlines()) == 12)
+
+
+def test_a_worker_that_ends_hands_its_batches_over_at_once(tmp_path, api):
+    """The other one follows the live Runs, which end much later than the first worker; no lease is waited for."""
+    ends = tmp_path / "ends"
+    with two_workers(tmp_path, api) as fleet:
+        fleet.submit("handed", [{"n": n, "until": str(ends)} for n in range(8)], task="handed", **SETTINGS)
+        owner = owner_of(fleet, "handed")
+        wait_until(lambda: live(api) == 8)
+        wait_until(lambda: ask(fleet, owner, "status", "handed").out.count("8 live"))
+        assert fleet.workers[owner].stop() == 0
+        assert "go on with the batches and 8 live Runs" in fleet.workers[owner].said()
+        wait_until(lambda: owner_of(fleet, "handed") == 1 - owner)
+        ends.touch()
+        wait_until(lambda: fleet.states()["handed"] == "finished")
+        assert len(fleet.records("handed")) == 8
+
+
+def test_what_one_worker_does_not_need_the_other_one_uses(tmp_path, api):
+    """The whole limit at once for one batch; half for each of two; never more together."""
+    with two_workers(tmp_path, api, "max_concurrent_runs = 8\nbudget_usd = 100.0") as fleet:
+        ends = {each: tmp_path / f"ends-{each}" for each in ("one", "two")}
+        jobs: dict[str, list[dict[str, Any]]] = {each: [{"n": n, "ms": 50} for n in range(40)] for each in ends}
+        held: list[dict[str, Any]] = [{"n": -n, "until": str(ends["one"])} for n in range(1, 9)]
+        fleet.submit("one", held + jobs["one"], task="one", **SETTINGS)
+        wait_until(lambda: live(api) == 8)
+        fleet.submit("two", jobs["two"], task="two", **SETTINGS)
+        assert owner_of(fleet, "one") != owner_of(fleet, "two")
+        ends["one"].touch()
+        wait_until(lambda: set(fleet.states().values()) == {"finished"})
+        assert most_at_once(api.runs()) <= 8
+
+
+def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):
+    """Live Runs are followed, the worker says what it waits for, and goes on by itself."""
+    with two_workers(tmp_path, api) as fleet:
+        fleet.submit("lost", [{"n": n, "ms": 100} for n in range(200)], task="lost", **SETTINGS)
+        owner = owner_of(fleet, "lost")
+        wait_until(lambda: len(api.runs()) > 20)
+        (tmp_path / "store").rename(tmp_path / "away")
+        wait_until(lambda: "waits for the fleet's store" in ask(fleet, owner, "status").out)
+        wait_until(lambda: not live(api))
+        (tmp_path / "away").rename(tmp_path / "store")
+        wait_until(lambda: set(fleet.states().values()) == {"finished"})
+        assert len(fleet.records("lost")) == 200
+        assert fleet.workers[owner].said().count("fleet_unreachable") == 1
+
+
+def test_a_batch_is_submitted_to_the_store_without_a_worker(tmp_path):
+    """Twice with one key, it is on the list once."""
+    store = tmp_path / "store"
+    store.mkdir()
+    (tmp_path / "shop.jsonl").write_bytes(to_lines([{"n": 1}]))
+    (tmp_path / "shop.toml").write_text(f'[task]\nactor = "{ACTOR}"\nname = "shop"\n[jobs]\nfile = "shop.jsonl"\n')
+    said = [
+        batchrun(
+            "worker", "submit", "shop.toml", "--fleet", f"file://{store}", "--key", "once", "--priority", "3",
+            cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN},
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert [each.code for each in said] == [0, 0], said
+    assert said[0].out == said[1].out
+    shutil.rmtree(store)
+    gone = batchrun("worker", "submit", "shop.toml", "--fleet", f"file://{store}", cwd=tmp_path)
+    assert (gone.code, "there is no such directory" in gone.err) == (6, True), gone

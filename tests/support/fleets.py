@@ -1,0 +1,98 @@
+"""A fleet of worker processes on one store, its batches, and their records as the store has them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from batchrun.ledger.shared_log.log_store import open_part
+from batchrun.ledger.shared_log.replica import open_replica
+from batchrun.worker.fleet.fleet import submit_files
+from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
+from batchrun.worker.fleet.shared_page import PAGE_LOG, Page, SharedPage
+from batchrun.worker.submission import Submission
+from tests.support.api_process import ACTOR
+from tests.support.crash import Api
+from tests.support.json_lines import read_lines, to_lines
+from tests.support.worker_process import KilledWorker
+
+
+class FleetProcesses:
+    """Some workers, each with a data directory of its own."""
+
+    def __init__(self, directory: Path, api: Api, url: str, count: int, config: str) -> None:
+        self.directory = directory
+        self.url = url
+        self.jobs: dict[str, Sequence[Mapping[str, Any]]] = {}
+        self.workers = [KilledWorker(directory / f"worker-{n}", api.base_url, config) for n in range(count)]
+
+    def submit(self, name: str, jobs: Sequence[Mapping[str, Any]], task: str = "crash", **settings: Any) -> None:
+        """Put a batch on the list, without a worker; settings with `__` for the dot."""
+        self.jobs[name] = jobs
+        directory = self.directory / f"submitted-{name}"
+        directory.mkdir()
+        (directory / "jobs.jsonl").write_bytes(to_lines(jobs))
+        (directory / "batch.toml").write_text(
+            f'[task]\nactor = "{ACTOR}"\nname = "{task}"\noptions = {{ memory_mb = 128 }}\n'
+            '[jobs]\nfile = "jobs.jsonl"\n'
+        )
+        given = {
+            "limits.start_horizon_s": 2,
+            "limits.listing_lag_s": 0.2,
+            "retry.backoff_s": 0.05,
+            "output.page_size": 2,
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
+        submission = Submission(
+            id=name, name=name, created_at=datetime.now(UTC), batch_file="batch.toml", jobs_file="jobs.jsonl",
+            settings=given,
+        )  # fmt: skip
+        with open_part(self.url, LIST_LOG) as store:
+            submit_files(FleetList(store), submission, directory)
+
+    def states(self) -> dict[str, str]:
+        """Return the states of the batches, as the list has them."""
+        with open_part(self.url, LIST_LOG) as store:
+            return {each: str(listed.submission.state) for each, listed in FleetList(store).read().items()}
+
+    def page(self) -> Page:
+        """Return the newest page."""
+        with open_part(self.url, PAGE_LOG) as store:
+            return SharedPage(store).read()
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Return a batch's records, as its log has them."""
+        directory = self.directory / f"replayed-{name}"
+        directory.mkdir()
+        with open_part(self.url, f"batch-{name}") as store, open_replica(store, directory) as replica:
+            replica.catch_up()
+        return read_lines(directory / "records.jsonl")
+
+    def said(self) -> str:
+        """Return what all workers have said and logged."""
+        return "\n".join(f"== {worker.data_dir.name}\n{worker.said()}" for worker in self.workers)
+
+    def end(self) -> None:
+        """Kill all processes."""
+        for worker in self.workers:
+            worker.end()
+
+
+def assert_every_batch_right(fleet: FleetProcesses, api: Api) -> None:
+    """Assert that each job has one record, and that every Run of the server is in exactly one of them."""
+    recorded: list[str] = []
+    for name, jobs in fleet.jobs.items():
+        records = fleet.records(name)
+        assert sorted(record["line"] for record in records) == list(range(1, len(jobs) + 1)), (name, fleet.said())
+        for record in records:
+            started = [each["run_id"] for each in record["attempts"] if each["run_id"]]
+            assert len(started) == (2 if jobs[record["line"] - 1].get("fails") else 1), (name, record, fleet.said())
+            recorded += started
+    assert sorted(recorded) == sorted(run["id"] for run in api.runs()), fleet.said()
+
+
+def longest_gap_s(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Return the longest time between two starts, in seconds."""
+    starts = sorted(datetime.fromisoformat(run["startedAt"]) for run in runs)
+    return max((b - a).total_seconds() for a, b in pairwise(starts))

@@ -26,6 +26,8 @@ LOOK_INTERVAL_S = 0.4
 RETRY_INTERVAL_S = 2.0
 #: The part of the rates that a worker without batches keeps, in thousandths.
 IDLE_RATE = 20
+#: Seconds for which a worker that lacked something holds what it needs beside that.
+HUNGER_S = 1.5
 #: Memory of a Run of which nothing is known, in megabytes: that of the smallest.
 LEAST_MB = 128
 _MICRO = 1_000_000
@@ -106,6 +108,9 @@ class FleetDuty:
         self._coming: set[str] = set()
         #: Peak of live Runs between the last two looks.
         self._peak = 0
+        #: When a start last lacked Runs, memory or money, and the most money that one has lacked.
+        self._lacked_at = float("-inf")
+        self._start_cost = 0
         self._apply(Page())
 
     async def turn(self) -> None:
@@ -217,15 +222,20 @@ class FleetDuty:
         amount, self._peak = max(peak, self._peak), peak
         open_batches = [runner.batch for runner in worker.runners.values() if runner.batch is not None]
         run_mb = max([pool.lacked_memory_mb, *(batch.opening.run_memory_mb or 0 for batch in open_batches)]) or LEAST_MB
-        is_full = pool.used >= pool.limit or pool.lacked_memory_mb > 0
-        is_hungry = is_full and any(batch.could_start_more for batch in open_batches)
+        lacked, used_money = round(budget.take_lack() * _MICRO), math.ceil(budget.used_usd * _MICRO - 1e-3)
+        self._start_cost = max(self._start_cost, lacked)
+        if pool.used >= pool.limit or pool.lacked_memory_mb > 0 or lacked > 0:
+            self._lacked_at = anyio.current_time()
+        # A Run needs all of them: a worker that lacks one holds as much of the others as it could use then, for a
+        # while. Otherwise two workers would each give up what the other one waits for, again and again.
+        is_hungry = anyio.current_time() - self._lacked_at < HUNGER_S and any(
+            batch.could_start_more for batch in open_batches
+        )
         limits = self._limits()
-        # Each Run needs both: so a worker that lacks one of them holds as much of the other as it could use then.
         most_runs = limits[Resource.RUNS]
         if (memory_mb := limits.get(Resource.MEMORY)) is not None:
             most_runs = max(1, min(most_runs, memory_mb // run_mb))
         needs_runs = most_runs if is_hungry else max(amount, int(len(open_batches) < len(worker.runners)))
-        lacked, used_money = round(budget.take_lack() * _MICRO), math.ceil(budget.used_usd * _MICRO - 1e-3)
         needs = {
             Resource.RUNS: Need(amount=needs_runs, is_short=is_hungry),
             Resource.MEMORY: Need(
@@ -235,7 +245,9 @@ class FleetDuty:
                 amount=WHOLE_RATE if worker.runners else IDLE_RATE, lump=10, is_short=bool(worker.runners)
             ),
             Resource.MONEY: Need(
-                amount=limits.get(Resource.MONEY, 0) if lacked else used_money, lump=lacked + 1, is_short=lacked > 0
+                amount=used_money + (needs_runs * self._start_cost if is_hungry else 0),
+                lump=max(1, self._start_cost),
+                is_short=is_hungry and self._start_cost > 0,
             ),
         }
         return Use(

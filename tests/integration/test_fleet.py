@@ -87,8 +87,8 @@ def test_every_worker_knows_all_batches_and_who_has_them(tmp_path, api):
         ends.touch()
         wait_until(lambda: fleet.states()["known"] == "paused")
         wait_until(lambda: not any("known" in member.batches for member in fleet.page().members.values()))
-        lost = ask(fleet, other, "records", "known")
-        assert f"batchrun pull {fleet.url}/batch-known DIR" in lost.err
+        pull = f"batchrun pull {fleet.url}/batch-known DIR"
+        wait_until(lambda: pull in ask(fleet, other, "records", "known").err)
         resumed = ask(fleet, other, "resume", "known")
         assert resumed.code == 0, (resumed, fleet.said())
         wait_until(lambda: fleet.states()["known"] == "finished")
@@ -113,7 +113,7 @@ def test_a_worker_that_ends_hands_its_batches_over_at_once(tmp_path, api):
 
 def test_what_one_worker_does_not_need_the_other_one_uses(tmp_path, api):
     """The whole limit at once for one batch; half for each of two; never more together."""
-    with two_workers(tmp_path, api, "max_concurrent_runs = 8\nbudget_usd = 100.0") as fleet:
+    with two_workers(tmp_path, api) as fleet:
         ends = {each: tmp_path / f"ends-{each}" for each in ("one", "two")}
         jobs: dict[str, list[dict[str, Any]]] = {each: [{"n": n, "ms": 50} for n in range(40)] for each in ends}
         held: list[dict[str, Any]] = [{"n": -n, "until": str(ends["one"])} for n in range(1, 9)]

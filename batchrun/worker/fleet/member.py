@@ -17,6 +17,8 @@ from batchrun.worker.submission import BatchCounts
 SILENT_LEASES = 1.5
 #: A member changes the page at least this often, as a part of its lease.
 BEAT_PART = 1 / 3
+#: New counts are written this many seconds after the last change of the page, if nothing else is.
+COUNTS_S = 3.0
 #: Seconds for which the member with the fewest batches comes first, when one is to be taken.
 PATIENCE_S = 1.0
 
@@ -139,11 +141,19 @@ class FleetMember:
     def _target(self, page: Page, resource: Resource) -> int:
         limit = page.limit(resource)
         assert limit is not None, "only what is limited is divided"
+        is_within = page.held(resource) <= limit
         if resource is Resource.MONEY:
             limit = max(0, limit - page.spent_micro_usd)
         needs = {each: member.needs.get(resource, Need()) for each, member in page.members.items()}
+        if is_within and not any(need.is_short for each, need in needs.items() if each != self._id):
+            needs[self._id] = self._whole(page, resource, needs.get(self._id, Need()))
         held = {each: member.held.get(resource, 0) for each, member in page.members.items()}
         return targets(limit, needs, held).get(self._id, 0)
+
+    def _whole(self, page: Page, resource: Resource, need: Need) -> Need:
+        """Return a need that includes all that this worker holds: nobody else is short of it."""
+        held = page.members[self._id].held.get(resource, 0) if self._id in page.members else 0
+        return need.model_copy(update={"amount": max(need.amount, held)})
 
     def _unsettled_of(self, resource: Resource) -> int:
         if resource is Resource.RATE:
@@ -208,7 +218,8 @@ class FleetMember:
             used += self._unsettled_of(resource) + inherited.get(resource, 0)
             if (amount := self._next_held(after, resource, held.get(resource, 0), max(0, used))) > 0:
                 next_held[resource] = amount
-        is_due = now - self._sent[1] >= self.lease_s * BEAT_PART
+        silent_s = now - self._sent[1]
+        is_due = silent_s >= self.lease_s * BEAT_PART or (silent_s >= COUNTS_S and batches != before.batches)
         is_news = (
             after.members.keys() != page.members.keys()
             or batches.keys() != before.batches.keys()

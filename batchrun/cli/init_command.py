@@ -28,13 +28,17 @@ from batchrun.preflight.column_match import JobColumn, Matching, is_usable, matc
 from batchrun.preflight.plan import Plan, as_created, make_plan, open_to_look
 from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
-from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass, replace
 from batchrun.runtime.logs import silence
 
 #: Keys of `[jobs]` that say how the file is read, and that `--set` may give.
 READING = ("format", "encoding", "delimiter", "quote")
 #: What the names of Actors from directories begin with, on the embedded server.
 _OWN = "local/"
+#: In which Excel saves "CSV" in Western Europe and America.
+_LIKELY_ENCODING = "cp1252"
+#: Characters of a job file that are looked at at a time.
+_READ_CHARS = 1 << 20
 #: Problems of the job file that are shown.
 MAX_SHOWN = 5
 
@@ -117,6 +121,7 @@ def init_batch(request: InitRequest) -> ExitCode:
     """
     silence()
     _refuse_existing(request.file)
+    request = _with_encoding(request)
     head = _read_head(request)
     target = run_async(_find_target, request)
     _check_chosen(request.chosen, head, target)
@@ -166,6 +171,26 @@ def _write(file: Path, text: str) -> None:
         _refuse_existing(file)
     except OSError as error:
         raise OutputError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _with_encoding(request: InitRequest) -> InitRequest:
+    """Read a CSV file that is not UTF-8 as spreadsheet programs write it in Western Europe, and say so."""
+    if "encoding" in request.reading or request.jobs.suffix.lower() not in (".csv", ".tsv"):
+        return request
+    if not request.jobs.is_file() or _decodes(request.jobs, "utf-8") or not _decodes(request.jobs, _LIKELY_ENCODING):
+        return request
+    say(f"encoding  not UTF-8, so read as {_LIKELY_ENCODING}; if letters look wrong: --set jobs.encoding=…")
+    return replace(request, reading={**request.reading, "encoding": _LIKELY_ENCODING})
+
+
+def _decodes(file: Path, encoding: str) -> bool:
+    with file.open(encoding=encoding) as lines:
+        try:
+            while lines.read(_READ_CHARS):
+                pass
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def _read_head(request: InitRequest) -> _Head:

@@ -17,8 +17,8 @@ _KINDS: dict[str, Kind] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 #: Formats that are not read, and a command that makes one of ours of them.
 _CONVERTED = {
-    ".parquet": "duckdb -c \"COPY (FROM 'jobs.parquet') TO 'jobs.jsonl'\"",
-    ".xlsx": "duckdb -c \"COPY (FROM read_xlsx('jobs.xlsx', all_varchar = true)) TO 'jobs.csv'\"",
+    ".parquet": "duckdb -c \"COPY (FROM '{name}') TO 'jobs.jsonl'\"",
+    ".xlsx": "duckdb -c \"COPY (FROM read_xlsx('{name}', all_varchar = true)) TO 'jobs.csv'\"",
     ".xls": "open it in a spreadsheet first",
     ".ods": "open it in a spreadsheet first",
 }
@@ -115,7 +115,8 @@ class JobFormat:
             return _KINDS[plain.suffix.lower()]
         except KeyError:
             if converted := _CONVERTED.get(plain.suffix.lower()):
-                raise JobFileError(f"is not read; save it as CSV, or: {converted}", file=self.name) from None
+                advice = f"is not read; save it as CSV, or: {converted.format(name=plain)}"
+                raise JobFileError(advice, file=self.name) from None
             known = ", ".join(_KINDS)
             problem = (
                 f"the name must end in one of {known} (each also with .gz or .zst); '-' reads JSON lines from stdin"

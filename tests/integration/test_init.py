@@ -58,6 +58,18 @@ def test_the_written_file_passes_the_plan(tmp_path, base_url):
     assert "inputs    all are valid" in planned.out
 
 
+def test_a_file_as_excel_writes_it_is_read(tmp_path, base_url):
+    """Not UTF-8, semicolons: the encoding is said, and written down for `run`."""
+    text = "SKU;Product URL;Größe\r\na;https://example.com/1;groß\r\nb;https://example.com/2;klein\r\n"
+    (tmp_path / "list.csv").write_bytes(text.encode("cp1252"))
+    arguments = ("init", "list.csv", "--api-url", base_url, "--task", "local/pages")
+    said = batchrun(*arguments, cwd=tmp_path, environ=ENVIRON)
+    assert (said.code, said.out) == (0, "list.toml\n"), said
+    assert "encoding  not UTF-8, so read as cp1252" in said.err
+    jobs = tomllib.loads((tmp_path / "list.toml").read_text())["jobs"]
+    assert (jobs["encoding"], jobs["meta"]) == ("cp1252", ["SKU", "Größe"])
+
+
 def test_nothing_is_overwritten(tmp_path, base_url):
     """Exit 2, and the file is as it was."""
     (tmp_path / "products.toml").write_text("mine")

@@ -25,6 +25,7 @@ from batchrun.jobs.look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead
 from batchrun.jobs.merge import lost_fields, nested_properties
 from batchrun.jobs.raw_streams import Note, PipeReader
 from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line, key_conflict
+from batchrun.jobs.text_fingerprint import TextFingerprint
 from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -35,15 +36,13 @@ if TYPE_CHECKING:
 HEAD_ROWS = 10_000
 HEAD_BYTES = 16 << 20
 HEAD_JOBS = 50_000
-#: Bytes at each end of the part of a file that the fingerprints of older versions covered.
-_OLD_FINGERPRINT_BYTES = 64 << 10
 #: Seconds that a pipe has to give its first bytes, for the check of the head.
 PIPE_PATIENCE_S = 1.0
 NO_JOBS = "holds no jobs; write one job per line"
 
 #: Bytes whose lines are counted for an estimate.
 _SAMPLE_BYTES = 64 << 20
-#: Bytes that are hashed at a time.
+#: Bytes that are searched at a time.
 _PIECE_BYTES = 1 << 20
 
 
@@ -63,6 +62,7 @@ class JobFile:
         #: Standard input, opened before its rows are read: what was looked at is still to be read.
         self._pipe: BufferedReader | None = None
         self._source: TextSource = find_text(job_format)
+        self._fingerprint = TextFingerprint(self._source, job_format.name)
         self._header: Header | None = self._read_header()
         self._builder = JobBuilder(job_format, None if self._header is None else self._header.columns)
         self._top = ReadPoint() if self._header is None else self._header.end
@@ -71,8 +71,6 @@ class JobFile:
         self._window: LookAhead | None = None
         self._streams: set[BufferedIOBase] = set()
         self._seeker: BufferedIOBase | None = None
-        #: The offset up to which the text was compared last, and its hash.
-        self._compared: tuple[int, HASH] | None = None
         #: The last line of the file, if it has no line end and `read` has held it back. Of CSV also the lines from an
         #: open quote on, as one row.
         self.unended: Row | None = None
@@ -204,7 +202,7 @@ class JobFile:
         """
         begin = start if start is not None and self.is_seekable and start.offset > self._top.offset else self._top
         self._point, self._window, self.unended = begin, None, None
-        text_hash = self._hash_of(begin.offset) if self.is_replayable else None
+        text_hash = self._fingerprint.hash_of(begin.offset) if self.is_replayable else None
         # Rows are split off one by one, so the hash covers exactly the text up to the end of the latest one.
         end_of = partial(_end_of, text_hash=text_hash)
         rows = self._rows(begin, text_hash, holds_back=holds_back)
@@ -272,26 +270,7 @@ class JobFile:
         """
         if not self.is_replayable or not point.fingerprint:
             return True
-        if self._hash_of(point.offset).digest() == point.fingerprint:
-            return True
-        return self.is_seekable and self._old_fingerprint(point.offset) == point.fingerprint
-
-    def _hash_of(self, offset: int) -> "HASH":
-        if self._compared is None or self._compared[0] != offset:
-            text_hash, left = sha256(), offset
-            with read_errors_named(self._format.name), self._source.open() as stream:
-                while left and (piece := stream.read(min(left, _PIECE_BYTES))):
-                    text_hash.update(piece)
-                    left -= len(piece)
-            self._compared = offset, text_hash
-        return self._compared[1].copy()
-
-    def _old_fingerprint(self, offset: int) -> bytes:
-        tail = max(0, offset - _OLD_FINGERPRINT_BYTES)
-        with read_errors_named(self._format.name), self._source.open() as stream:
-            head = stream.read(min(offset, _OLD_FINGERPRINT_BYTES))
-            stream.seek(tail)
-            return sha256(b"%d\n%b\n%b" % (offset, head, stream.read(offset - tail))).digest()
+        return self._fingerprint.matches(point.offset, point.fingerprint, is_seekable=self.is_seekable)
 
     def count_estimate(self) -> int | None:
         """Return about how many jobs the file gives: its lines, times the matrix.

@@ -328,6 +328,23 @@ def test_every_part_of_the_page_can_be_used_by_everyone(page, worker):
 
 
 @in_a_browser
+def test_the_report_is_opened_without_the_pages_key(page, worker):
+    """By a link that needs no header; the report cannot read the page's key, although it is of the same address."""
+    worker.put_batch("open", [{"n": 1}])
+    page.open_batch("open")
+    page.see("1 of 1 job done")
+    before = page.driver.current_window_handle
+    wait_until(lambda: page.link("Report").get_attribute("href"))
+    page.link("Report").click()
+    wait_until(lambda: len(page.driver.window_handles) == 2)
+    page.driver.switch_to.window(next(each for each in page.driver.window_handles if each != before))
+    wait_until(lambda: "open" in page.driver.title)
+    assert page.driver.execute_script("return self.origin") == "null"
+    page.driver.close()
+    page.driver.switch_to.window(before)
+
+
+@in_a_browser
 def test_the_key_of_the_page_stays_in_its_tab(page, worker):
     """The address loses it; no cookie has it, which programs at other ports would receive; a reload still works.
 

@@ -2,7 +2,7 @@
 
 const KEY = "batchrun-page-key";
 // Sooner than a link expires.
-const LINKS_FOR_MS = 200_000;
+export const LINKS_FOR_MS = 200_000;
 
 export class Problem extends Error {
   constructor(message, status) {
@@ -62,7 +62,7 @@ const links = new Map();
 // A path to an output of a batch that works as a link, which sends no key.
 export async function linkTo(id, what, values = {}) {
   const known = links.get(id);
-  if (known === undefined || Date.now() > known.until) {
+  if (known === undefined || Date.now() >= known.until) {
     const { access } = await read(`${pathOf(id)}/access`);
     links.set(id, { access, until: Date.now() + LINKS_FOR_MS });
   }

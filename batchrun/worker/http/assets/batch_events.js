@@ -21,7 +21,8 @@ export function showEvents({ place, id, base, params, signal }) {
   const form = el("form", { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
     el("span", { class: "field" }, el("label", { for: "log-search" }, "Search"), search), el("button", { type: "submit" }, "Search"), newest, whole);
   place.append(el("div", { class: "cards" }, told, card("Log", form, frame, note, el("div", { class: "buttons" }, more))));
-  let [asked, before] = ["", null];
+  // A turn ends when the log is read from its end again.
+  let [asked, before, turn] = ["", null, 0];
 
   function go() {
     const words = query({ search: search.value });
@@ -35,13 +36,17 @@ export function showEvents({ place, id, base, params, signal }) {
 
   function restart() {
     before = null;
+    turn += 1;
     body.replaceChildren();
     next();
   }
 
   async function next() {
+    const own = turn;
+    more.disabled = true;
     const found = await readExactly(`${pathOf(id)}/log/page?${query({ search: asked, before, limit: AT_ONCE })}`, signal).catch((error) => error);
-    if (signal.aborted) return;
+    if (signal.aborted || own !== turn) return;
+    more.disabled = false;
     if (found instanceof Error) return setText(note, found.message);
     before = found.before;
     body.append(...found.lines.map(({ line }) => rowOf(line ?? {})));

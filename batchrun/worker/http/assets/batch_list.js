@@ -171,6 +171,7 @@ function makeRow() {
     const failed = failedOf(batch);
     setText(at.failed, failed ? count(failed) : "–");
     at.failed.className = failed ? "trouble" : "soft";
+    at.failed.parentElement.classList.toggle("minor", failed === 0);
     at.failed.title = failed ? `${percent(failed, batch.jobs.settled)} of the ${counted(batch.jobs.settled, "settled job")}` : "";
     setText(at.live, batch.live_runs ? count(batch.live_runs) : "–");
     setText(at.rate, rate(batch.settled_per_s) || "–");

@@ -1,9 +1,10 @@
 // The overview of a batch: key figures, jobs by outcome, and what was over time.
 
-import { pathOf, read } from "./api.js";
+import { LINKS_FOR_MS, linkTo, pathOf, read } from "./api.js";
 import { tookWords, UNDER_WAY } from "./batch_states.js";
 import { makeChart } from "./charts.js";
 import { card, el, every, fillTiles, link } from "./elements.js";
+import { doubtsCard } from "./doubts.js";
 import { failedOf, legendOf, makeBar, wholeOf } from "./outcome_bar.js";
 import { count, duration, moment, money, percent, rate, secondsSince } from "./words.js";
 
@@ -25,7 +26,10 @@ export function showOverview({ place, id, base, params, signal }) {
   overTime.head.append(ranges);
   const notices = el("ul", { class: "notices" });
   const told = card("Notices", notices);
-  place.append(el("div", { class: "cards" }, card("Now", tiles, bar.node, legend), overTime, told));
+  const present = card("Now", tiles, bar.node, legend);
+  present.head.append(outputLinks(id, signal));
+  const doubts = doubtsCard(id, signal);
+  place.append(el("div", { class: "cards" }, doubts.node, present, overTime, told));
   let [batch, lastS, drawn] = [null, "", null];
 
   function rateWords(perInterval) {
@@ -89,6 +93,7 @@ export function showOverview({ place, id, base, params, signal }) {
     if (failed) legend.append(el("li", {}, link(`${base}/failures`, "Why jobs did not succeed")));
     notices.replaceChildren(...now.notices.toReversed().map((each) => el("li", {}, each)));
     told.hidden = now.notices.length === 0;
+    doubts.show(now);
     if (hasMoved && !UNDER_WAY.includes(now.state)) refresh();
   }
 
@@ -98,4 +103,16 @@ export function showOverview({ place, id, base, params, signal }) {
     if (batch === null || UNDER_WAY.includes(batch.state) || isBehind) await refresh();
   });
   return { show, move };
+}
+
+// Links that open in another tab, without the page's key; they are made anew before they expire.
+function outputLinks(id, signal) {
+  const made = [["report", "Report"], ["costs", "Costs"]].map(([what, text]) => [what, link("", text, { target: "_blank", rel: "noreferrer" })]);
+  const links = el("span", { class: "files" }, ...made.map(([, each]) => each));
+  links.hidden = true;
+  every(LINKS_FOR_MS, signal, async () => {
+    for (const [what, each] of made) each.href = await linkTo(id, what).catch(() => "");
+    links.hidden = false;
+  });
+  return links;
 }

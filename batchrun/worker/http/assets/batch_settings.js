@@ -1,9 +1,10 @@
 // A batch's configuration as far as it differs from the defaults, and the limits that can be changed.
 
-import { pathOf, read } from "./api.js";
-import { changeLimits } from "./dialogs.js";
-import { card, cell, el, fillFacts, setText, table } from "./elements.js";
-import { moment } from "./words.js";
+import { ask, pathOf, read } from "./api.js";
+import { UNDER_WAY } from "./batch_states.js";
+import { changeLimits, isSure } from "./dialogs.js";
+import { card, cell, el, fillFacts, say, setText, table } from "./elements.js";
+import { counted, moment } from "./words.js";
 
 const LIMITS = {
   weight: "Weight", priority: "Priority", max_concurrent_runs: "Max live Runs", start_rate: "Max starts per second",
@@ -16,7 +17,8 @@ export function showSettings({ place, id, signal }) {
   const note = el("p", { class: "soft", role: "status" }, "Reading…");
   const frame = table("Configuration", [["Setting", ""], ["Value", ""]], body);
   const change = el("button", { type: "button", onclick: () => batch && ask_() }, "Change limits…");
-  const held = card("Batch", facts, el("div", { class: "buttons" }, change));
+  const mend = el("button", { type: "button", hidden: true, onclick: repair }, "Repair…");
+  const held = card("Batch", facts, el("div", { class: "buttons" }, change, mend));
   const config = card("Configuration", frame, note);
   setText(config.note, "what differs from the defaults");
   place.append(el("div", { class: "cards" }, held, config));
@@ -25,6 +27,21 @@ export function showSettings({ place, id, signal }) {
   const ask_ = () =>
     changeLimits(`Limits of ${batch.name}`, "An emptied field, or none, restores the batch file's limit. Live Runs above a smaller limit go on to their end.",
       pathOf(id), Object.entries(LIMITS).map(([name, label]) => [name, label, batch[name]]));
+
+  async function repair() {
+    const effects = [
+      "Reads every line of records and items, and writes missing or damaged ones again, from the platform's Runs.",
+      "Nothing is started. It can take minutes for a large batch.",
+    ];
+    if (!(await isSure(`Repair the files of “${batch.name}”?`, effects, "Repair", false))) return;
+    say("Repairing…");
+    try {
+      const done = await (await ask("POST", `${pathOf(id)}/repair`)).json();
+      say(`Repaired: ${counted(done.kept, "record")} intact, ${done.rebuilt} written again; items of ${counted(done.item_runs, "Run")} written again.`);
+    } catch (error) {
+      say(error.message);
+    }
+  }
 
   async function refresh() {
     const found = await read(`${pathOf(id)}/config`, signal).catch((error) => error);
@@ -38,6 +55,7 @@ export function showSettings({ place, id, signal }) {
 
   function show(now) {
     batch = now;
+    mend.hidden = UNDER_WAY.includes(batch.state) || !batch.begun_at;
     fillFacts(facts, [
       ["Id", batch.id], ["Task", batch.task], ["Profile", batch.profile], ["Weight", `${batch.weight}, priority ${batch.priority}`],
       ["Max live Runs", batch.max_concurrent_runs], ["Starts", batch.start_rate === null ? null : `at most ${batch.start_rate} per second`],

@@ -3,7 +3,9 @@
 import { el, svg } from "./elements.js";
 import { count } from "./words.js";
 
-const [HEIGHT, TOP, GROUND, LEFT] = [132, 10, 20, 44];
+const [HEIGHT, TOP, GROUND] = [132, 10, 20];
+// Of the numbers at its left.
+const [LEAST_LEFT, DIGIT_WIDTH] = [44, 7];
 const STEPS_S = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200, 86_400, 172_800, 604_800];
 const TICK_WIDTH = 74;
 // Half the width of a time's label.
@@ -36,8 +38,9 @@ export function makeChart(title, { words = count, isStacked = false } = {}) {
 
   place.addEventListener("pointermove", (event) => {
     if (data === null || data.at.length === 0) return;
-    const inside = event.clientX - place.getBoundingClientRect().left - LEFT;
-    const at = Math.floor((inside / (place.clientWidth - LEFT)) * data.at.length);
+    const left = place.firstElementChild.left;
+    const inside = event.clientX - place.getBoundingClientRect().left - left;
+    const at = Math.floor((inside / (place.clientWidth - left)) * data.at.length);
     setNote(Math.min(data.at.length - 1, Math.max(0, at)));
   });
   place.addEventListener("pointerleave", () => data !== null && setNote(data.at.length - 1, true));
@@ -53,37 +56,40 @@ function picture(title, data, width, words, isStacked, isWhole) {
   const peak = Math.max(0, ...peaks);
   const hasLimit = data.limit > 0 && data.limit <= 4 * peak;
   const most = Math.max(peak, hasLimit ? data.limit : 0) * 1.04 || 1;
-  const step = (width - LEFT) / Math.max(1, points);
+  const ticks = (peak > 0 ? ticksUpTo(most, isWhole) : [0]).map((value) => [value, words(value)]);
+  const left = Math.max(LEAST_LEFT, ...ticks.map(([, text]) => DIGIT_WIDTH * text.length + 12));
+  const step = (width - left) / Math.max(1, points);
   const y = (value) => HEIGHT - GROUND - (value / most) * (HEIGHT - GROUND - TOP);
-  const levels = (peak > 0 ? ticksUpTo(most, isWhole) : [0]).flatMap((value) => [
-    svg("line", { class: "grid", x1: LEFT, x2: width, y1: y(value), y2: y(value) }),
-    svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, words(value)),
+  const levels = ticks.flatMap(([value, text]) => [
+    svg("line", { class: "grid", x1: left, x2: width, y1: y(value), y2: y(value) }),
+    svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, text),
   ]);
-  const times = timeTicks(data.at, width - LEFT).map(([at, text]) => {
-    const x = LEFT + at * step;
+  const times = timeTicks(data.at, width - left).map(([at, text]) => {
+    const x = left + at * step;
     // A label that would stand out is left out, unless it is one of few.
     if (x > width - EDGE && at < points - 1) return "";
     const anchor = x > width - EDGE ? "end" : "middle";
     return svg("text", { x, y: HEIGHT - 4, "text-anchor": anchor }, text);
   });
-  const shapes = isStacked ? bars(data.series, step, y) : lines(data.series, step, y, points);
+  const shapes = isStacked ? bars(data.series, left, step, y) : lines(data.series, left, step, y, points);
   const limit = hasLimit ? [
-    svg("line", { class: "limit", x1: LEFT, x2: width, y1: y(data.limit), y2: y(data.limit) }),
+    svg("line", { class: "limit", x1: left, x2: width, y1: y(data.limit), y2: y(data.limit) }),
     svg("text", { class: "limit-text", x: width, y: y(data.limit) - 4, "text-anchor": "end" }, `limit ${words(data.limit)}`),
   ] : [];
   const last = data.series.map(({ name, values }) => `${words(values.at(-1) ?? 0)} ${name}`).join(", ");
-  return svg("svg", { role: "img", "aria-label": `${title}: last ${last}; at most ${words(peak)}`, width, height: HEIGHT },
+  const drawing = svg("svg", { role: "img", "aria-label": `${title}: last ${last}; at most ${words(peak)}`, width, height: HEIGHT },
     ...levels, ...shapes, ...limit, ...times);
+  return Object.assign(drawing, { left });
 }
 
-function bars(series, step, y) {
+function bars(series, left, step, y) {
   const ground = series[0].values.map(() => 0);
   const gap = step > 4 ? 1 : 0;
   return series.map(({ tone, values }) => {
     let path = "";
     values.forEach((value, at) => {
       if (value <= 0) return;
-      const x = LEFT + at * step;
+      const x = left + at * step;
       path += `M${x.toFixed(1)},${y(ground[at]).toFixed(1)}V${y(ground[at] + value).toFixed(1)}h${
         Math.max(0.6, step - gap).toFixed(2)}V${y(ground[at]).toFixed(1)}Z`;
       ground[at] += value;
@@ -92,14 +98,14 @@ function bars(series, step, y) {
   });
 }
 
-function lines(series, step, y, points) {
+function lines(series, left, step, y, points) {
   return series.flatMap(({ tone, values }) => {
     if (points === 0) return [];
     let path = "";
     values.forEach((value, at) => {
-      path += `${at ? "V" : `M${LEFT},`}${y(value).toFixed(1)}H${(LEFT + (at + 1) * step).toFixed(1)}`;
+      path += `${at ? "V" : `M${left},`}${y(value).toFixed(1)}H${(left + (at + 1) * step).toFixed(1)}`;
     });
-    const area = `${path}V${y(0).toFixed(1)}H${LEFT}Z`;
+    const area = `${path}V${y(0).toFixed(1)}H${left}Z`;
     return [
       svg("path", { d: area, class: `area tone-${tone}` }),
       svg("path", { d: path, class: `edge tone-${tone}` }),

@@ -56,6 +56,7 @@ export function showLines({ place, id, base, kind, params, signal }) {
   }
 
   function restart() {
+    asked = { ...asked }; // what was asked before this is too late
     [before, rows, columns] = [null, 0, []];
     body.replaceChildren();
     newest.hidden = true;
@@ -66,8 +67,10 @@ export function showLines({ place, id, base, kind, params, signal }) {
     const now = asked;
     const words = query({ ...asked, before, limit: AT_ONCE });
     setText(note, "Reading…");
+    more.disabled = true;
     const found = await readExactly(`${pathOf(id)}/${kind}/page?${words}`, signal).catch((error) => error);
     if (signal.aborted || now !== asked) return;
+    more.disabled = false;
     if (found instanceof Error) return setText(note, found.message);
     [before, size_] = [found.before, found.size];
     fill(found.lines);

@@ -66,7 +66,9 @@ function makeRow(batchId, { run_id: runId, key, line, url }) {
     lasts.title = run.timeout_s ? `ends by itself after ${duration(run.timeout_s)}` : "";
     setText(memory, run.memory_mb === null ? "–" : `${count(run.memory_mb)} MB`);
     setText(cost, run.cost_usd === null ? "–" : money(run.cost_usd));
-    setText(said, run.status_message ?? (run.status && run.status !== "RUNNING" ? run.status.toLowerCase() : "–"));
+    const words = run.status_message ?? (run.status && run.status !== "RUNNING" ? run.status.toLowerCase() : "");
+    setText(said, words || "–");
+    said.parentElement.classList.toggle("minor", words === "");
   }
   return { node, show };
 }

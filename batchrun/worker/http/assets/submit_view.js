@@ -112,11 +112,12 @@ function planCard(plan, start) {
   ]);
   const problems = plan.problems.slice(0, MAX_PROBLEMS).map((each) => el("li", { class: "trouble" }, problemWords(each)));
   if (plan.problems.length > MAX_PROBLEMS) problems.push(el("li", {}, `and ${counted(plan.problems.length - MAX_PROBLEMS, "more problem")}`));
-  const notes = [...plan.warnings, ...new Set([...plan.unknown, ...forecast.unknown])].map((each) => el("li", {}, each));
+  const warnings = [...problems, ...plan.warnings.map((each) => el("li", {}, each))];
+  const unknown = [...new Set([...plan.unknown, ...forecast.unknown])].map((each) => el("li", { class: "soft" }, each));
   const inputs = plan.inputs.map(([line, input]) =>
     el("details", {}, el("summary", {}, `Input of line ${count(line)}`), el("pre", { tabindex: "0", role: "group", "aria-label": "Input" }, input)));
-  const shown = card("The plan", facts, problems.length + notes.length ? el("ul", { class: "notices" }, ...problems, ...notes) : null,
-    ...inputs, el("div", { class: "buttons" }, start));
+  const listOf = (title, entries) => (entries.length ? [el("h3", {}, title), el("ul", { class: "notices" }, ...entries)] : []);
+  const shown = card("The plan", facts, ...listOf("To look at first", warnings), ...listOf("What it does not know", unknown), ...inputs, el("div", { class: "buttons" }, start));
   shown.classList.add("plan");
   return shown;
 }

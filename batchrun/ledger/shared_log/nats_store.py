@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPException
 from typing import Any
@@ -28,6 +28,8 @@ from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 _REQUEST_S = 5.0
 #: Seconds for the first connection, over all servers.
 _CONNECT_S = 10.0
+#: Seconds between two looks whether a new stream has a leader.
+_LEADER_LOOK_S = 0.1
 #: The server's error codes for a message that is not at the expected sequence number, and for none at a number.
 _WRONG_SEQUENCE = 10071
 _NO_MESSAGE = 10037
@@ -201,8 +203,20 @@ async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Clie
                 deny_delete=True,
             )
         )
+        with anyio.fail_after(_CONNECT_S):
+            await _wait_for_leader(js, stream)
         config = ObjectStoreConfig(storage=StorageType.FILE, replicas=replicas)
         return client, js, await js.create_object_store(f"{stream}-objects", config=config)
     except BaseException:
         await client.close()
         raise
+
+
+async def _wait_for_leader(js: JetStreamContext, stream: str) -> None:
+    """Wait until the servers of a new stream have agreed who leads it: until then, nobody answers for it."""
+    while True:
+        with suppress(NatsError, TimeoutError):
+            cluster = (await js.stream_info(stream)).cluster
+            if cluster is None or cluster.leader:
+                return
+        await anyio.sleep(_LEADER_LOOK_S)

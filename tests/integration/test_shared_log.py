@@ -136,3 +136,23 @@ def test_a_machine_does_not_go_on_with_a_part_of_the_job_file(tmp_path, api):
     assert "has a part of it only" in second.said()
     assert first.run() == 1, first.said()
     assert (first.out / "job-file").read_bytes() == (first.directory / "jobs.jsonl").read_bytes()
+
+
+def test_a_batch_that_was_begun_without_a_log_gets_one(tmp_path, api):
+    """[replica] is added to its batch file; then another machine can carry it to its end."""
+    first = machine(tmp_path, api, "first", 40, ms=100)
+    logged = first.flags
+    first.flags = [
+        flag
+        for setting in zip(logged[::2], logged[1::2], strict=True)
+        for flag in setting
+        if "replica." not in setting[1]
+    ]
+    assert first.run(kill_at="settled:12") == -signal.SIGKILL
+    first.flags = logged
+    assert first.run(kill_at="settled:4") == -signal.SIGKILL, first.said()
+    second = machine(tmp_path, api, "second", 0)
+    (second.directory / "jobs.jsonl").unlink()
+    assert second.run() == 0, second.said()
+    assert (len(second.records()), len(second.items())) == (40, 40)
+    assert len({record["key"] for record in second.records()}) == 40

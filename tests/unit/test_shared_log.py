@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -19,7 +20,7 @@ from obstore.store import MemoryStore
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
 from batchrun.ledger.facts import ECHO, JOB_COUNT
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogPosition
-from batchrun.ledger.shared_log import entries, nats_store, owned_log, packs
+from batchrun.ledger.shared_log import entries, nats_store, owned_log, packs, replica
 from batchrun.ledger.shared_log.bucket_store import BucketStore
 from batchrun.ledger.shared_log.claim import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
@@ -38,6 +39,7 @@ from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.model import BadLine, Position
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.runtime.steady_time import boot_time
 from tests.support.shared_logs import UncertainStore, claim, contents, open_log, replay
@@ -316,12 +318,45 @@ def test_a_directory_follows_only_the_log_that_it_has_begun_with(tmp_path):
         replay(emptied, tmp_path / "a")
 
 
-def test_a_batch_that_was_begun_without_a_log_gets_none(tmp_path):
-    """The log would lack what was before."""
-    with open_ledger(tmp_path) as ledger, ledger.transaction():
+def begun_without_a_log(directory: Path) -> None:
+    """Make a directory of a batch that has no log."""
+    directory.mkdir()
+    with open_ledger(directory) as ledger, ledger.transaction():
         ledger.note_fact(ECHO, True)
-    with pytest.raises(LedgerError, match="begun without a shared log"):
-        replay(open_log(tmp_path / "log"), tmp_path)
+        ledger.note_output_lengths({RECORDS: 5})
+        assert ledger.admit_bad_line(
+            BadLine(position=Position(line=1, variant=0, offset=0, length=5), reason="", content="x")
+        )
+    (directory / RECORDS).write_bytes(b"12345")
+
+
+def test_a_batch_that_was_begun_without_a_log_begins_one(tmp_path):
+    """Its first claim carries all that there is. If its answer is lost, the next process knows it again."""
+    begun_without_a_log(tmp_path / "a")
+    store = UncertainStore(tmp_path / "log")
+    store.fails = ["after"]
+    with pytest.raises(LogUnreachable):
+        claim(store, tmp_path / "a")
+    assert replay(store, tmp_path / "b") == 1
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger, ledger.transaction():
+        ledger.note_fact(JOB_COUNT, 7)
+    replay(store, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert contents(tmp_path / "a")["job"]
+
+
+def test_a_batch_that_was_begun_without_a_log_follows_no_other(tmp_path, monkeypatch):
+    """Two batches would be mixed. One that is too large for a single entry is refused as well."""
+    begun_without_a_log(tmp_path / "a")
+    store = open_log(tmp_path / "log")
+    claim(store, tmp_path / "b")
+    with pytest.raises(LedgerError, match="names another batch's"):
+        replay(store, tmp_path / "a")
+    monkeypatch.setattr(replica, "MAX_UNLOGGED_BYTES", 4)
+    with pytest.raises(LedgerError, match="run it to its end without"):
+        claim(open_log(tmp_path / "empty"), tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -418,8 +453,8 @@ def test_a_log_that_may_be_read_and_not_written_is_said_at_once(tmp_path):
     """No process waits in silence for a log that it cannot claim."""
     store = UncertainStore(tmp_path / "log")
     store.fails = ["before"]
-    with open_replica(store, tmp_path) as replica, pytest.raises(LogUnreachable, match="the request was lost"):
-        Claimant(replica, 20.0).look()
+    with open_replica(store, tmp_path) as following, pytest.raises(LogUnreachable, match="the request was lost"):
+        Claimant(following, 20.0).look()
 
 
 def test_a_standby_says_that_the_log_is_out_of_reach_and_takes_over_later(tmp_path):

@@ -73,7 +73,7 @@ class Entry:
     owner: Owner
     #: SHA-256 of the entry before, as hexadecimal digits; empty in the first one.
     previous: str
-    #: Empty unless `kind` is COMMIT.
+    #: Of a COMMIT; and of the first claim of a batch that was begun without a log: all that there was. Else empty.
     commit: Commit = field(default_factory=Commit)
 
 
@@ -140,7 +140,7 @@ def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
         kind, content = EntryKind(header["kind"]), header
         if names := header.get("objects"):
             content, body = _split(b"".join(_part(_object_name(name), get_object) for name in names))
-        commit = _commit(content, body) if kind is EntryKind.COMMIT else Commit()
+        commit = _commit(content, body) if kind is EntryKind.COMMIT or "changes" in content else Commit()
         return Entry(kind=kind, owner=_owner(header["owner"]), previous=header["previous"], commit=commit)
     except (AttributeError, KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error

@@ -6,22 +6,23 @@ from pathlib import Path
 
 from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
-from batchrun.ledger.shared_commits import LogClaim, LogPosition
-from batchrun.ledger.shared_log.entries import Entry, EntryKind, Owner, decode, digest, encode
+from batchrun.ledger.shared_commits import Commit, FileGrowth, LogClaim, LogPosition
+from batchrun.ledger.shared_log.entries import NOTHING, Entry, EntryKind, Owner, commit_content, decode, digest, encode
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
-from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
 from batchrun.output.layout import LEDGER, SHARED
-from batchrun.output.sink import Sink
+from batchrun.output.sink import Sink, explaining
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.steady_time import boot_time
 
 #: Max entries and bytes of them per commit of a replay: one sync for all.
 ENTRIES_PER_COMMIT = 2_000
 BYTES_PER_COMMIT = 16 << 20
+#: Max bytes of a batch that was begun without a log: all of them are in memory for its first entry.
+MAX_UNLOGGED_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Replica:
         self._ledger = ledger
         self._sinks = sinks
         self._last = self._own_last()
+        #: True if this batch was begun without a log, and its first claim is to carry all that there is.
+        self._is_unlogged = self._last is None and not ledger.is_untouched
 
     @property
     def last(self) -> Entry | None:
@@ -74,6 +77,8 @@ class Replica:
             LedgerError: The log does not continue what this directory has.
             OutputError: This machine cannot write.
         """
+        if self._is_unlogged and not self._find_own_beginning():
+            return 0
         begin, some, size = self._next, list[_Read](), 0
         entries = self._checked(read_entries(self._store, begin))
         while True:
@@ -90,6 +95,50 @@ class Replica:
                 some, size = [], 0
             if read is None:
                 return self._next - begin
+
+    def _find_own_beginning(self) -> bool:
+        """Return True if this directory has begun the log with all that it has, False if the log is empty.
+
+        The process that claimed it died before it noted that, or the answer was lost.
+
+        Raises:
+            LedgerError: The log is of another batch.
+        """
+        encoded = self._store.read(0)
+        if encoded is None:
+            return False
+        entry, own = decode(encoded, self._store.get_object), self._ledger.fact(LOG_CLAIM)
+        if own is None or entry.owner.id != own.owner_id:
+            raise LedgerError(
+                f"{self._directory}: this batch was begun without a shared log, and replica.url names another batch's."
+                " Name an empty place, run it without [replica], or choose another --out"
+            )
+        self._note_beginning(_Read(LogPosition(entry=0, digest=digest(encoded)), entry, 0))
+        return True
+
+    def _note_beginning(self, read: _Read) -> None:
+        with self._ledger.transaction():
+            self._ledger.note_fact(LOG_POSITION, read.position)
+        self._last, self._is_unlogged = read, False
+
+    def _everything(self) -> Commit:
+        """Return a commit that makes this directory's batch in an empty one.
+
+        Raises:
+            LedgerError: It is too large for one commit.
+        """
+        lengths = {name: sink.length for name, sink in self._sinks.items() if sink.length}
+        size = sum(lengths.values()) + (self._directory / LEDGER).stat().st_size
+        if size > MAX_UNLOGGED_BYTES:
+            raise LedgerError(
+                f"{self._directory}: this batch was begun without a shared log. Its {size >> 20:,} MB are more than the"
+                f" {MAX_UNLOGGED_BYTES >> 20} MB that a log can begin with: run it to its end without [replica]"
+            )
+        files = {}
+        for name, length in lengths.items():
+            with explaining(self._directory / name), (self._directory / name).open("rb") as file:
+                files[name] = FileGrowth(offset=0, data=file.read(length))
+        return Commit(changes=self._ledger.all_rows(but=(LOG_POSITION, LOG_CLAIM)), files=files)
 
     @property
     def _next(self) -> int:
@@ -151,10 +200,15 @@ class Replica:
         with self._ledger.transaction():
             self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
         previous = self._last.position.digest if self._last is not None else ""
-        encoded, sent_at = encode(EntryKind.CLAIM, owner, previous), boot_time()
+        content = commit_content(self._everything()) if self._is_unlogged else NOTHING
+        for name, part in content.objects.items():
+            self._store.put_object(name, part)
+        encoded, sent_at = encode(EntryKind.CLAIM, owner, previous, content), boot_time()
         if not self._store.append(self._next, encoded):
             return None
         position = LogPosition(entry=self._next, digest=digest(encoded))
+        if self._is_unlogged:
+            self._note_beginning(_Read(position, Entry(kind=EntryKind.CLAIM, owner=owner, previous=previous), 0))
         return OwnedLog(self._store, owner, position, sent_at, membership)
 
 
@@ -163,18 +217,12 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
     """Open a directory that follows a log: a new one, or one that has followed or owned it before.
 
     Raises:
-        LedgerError: It is of a batch that was begun without this log.
+        LedgerError: It is of another log's batch.
         OutputError: It cannot be written.
     """
     refuse_missing_ledger(directory)
-    is_new = is_blank(directory / LEDGER)
     with ExitStack() as stack:
         ledger = stack.enter_context(open_tables(directory))
-        if not is_new and ledger.fact(LOG_POSITION) is None and ledger.fact(LOG_CLAIM) is None:
-            raise LedgerError(
-                f"{directory}: this batch was begun without a shared log. Run it without [replica], or choose another"
-                " --out: its jobs start again there"
-            )
         ledger.widen_cache()
         lengths, sinks = ledger.output_lengths(), {}
         for name in SHARED:

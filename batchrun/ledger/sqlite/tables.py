@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import LOG_POSITION, Fact
+from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION, Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
-from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth
+from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import CHANGING, Connection, apply_schema_steps, open_connection
 from batchrun.ledger.sqlite.reader import IS_BEGUN, SELECTED, LedgerReader, parameters
 from batchrun.model import (
@@ -98,6 +98,23 @@ class LedgerTables(LedgerReader):
         self._is_shared = True
         self.note_fact(LOG_POSITION, position)
         changes.clear()
+
+    @property
+    def is_untouched(self) -> bool:
+        """True if nothing of a batch was ever committed here: all that there may be is the try of a claim."""
+        noted = self._db.execute("SELECT count(*) FROM batch WHERE name != ?", (LOG_CLAIM.name,)).fetchone()[0]
+        return not noted and self.is_empty
+
+    def all_rows(self, but: Collection[Fact[Any]]) -> list[tuple[str, Parameters]]:
+        """Return statements that insert all rows into empty tables, except some facts."""
+        names = self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        changes: list[tuple[str, Parameters]] = []
+        for (table,) in names.fetchall():
+            rows = self._db.execute(f"SELECT * FROM {table}").fetchall()
+            if table == "batch":
+                rows = [row for row in rows if row[0] not in {fact.name for fact in but}]
+            changes += [(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row)) for row in rows]
+        return changes
 
     def widen_cache(self) -> None:
         """Let SQLite keep 64 MB of pages in memory: a replay changes rows all over the tables."""

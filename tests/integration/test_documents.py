@@ -18,6 +18,7 @@ import pytest
 
 from batchrun.config import Config
 from batchrun.config.batch_settings import PATHS
+from batchrun.config.worker_config import WorkerConfig
 from batchrun.server import load_faults
 from tests.support.command_line import batchrun, serving
 from tests.support.forked import start
@@ -216,6 +217,9 @@ def test_every_configuration_of_a_page_is_valid(page, tmp_path):
         if "fault" in values:
             (tmp_path / "faults.toml").write_text(block)
             load_faults(tmp_path / "faults.toml")
+            continue
+        if "worker" in values:
+            WorkerConfig.model_validate(values)
             continue
         values["jobs"] = {**values.get("jobs", {}), "file": Path("jobs.csv")}
         values.setdefault("task", {"id": "task"})

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -526,7 +527,7 @@ class Engine:
             config = AccountLimitsConfig(
                 max_concurrent_runs=slots, leave_free_runs=leave_free, max_open_polls=max_open_polls
             )
-            account = Account(api, api.info, config, Budget(None), FAST)  # type: ignore[arg-type]  # a second client
+            account = Account(api, api.info, config, Budget(None), Path("/"), FAST)  # type: ignore[arg-type]  # a second client
             shared, self._watch = account.shared, account.watch
         self.shared = shared
         parts = build_engine(

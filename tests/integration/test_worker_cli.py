@@ -56,7 +56,7 @@ def shell(tmp_path_factory) -> Iterator[Shell]:
     """One worker for all tests; each test uses other names of batches."""
     path = tmp_path_factory.mktemp("shell")
     with open_api(path / "api") as api:
-        worker = WorkerProcess(path / "data", api.base_url)
+        worker = WorkerProcess(path / "data", api.base_url, '[notify]\nevents = []\ncommand = ["false", "s3cret"]\n')
         with worker.running():
             yield Shell(path, worker, api)
 
@@ -242,6 +242,15 @@ def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(shell):
     assert "none" not in shown.out
     assert shell.call("delete", "long").code == 0
     assert shell.call("status", "long").code == 2
+
+
+def test_who_is_notified_is_shown_and_tested_by_the_worker(shell):
+    """The worker has the secrets, not the shell; a test that is not taken is said with its reason."""
+    shown = shell.call("notify")
+    assert (shown.code, shown.out.splitlines()[0]) == (0, "command  false")
+    tested = shell.call("notify", "--test")
+    assert (tested.code, tested.out.splitlines()[0]) == (6, "command  false: false ended with code 1")
+    assert "s3cret" not in f"{shown}{tested}"
 
 
 def test_limits_of_all_batches_are_shown_and_changed(shell):

@@ -18,6 +18,6 @@ def refuse_worker_directory(directory: Path, verb: str) -> None:
     found = worker_batch_of(directory)
     if found is not None:
         raise ConfigError(
-            f"{directory}: is of a worker's batch. While the worker runs, use `{found.command(_WORKER_VERBS[verb])}`."
+            f"{directory}: belongs to a worker. While the worker runs, use `{found.command(_WORKER_VERBS[verb])}`."
             " To work on the batch without the worker, copy the directory elsewhere"
         )

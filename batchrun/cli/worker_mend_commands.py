@@ -22,6 +22,7 @@ async def resolve_doubts_of_batch(
         doubts = await client.doubts(batch.id)
         if not doubts:
             say("No start is in doubt")
+            return ExitCode.SUCCEEDED
         for doubt in doubts:
             is_decided, run_id = await ask(doubt)
             if is_decided:

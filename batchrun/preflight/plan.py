@@ -251,7 +251,7 @@ def _warnings(survey: Survey, task: Task) -> list[str]:
         cells = "1 empty cell is" if count == 1 else f"{count:,} empty cells are"
         warnings.append(f"{cells} filled into the text of {key}; a trailing ? leaves the whole text out")
     if not task.exists:
-        warnings.append("the task does not exist yet; `batchrun run` creates it")
+        warnings.append("the task does not exist yet; running the batch creates it")
     return warnings
 
 

@@ -38,6 +38,17 @@ def _text(submission: Submission) -> str:
     return f"{submission.model_dump_json(indent=2, include=_FIELDS)}\n"
 
 
+def remove_summary_file(directory: DataDirectory, submission: Submission) -> None:
+    """Remove a submission's summary file, since the batch does not rest any more.
+
+    Raises:
+        OutputError: the file cannot be removed.
+    """
+    file = directory.summary_file(submission)
+    with explaining(file):
+        file.unlink(missing_ok=True)
+
+
 def has_summary(directory: DataDirectory, submission: Submission) -> bool:
     """Return whether the summary file of a spooled file is about this very file, not an earlier one of its name."""
     try:

@@ -60,7 +60,7 @@ from batchrun.worker.submission import (
 )
 from batchrun.worker.submission_config import config_of, profile_file
 from batchrun.worker.submission_store import SubmissionStore, WrongState
-from batchrun.worker.summary_file import is_summary_current, write_summary_file
+from batchrun.worker.summary_file import is_summary_current, remove_summary_file, write_summary_file
 from batchrun.worker.worker_watch import WorkerWatch
 
 #: Seconds between two samples of the batches' progress and of slot use.
@@ -253,6 +253,7 @@ class Worker:
         again = {"state": BatchState.QUEUED, "reason": "", "ended_at": None}
         async with self._ordered(submission_id):
             await self.store.change(submission_id, allowed, what, **again, **changes)
+            await self._sync_summary(submission_id)
             if "retry" in changes:
                 crash_point("retry_ordered")
             runner = self.runners.get(submission_id)
@@ -526,7 +527,7 @@ class Worker:
                 await self._resume_all(BatchState.STOPPED)
                 resting = [each for each in self.store if not each.state.is_under_way and self.fleet is None]
                 for submission in await anyio.to_thread.run_sync(self._without_summary, resting):
-                    await self._write_summary(submission)  # the last process was killed before it did
+                    await self._sync_summary(submission.id)  # the last process was killed before it did
                 await anyio.sleep_forever()
 
     async def _open_account(self, stack: AsyncExitStack) -> Account:
@@ -580,7 +581,7 @@ class Worker:
         try:
             await runner.run(self._open_batches)
             if not self.store[runner.id].state.is_under_way:
-                await self._write_summary(self.store[runner.id])  # while a worker that drains waits for it
+                await self._sync_summary(runner.id)  # while a worker that drains waits for it
         finally:
             del self.runners[runner.id]
             account.keep_permits(self.directory.out_dir(runner.submission), 0)
@@ -601,14 +602,17 @@ class Worker:
 
         return [each for each in resting if not is_current(each)]
 
-    async def _write_summary(self, submission: Submission) -> None:
+    async def _sync_summary(self, submission_id: str) -> None:
+        """Write the summary of a batch that rests; remove it otherwise."""
         async with self.store.lock:
-            if self.store.get(submission.id) is None:
+            submission = self.store.get(submission_id)
+            if submission is None:
                 return  # it was deleted, with the directory of its summary
+            change = remove_summary_file if submission.state.is_under_way else write_summary_file
             try:
-                await anyio.to_thread.run_sync(write_summary_file, self.directory, submission)
+                await anyio.to_thread.run_sync(change, self.directory, submission)
             except OutputError as error:
-                _log.warning("summary_not_written", batch=submission.id, reason=str(error))
+                _log.warning("summary_not_written", batch=submission_id, reason=str(error))
 
     async def _apply_state(self, submission: Submission) -> None:
         """Have a batch paused or cancelled by its runner; without one, store that it rests, or start a runner."""
@@ -619,7 +623,8 @@ class Worker:
             self._start_runner(submission.id)  # Runs of it may be live
         elif submission.state is BatchState.CANCELLING:
             ended = {"state": BatchState.CANCELLED, "ended_at": datetime.now(UTC)}
-            await self._write_summary(await self.store.update(submission.id, lambda _: ended))
+            await self.store.update(submission.id, lambda _: ended)
+            await self._sync_summary(submission.id)
         else:
             await self.store.update(submission.id, lambda _: {"state": BatchState.PAUSED})
 

@@ -110,7 +110,7 @@ def test_the_lines_that_a_plan_names_fail_in_the_run(place):
         '  line 6: Field input.mode must be equal to one of the allowed values: "a", "b"',
         "  line 9: has the key of an earlier line with other content; give each line its own @key",
         "  line 10: The Actor has no build 'nope'; it has latest",
-        "warning   the task does not exist yet; `batchrun run` creates it",
+        "warning   the task does not exist yet; running the batch creates it",
         "unknown   time and cost: no recent Run of the task has succeeded",
     ):
         assert line in said.out.splitlines(), said.out
@@ -223,7 +223,7 @@ def test_a_shallow_merge_that_erases_fields_is_warned_about(place):
         ' jobs.merge = "deep" would keep that'
     )
     assert place.plan("--set", "jobs.merge=deep")[1]["warnings"] == [
-        "the task does not exist yet; `batchrun run` creates it"
+        "the task does not exist yet; running the batch creates it"
     ]
 
 

@@ -73,6 +73,26 @@ async def test_no_change_of_a_limit_leaves_a_start_in_doubt(tmp_path, api, no_do
     assert len(api.runs()) - before == 30
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("start_rate", 0.01, 100.0), ("max_concurrent_runs", 1, 3), ("budget_usd", ONE_RUN_USD * 1.5, 1.0)],
+)
+async def test_a_raised_limit_wakes_what_rests(tmp_path, api, name, low, high):
+    """One Run is live under the low limit; under the high one all are, while the first is still live."""
+    stop = tmp_path / "stop"
+    settings = {f"limits__{name}": low, "limits__budget_mode": "best_effort"}
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=8) as worker:
+        batch = await submit_batch(
+            worker, jobs_of(3, until=str(stop)), task=f"raise-{name.replace('_', '-')}", **settings
+        )
+        await batch.until_live(1)
+        await _change(worker, batch, name, high)
+        await batch.until_live(3)
+        stop.touch()
+        await batch.until(BatchState.FINISHED)
+        assert [len(record["attempts"]) for record in batch.records()] == [1] * 3
+
+
 async def test_a_larger_budget_is_taken_up_at_once(tmp_path, api):
     """By a batch that rests for want of money, and by one with a live Run, whose other jobs were too expensive."""
     stop = tmp_path / "stop"

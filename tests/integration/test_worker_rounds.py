@@ -84,6 +84,24 @@ async def test_jobs_of_a_batch_that_is_under_way_are_retried_beside_its_live_run
         assert len(api.runs()) - before == 7 == sum(len(record["attempts"]) for record in batch.records())
 
 
+async def test_the_summary_of_a_batch_is_there_while_it_rests(tmp_path, api):
+    """A program that waits for it does not take that of the first round for that of the second."""
+    stop = tmp_path / "stop"
+    stop.touch()
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batch = await submit_batch(worker, jobs_of(1, 0, until=str(stop)), task="summary", **ONCE)
+        await batch.until(BatchState.FINISHED)
+        summary = worker.directory.summary_file(batch.submission)
+        assert summary.exists()
+        stop.unlink()
+        await worker.retry(batch.id, WantedJobs(), "again")
+        await batch.until_live(1)
+        assert not summary.exists()
+        stop.touch()
+        await batch.until(BatchState.FINISHED)
+        assert summary.exists()
+
+
 async def test_a_retry_whose_job_file_was_edited_reopens_nothing(tmp_path, api):
     """The batch fails with the line; mended, it is retried by a new order."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:

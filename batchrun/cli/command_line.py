@@ -60,6 +60,8 @@ def _load_config(
     from batchrun.config import load_config, parse_setting
     from batchrun.errors import ConfigError
 
+    if batch is None and jobs is None and (task is not None or actors):
+        raise ConfigError("give the job file, too: --jobs FILE")
     if batch is None and ((task is None and not actors) or jobs is None):
         raise ConfigError("give a batch's TOML file (`batchrun init` writes one), or --task and --jobs")
     flags: dict[str, Any] = {

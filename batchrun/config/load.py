@@ -162,7 +162,11 @@ def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return parse_toml(read_bounded(file).decode("utf-8-sig"))
     except IsADirectoryError as error:
-        raise ConfigError("is a directory; give the batch's TOML file", file=file) from error
+        if (file / ".actor").is_dir():
+            advice = f"is an Actor; run it with --actors {shlex.quote(str(file))} --jobs FILE"
+        else:
+            advice = "is a directory; give the batch's TOML file"
+        raise ConfigError(advice, file=file) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
     except UnicodeDecodeError as error:

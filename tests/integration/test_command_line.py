@@ -99,6 +99,8 @@ def test_a_batch_named_by_the_wrong_file_is_recognised(tmp_path):
     for arguments, said in (
         (("run", "batch.out"), "batch.out: is a directory; give the batch's TOML file"),
         (("status", "batch.toml"), "holds no ledger; a batch is named by its output directory, like batch.out"),
+        (("run", "--task", "a~b"), "give the job file, too: --jobs FILE"),
+        (("run", "--actors", "own"), "give the job file, too: --jobs FILE"),
         (("run",), "give a batch's TOML file (`batchrun init` writes one), or --task and --jobs"),
     ):
         assert said in batchrun(*arguments, cwd=tmp_path).err

@@ -278,6 +278,13 @@ def test_a_job_file_in_place_of_a_batch_file_is_recognised(
     assert command in str(error.value)
 
 
+def test_an_actor_in_place_of_a_batch_file_is_recognised(tmp_path: Path) -> None:
+    """The message has the command that runs it."""
+    (tmp_path / ".actor").mkdir()
+    with pytest.raises(ConfigError, match=f"is an Actor; run it with --actors {tmp_path} --jobs FILE"):
+        load_config(tmp_path, environ={})
+
+
 @pytest.mark.parametrize("name", ["ab", "a" * 64, "-shop", "shop-", "my shop", "laden_ä"])
 def test_a_name_that_the_platform_does_not_take_is_refused_by_plan_too(name: str) -> None:
     """The rule of the platform, before anything is asked of it."""

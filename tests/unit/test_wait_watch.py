@@ -128,6 +128,13 @@ class _Silent:
         return None
 
 
+def full_disk() -> Watched:
+    """Starts are held while the disk is almost full."""
+    watched = Watched(ScriptedApi())
+    watched.engine.shared.capacity.hold("9 MB free, 90 MB are to stay free")
+    return watched
+
+
 def full_group() -> Watched:
     source = ListSource([make_job(n, group="g") for n in (1, 2)])
     return Watched(ScriptedApi(Plan(run_s=600)), source=source, group_limits={"g": 1})
@@ -185,6 +192,7 @@ WAITS: list[tuple[Callable[[], Watched], float, str]] = [
         "3 live Runs; 3 of them queued at the platform (READY)",
     ),
     (lambda: Watched(failing("get_items"), output=output_plan("file")), 12, "the output of 3 Runs"),
+    (full_disk, 12, "room on the disk (9 MB free, 90 MB are to stay free); nothing is started"),
     (slow_disk, 12, "the disk, to write 3 records"),
     (slow_reader, 14, "the reader of the records, which has not taken 3"),
     (lambda: Watched(ScriptedApi(), source=_Silent()), 12, "the next lines of the job file"),

@@ -208,7 +208,6 @@ footer {{ margin-top: 22px; color: var(--soft); font-size: 12.5px; overflow-wrap
   main {{ max-width: none; padding: 0; }}
   pre {{ max-height: none; }}
 }}
-@media (prefers-reduced-motion: no-preference) {{ .live svg rect {{ transition: x .2s, width .2s; }} }}
 """
 
 #: What the two live pages have beside the report: controls and messages.

@@ -1,4 +1,4 @@
-"""HTML elements of the report and of the live page.
+"""HTML elements of the report.
 
 A plain `str` is text and is escaped; only `Html` is markup. A mistake therefore shows markup as text, never text as
 markup. The output is well-formed XML as well as HTML.
@@ -152,20 +152,19 @@ def legend(keys: Iterable[tuple[Tone, str]]) -> Html:
     return tag("ul", *items, class_="legend")
 
 
-def page(title: str, *content: str | None, head: str | None = None, policy: str = INERT) -> Html:
-    """Return a whole page; by its default Content-Security-Policy it loads and runs nothing."""
+def page(title: str, *content: str | None) -> Html:
+    """Return a whole page; by its Content-Security-Policy it loads and runs nothing."""
     whole = tag(
         "html",
         tag(
             "head",
             tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
+            tag("meta", http_equiv="Content-Security-Policy", content=INERT),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("meta", name="referrer", content="no-referrer"),
             tag("title", one_line(title, TITLE_CHARS)),
             tag("style", Html(STYLE)),
-            head,
         ),
         tag("body", tag("main", *content)),
         lang="en",

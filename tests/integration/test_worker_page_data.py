@@ -141,6 +141,8 @@ async def test_live_runs_are_listed_oldest_first_read_and_aborted(client):
         each["run_id"] for each in found[1:3]
     ]
     run_id = found[0]["run_id"]
+    assert [each["run_id"] for each in (await runs(f"?search={found[0]['key'][:20].upper()}"))["items"]] == [run_id]
+    assert await runs("?search=nothing") == {"items": [], "total": 0}
     async with client.session.get(f"{client.address}{path}/runs/{run_id}/log") as answer:
         assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
     stranger = (await runs(of=f"/v1/batches/{other}"))["items"][0]["run_id"]

@@ -235,4 +235,8 @@ def test_open_runs_are_those_of_open_jobs_oldest_first(tmp_path: Path) -> None:
         runs, total = ledger.measures.open_runs(0, 9)
         assert ([run.run_id for run in runs], total) == (["r2-1", "r4-1", "r1-1"], 3)
         assert [run.run_id for run in ledger.measures.open_runs(1, 1)[0]] == ["r4-1"]
+        key = runs[0].key.upper()
+        for search in ("r2-1", key, key[1:]):
+            assert [run.run_id for run in ledger.measures.open_runs(0, 9, search)[0]] == ["r2-1"]
+        assert ledger.measures.open_runs(0, 9, "nothing") == ([], 0)
         assert (runs[0].line, runs[0].started_at) == (2, AT + timedelta(seconds=10))

@@ -254,14 +254,24 @@ class Measures:
             for row in rows
         ]
 
-    def open_runs(self, offset: int, limit: int) -> tuple[list[OpenRun], int]:
-        """Return some Runs of open jobs, those that started first at the top, and the number of all."""
-        of_open = "attempt.state = 'bound' AND attempt.attempt_no > 0 AND job.outcome IS NULL"
+    def open_runs(self, offset: int, limit: int, search: str = "") -> tuple[list[OpenRun], int]:
+        """Return some Runs of open jobs, those that started first at the top, and the number of all.
+
+        Args:
+            offset: Runs to leave out.
+            limit: most Runs to return.
+            search: a Run's id, or a part of a job's key or group; empty: all.
+        """
+        of_open = (
+            "attempt.state = 'bound' AND attempt.attempt_no > 0 AND job.outcome IS NULL AND (:search = ''"
+            " OR run_id = :search OR instr(lower(job.key), lower(:search))"
+            " OR instr(lower(coalesce(job.\"group\", '')), lower(:search)))"
+        )
         rows = self._db.execute(
             'SELECT job.key, job.line, job."group", attempt_no, run_id, started_at, memory_mb, timeout_s, cost_usd,'
             f" count(*) OVER () FROM attempt JOIN job ON job.id = attempt.job_id WHERE {of_open}"
-            " ORDER BY started_at IS NULL, started_at, run_id LIMIT ? OFFSET ?",
-            (limit, offset),
+            " ORDER BY started_at IS NULL, started_at, run_id LIMIT :limit OFFSET :offset",
+            {"search": search, "limit": limit, "offset": offset},
         ).fetchall()
         found = [
             OpenRun(

@@ -12,12 +12,10 @@ from batchrun.output.line_pages import LinePage, read_line_page
 from batchrun.output.sink import explaining
 from batchrun.worker.http.batch_files import length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import whole_number
+from batchrun.worker.http.request_context import search_of, whole_number
 
 DEFAULT_LINES = 50
 MAX_LINES = 200
-#: Max characters that are searched for.
-MAX_SEARCH = 200
 #: A longer line is not sent, only its length.
 MAX_LINE_BYTES = 1 << 20
 
@@ -52,11 +50,9 @@ async def _page(request: web.Request, name: str, outcome_key: str | None) -> web
 
 
 def _words(request: web.Request, outcome_key: str | None) -> list[str]:
-    search, outcome = request.query.get("search", ""), request.query.get("outcome", "")
-    if len(search) > MAX_SEARCH:
-        raise Refused(400, "bad-value", f"search: send at most {MAX_SEARCH} characters")
+    search, outcome = search_of(request), request.query.get("outcome", "")
     # As a text stands in a line of JSON.
-    words = [orjson.dumps(search.encode("utf-8", "replace").decode())[1:-1].decode()] if search else []
+    words = [orjson.dumps(search)[1:-1].decode()] if search else []
     if outcome and (outcome_key is None or outcome not in set(Outcome)):
         raise Refused(400, "bad-value", f"outcome: choose from {', '.join(Outcome)}, for records and items")
     return [*words, f'"{outcome_key}":"{outcome}"'] if outcome else words

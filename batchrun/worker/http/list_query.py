@@ -4,7 +4,7 @@ from aiohttp import web
 
 from batchrun.worker.batch_list import BatchGroup, BatchQuery, BatchSort, FoundBatches, find_batches
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import whole_number
+from batchrun.worker.http.request_context import search_of, whole_number
 from batchrun.worker.submission import BatchState
 from batchrun.worker.views import BatchPage, batch_view
 from batchrun.worker.worker import Worker
@@ -12,7 +12,6 @@ from batchrun.worker.worker import Worker
 #: Max batches per answer.
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
-MAX_SEARCH = 200
 
 
 def read_list_query(request: web.Request) -> BatchQuery:
@@ -31,12 +30,10 @@ def read_list_query(request: web.Request) -> BatchQuery:
         raise Refused(400, "bad-value", f"sort: choose from {', '.join(BatchSort)}; a - before it reverses the order")
     if (group := query.get("group", BatchGroup.ALL)) not in set(BatchGroup):
         raise Refused(400, "bad-value", f"group: choose from {', '.join(BatchGroup)}")
-    if len(search := query.get("search", "")) > MAX_SEARCH:
-        raise Refused(400, "bad-value", f"search: send at most {MAX_SEARCH} characters")
     return BatchQuery(
         states=states,
         group=BatchGroup(group),
-        search=search,
+        search=search_of(request),
         sort=BatchSort(sort.removeprefix("-")),
         is_reversed=sort.startswith("-"),
         offset=whole_number(request, "offset", 0, 1 << 31),

@@ -17,7 +17,7 @@ from batchrun.output.log_tails import LogTails
 from batchrun.report.failure_causes import run_address
 from batchrun.worker.http.batch_files import has_ledger, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import submission_of, whole_number, worker_of
+from batchrun.worker.http.request_context import search_of, submission_of, whole_number, worker_of
 
 DEFAULT_RUNS = 50
 MAX_RUNS = 100
@@ -77,7 +77,7 @@ async def get_runs(request: web.Request) -> web.Response:
     found: list[OpenRun] = []
     total = 0
     if await has_ledger(out_dir):
-        found, total = await anyio.to_thread.run_sync(_read, out_dir, offset, limit)
+        found, total = await anyio.to_thread.run_sync(_read, out_dir, offset, limit, search_of(request))
     states: dict[RunId, Run] = {}
     if worker.account is not None and submission_of(request).id in worker.runners:
         states = await request.app[_STATES].look(worker.account, [run.run_id for run in found])
@@ -85,9 +85,9 @@ async def get_runs(request: web.Request) -> web.Response:
     return web.Response(body=orjson.dumps({"items": items, "total": total}), content_type="application/json")
 
 
-def _read(out_dir: Path, offset: int, limit: int) -> tuple[list[OpenRun], int]:
+def _read(out_dir: Path, offset: int, limit: int, search: str) -> tuple[list[OpenRun], int]:
     with open_for_reading(out_dir) as ledger, ledger.snapshot():
-        return ledger.measures.open_runs(offset, limit)
+        return ledger.measures.open_runs(offset, limit, search)
 
 
 def _row(run: OpenRun, state: Run | None) -> dict[str, Any]:

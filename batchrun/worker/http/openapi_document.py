@@ -27,6 +27,7 @@ from batchrun.worker.http import (
     page_routes,
     worker_routes,
 )
+from batchrun.worker.http.request_context import MAX_SEARCH
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import (
     BatchPage,
@@ -101,7 +102,7 @@ _FORM = {
 _LIST = [
     _query("state", "States, separated by commas."),
     _query("group", "Which batches.", enum=list(BatchGroup)),
-    _query("search", "Part of a name or id.", type="string", maxLength=list_query.MAX_SEARCH),
+    _query("search", "Part of a name or id.", type="string", maxLength=MAX_SEARCH),
     _query("sort", "The order; a - before it reverses it.", enum=[*BatchSort, *(f"-{each}" for each in BatchSort)]),
     _query("limit", "Max batches in the answer.", type="integer", minimum=0, maximum=list_query.MAX_PAGE),
     _query("offset", "Number of batches to skip.", type="integer", minimum=0),
@@ -109,12 +110,13 @@ _LIST = [
 _LINE_PAGE = [
     _query("before", "Only lines before this position.", type="integer", minimum=0),
     _query("limit", "Max lines in the answer.", type="integer", minimum=0, maximum=line_routes.MAX_LINES),
-    _query("search", "What a line must contain.", type="string", maxLength=line_routes.MAX_SEARCH),
+    _query("search", "What a line must contain.", type="string", maxLength=MAX_SEARCH),
 ]
 _OUTCOME = _query("outcome", "The outcome that its job must have.", enum=list(Outcome))
 _RUNS = [
     _query("limit", "Max Runs in the answer.", type="integer", minimum=0, maximum=live_run_routes.MAX_RUNS),
     _query("offset", "Number of Runs to skip.", type="integer", minimum=0),
+    _query("search", "A Run's id, or a part of a job's key or group.", type="string", maxLength=MAX_SEARCH),
 ]
 _LAST = _query("last_s", "Only the last seconds.", type="integer", minimum=0, maximum=history_routes.MAX_LAST_S)
 _FORMAT = _query("format", "The format.", enum=["jsonl", "csv", "xlsx"])

@@ -13,6 +13,8 @@ from batchrun.worker.worker import Worker
 #: Timeout for the arrival of a body, in seconds; a form has another second for each `MIN_BYTES_PER_S`.
 BODY_TIMEOUT_S = 120
 MIN_BYTES_PER_S = 10_000
+#: Max characters that are searched for.
+MAX_SEARCH = 200
 WORKER = web.AppKey("worker", Worker)
 PAGE = web.AppKey("page", PageAccess)
 
@@ -43,6 +45,17 @@ def whole_number(request: web.Request, name: str, default: int, most: int) -> in
     if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
         raise Refused(400, "bad-value", f"{name}: send a whole number up to {most:,}")
     return int(text)
+
+
+def search_of(request: web.Request) -> str:
+    """Return what a request searches for.
+
+    Raises:
+        Refused: it is too long.
+    """
+    if len(search := request.query.get("search", "")) > MAX_SEARCH:
+        raise Refused(400, "bad-value", f"search: send at most {MAX_SEARCH} characters")
+    return search.encode("utf-8", "replace").decode()
 
 
 def refuse_encoding(request: web.Request) -> None:

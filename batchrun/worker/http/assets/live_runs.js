@@ -8,6 +8,7 @@ import { count, duration, money, secondsSince } from "./words.js";
 
 const AT_ONCE = 50;
 const EVERY_MS = 3000;
+const TEACHING = "No Run is live. A live Run is one that the platform has started for a job and that has not ended.";
 const HEADINGS = [
   ["Job", ""], ["Line", "number minor"], ["Run", "minor"], ["Attempt", "number minor"], ["Live for", "number"], ["Memory", "number minor"],
   ["Cost so far", "number minor"], ["Status message", ""], ["", "orders"],
@@ -19,27 +20,41 @@ export function showRuns({ place, id, base, params, signal }) {
   frame.firstElementChild.className = "cards-on-phone";
   frame.querySelector("th:last-child").append(el("span", { class: "unseen" }, "Orders"));
   const pager = el("nav", { class: "pager", "aria-label": "Pages of live Runs" });
-  const none = el("p", { class: "soft", hidden: true },
-    "No Run is live. A live Run is one that the platform has started for a job and that has not ended.");
-  const runs = card("Live Runs", frame, pager, none);
+  const none = el("p", { class: "soft", hidden: true }, TEACHING);
+  const search = el("input", { type: "search", id: "run-search", autocomplete: "off", maxlength: "200", placeholder: "Job key, group or Run id" });
+  const form = el("form", { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
+    el("span", { class: "field" }, el("label", { for: "run-search" }, "Search"), search), el("button", { type: "submit" }, "Search"));
+  search.addEventListener("search", () => go());
+  const runs = card("Live Runs", form, frame, pager, none);
   setText(runs.note, "oldest first");
   place.append(runs);
-  let offset = 0;
+  let asked = {};
+
+  const address = (change) => `${base}/runs?${query({ ...asked, ...change })}`.replace(/\?$/, "");
+
+  function go() {
+    const to = address({ search: search.value, offset: "" });
+    if (to !== location.hash) location.hash = to;
+  }
 
   async function refresh() {
-    const asked = offset;
-    const found = await read(`${pathOf(id)}/runs?${query({ offset: asked, limit: AT_ONCE })}`, signal).catch((error) => error);
-    if (signal.aborted || asked !== offset) return;
+    const now = asked;
+    const found = await read(`${pathOf(id)}/runs?${query({ ...now, limit: AT_ONCE })}`, signal).catch((error) => error);
+    if (signal.aborted || now !== asked) return;
     setText(runs.note, found instanceof Error ? found.message : "oldest first");
     if (found instanceof Error) return;
     fillRows(body, found.items, ({ run_id: runId }) => runId, (run) => makeRow(id, run));
-    fillPager(pager, { total: found.total, offset, limit: AT_ONCE }, (to) => `${base}/runs${to ? `?offset=${to}` : ""}`);
+    const offset = Number(asked.offset) || 0;
+    fillPager(pager, { total: found.total, offset, limit: AT_ONCE }, (to) => address({ offset: to || "" }));
     frame.hidden = found.items.length === 0;
     none.hidden = found.items.length > 0;
+    setText(none, asked.search ? "No live Run is found." : TEACHING);
+    form.hidden = found.total <= AT_ONCE && !asked.search;
   }
 
   function move(now) {
-    offset = Number(now.offset) || 0;
+    asked = { offset: now.offset ?? "", search: now.search ?? "" };
+    search.value = asked.search;
     refresh();
   }
 

@@ -64,8 +64,9 @@ async def _asset(name: str) -> web.Response:
 
 @cache
 def _assets() -> dict[str, str]:
-    files = resources.files("batchrun.worker.http").joinpath("assets").iterdir()
-    found = {file.name: file.read_text("utf-8") for file in files if PurePath(file.name).suffix in _TYPES}
+    assets = resources.files("batchrun.worker.http").joinpath("assets")
+    names = [file.name for file in assets.iterdir() if PurePath(file.name).suffix in _TYPES]
+    found = {name: assets.joinpath(name).read_text("utf-8") for name in names}
     found["page.css"] = STYLE + CONTROLS + found["page.css"]
     return found
 

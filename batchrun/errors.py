@@ -211,6 +211,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_out_of_threads(error: BaseException) -> bool:
+    """Whether an error, or one in its group, is that this process may start no further thread."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_out_of_threads, error.exceptions))
+    # Python has no class for it. Source: Modules/_threadmodule.c, thread_PyThread_start_new_thread.
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+
+
 def first_error(group: BaseExceptionGroup[BaseException]) -> BatchrunError:
     """Return the first BatchrunError in a group; the other errors are its consequences.
 

@@ -11,7 +11,7 @@ from batchrun.cli import actors_command_line, command_line, task_command_line, w
 from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.terminal import say
-from batchrun.errors import BatchrunError, first_error, is_out_of_memory
+from batchrun.errors import BatchrunError, first_error, is_out_of_memory, is_out_of_threads
 from batchrun.version import __version__
 
 app = typer.Typer(
@@ -81,6 +81,12 @@ def _explain(error: Exception) -> ExitCode:
         say(
             "batchrun: this process is out of memory. Nothing in the ledger is lost: run the same command to resume,"
             " with more memory or with less for output in transit (--set limits.max_buffer_mb=64)"
+        )
+        return ExitCode.LOCAL_TROUBLE
+    if is_out_of_threads(error):
+        say(
+            "batchrun: this process may start no further thread. Nothing in the ledger is lost: raise the limit"
+            " (ulimit -u, or TasksMax of a systemd unit), and run the same command to resume"
         )
         return ExitCode.LOCAL_TROUBLE
     if isinstance(error, PermissionError) and error.filename is not None:

@@ -27,6 +27,7 @@ from batchrun.errors import (
     Superseded,
     TransportError,
     is_out_of_memory,
+    is_out_of_threads,
 )
 from batchrun.model import Ending, JsonObject, Record, Summary
 from batchrun.notify.notification import Notification
@@ -239,10 +240,7 @@ class BatchRunner:
                 return
             except Exception as error:  # noqa: BLE001 - a bug must not end the other batches
                 _log.exception("batch_broken")
-                reason = f"a bug in batchrun: {type(error).__name__}: {error}; its log has the traceback"
-                if is_out_of_memory(error):
-                    reason = "the worker is out of memory: give it more, or lower limits.max_buffer_mb in worker.toml"
-                await self._stop(StopCause.MACHINE, reason)
+                await self._stop(StopCause.MACHINE, _unexpected(error))
                 return
 
     async def _ends_for(self, error: OutputError | OSError, failures: int) -> bool:
@@ -456,3 +454,12 @@ def _counts_of(batch: Batch, summary: Summary) -> BatchCounts:
         postponed=0,
         in_doubt=summary.in_doubt,
     )
+
+
+def _unexpected(error: Exception) -> str:
+    """Return why a batch is stopped by an error that nothing here expects."""
+    if is_out_of_memory(error):
+        return "the worker is out of memory: give it more, or lower limits.max_buffer_mb in worker.toml"
+    if is_out_of_threads(error):
+        return "the worker may start no further thread: raise TasksMax of its unit, or ulimit -u"
+    return f"a bug in batchrun: {type(error).__name__}: {error}; its log has the traceback"

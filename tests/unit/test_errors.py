@@ -73,3 +73,17 @@ def test_a_process_without_memory_ends_with_what_to_do(error: Exception, capsys:
     said = capsys.readouterr().err
     assert said.startswith("batchrun: this process is out of memory.")
     assert (said.count("\n"), "limits.max_buffer_mb" in said, "bug" in said) == (1, True, False)
+
+
+@pytest.mark.parametrize("is_in_group", [False, True])
+def test_a_process_without_further_threads_ends_with_what_to_do(
+    is_in_group: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no bug: exit 6, one line, to be resumed."""
+    error: Exception = RuntimeError("can't start new thread")
+    if is_in_group:
+        error = ExceptionGroup("", [ValueError(), ExceptionGroup("", [error])])
+    assert main._explain(error) == 6
+    said = capsys.readouterr().err
+    assert said.startswith("batchrun: this process may start no further thread.")
+    assert (said.count("\n"), "TasksMax" in said, "bug" in said) == (1, True, False)

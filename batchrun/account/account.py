@@ -167,9 +167,10 @@ class Account:
         for batch in list(self._counted or ()):
             self.uncount_money(batch)
 
-    def money_of(self, batch: Path) -> float:
-        """Return what the budget counts of a closed batch, in US dollars."""
-        return sum((self._counted or {}).get(batch, (0.0, 0.0)))
+    def money_of(self, batch: Path) -> float | None:
+        """Return what the budget counts of a closed batch, in US dollars; None: the batch was not open here."""
+        counted = (self._counted or {}).get(batch)
+        return None if counted is None else sum(counted)
 
     def _watched_runs(self) -> WatchedLimit:
         return WatchedLimit(

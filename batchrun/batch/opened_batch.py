@@ -111,6 +111,12 @@ class Batch:
         return self._is_begun and is_wanted and permits.is_below_own_limit
 
     @property
+    def held_permits(self) -> tuple[int, int]:
+        """The Runs that hold its permits, and their memory in megabytes."""
+        permits = self._engine.permits
+        return permits.reserved + permits.kept, permits.reserved_mb
+
+    @property
     def has_adopted_all(self) -> bool:
         """True once all live Runs of earlier processes count as its own."""
         return self._is_begun and self._engine.permits.kept == 0

@@ -22,7 +22,7 @@ from batchrun.output.replacement import replace_text
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
-from batchrun.worker.fleet_duty import leave_fleet, serve_fleet
+from batchrun.worker.fleet_duty import leave_fleet, serve_fleet, set_all_aside
 from batchrun.worker.http import PageAccess, open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
 from batchrun.worker.token_file import read_or_make_token
@@ -116,7 +116,8 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
                 systemd.stopping()
                 live = worker.drain()
                 drain_s = worker.config.worker.drain_s
-                if worker.hands_over:
+                if worker.fleet is not None and worker.hands_over:
+                    set_all_aside(worker, worker.fleet)
                     say(f"The other workers of the fleet go on with the batches and {counted(live, 'live Run')}.")
                     children.start_soon(_leave_when_drained, worker, 0.0, children.cancel_scope)
                     continue

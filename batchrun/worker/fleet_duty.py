@@ -10,6 +10,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from batchrun.account.account import Account, Share
+from batchrun.batch.opened_batch import Batch
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
 from batchrun.errors import BatchrunError, LogUnreachable
 from batchrun.runtime.steady_time import boot_time
@@ -24,6 +25,8 @@ from batchrun.worker.worker import Worker
 LOOK_INTERVAL_S = 0.4
 #: Seconds between two tries to bring a batch's files here.
 RETRY_INTERVAL_S = 2.0
+#: Seconds between two batches that a worker gives away to one that has fewer.
+GIVE_AWAY_INTERVAL_S = 3.0
 #: The part of the rates that a worker without batches keeps, in thousandths.
 IDLE_RATE = 20
 #: Seconds for which a worker that lacked something holds what it needs beside that.
@@ -65,8 +68,9 @@ async def leave_fleet(worker: Worker, fleet: Fleet) -> None:
         await fleet.read()
         if fleet.member.id not in fleet.page.members:
             return
-        cost = sum(_cost(worker, batch) for batch in _over(worker, fleet))
-        page = fleet.member.leave(fleet.page, boot_time(), cost)
+        over = {batch: _money(worker, fleet, batch) for batch in _over(worker, fleet)}
+        left = {batch: _money(worker, fleet, batch) for batch in fleet.member.aside}
+        page = fleet.member.leave(fleet.page, boot_time(), over, left)
         if await fleet.call(partial(fleet.pages.replace, page)):
             return
 
@@ -83,10 +87,26 @@ def _over(worker: Worker, fleet: Fleet) -> list[str]:
     return over
 
 
-def _cost(worker: Worker, batch: str) -> int:
-    """Return what the worker's budget counts of a batch that is closed, in millionths of a US dollar."""
+def _money(worker: Worker, fleet: Fleet, batch: str) -> int:
+    """Return what a batch that is closed has spent and reserved, in millionths of a US dollar."""
     assert worker.account is not None, "batches are carried out in an account"
-    return round(worker.account.money_of(worker.directory.of(batch) / "out") * _MICRO)
+    money = worker.account.money_of(worker.directory.of(batch) / "out")
+    if money is None:  # it was over when this worker took it over
+        listed = fleet.listed.get(batch)
+        money = listed.submission.counts.cost_usd if listed is not None else 0.0
+    return math.ceil(money * _MICRO - 1e-3)
+
+
+def set_all_aside(worker: Worker, fleet: Fleet) -> None:
+    """Set the open batches aside, once no start of them is let through any more: this worker is about to leave."""
+    for batch, runner in worker.runners.items():
+        if runner.batch is not None and runner.batch.has_adopted_all:
+            _set_aside(fleet, batch, runner.batch)
+
+
+def _set_aside(fleet: Fleet, batch: str, opened: Batch) -> None:
+    runs, memory_mb = opened.held_permits
+    fleet.member.set_aside(batch, {Resource.RUNS: runs, Resource.MEMORY: memory_mb})
 
 
 class FleetDuty:
@@ -106,6 +126,9 @@ class FleetDuty:
         self._children = children
         #: Batches whose files are being brought here.
         self._coming: set[str] = set()
+        #: Batches that were closed here, and whose money is counted as long as the page names them beside this worker.
+        self._closed: set[str] = set()
+        self._gave_away_at = float("-inf")
         #: Peak of live Runs between the last two looks.
         self._peak = 0
         #: When a start last lacked Runs, memory or money, and the most money that one has lacked.
@@ -142,7 +165,8 @@ class FleetDuty:
             self._use(),
             waiting=waiting,
             wanted=fleet.wanted,
-            over={batch: _cost(worker, batch) for batch in over},
+            over={batch: _money(worker, fleet, batch) for batch in over},
+            left={batch: _money(worker, fleet, batch) for batch in fleet.member.aside if batch not in worker.runners},
             max_batches=worker.config.worker.max_open_batches,
         )
         if after is not None:
@@ -153,6 +177,38 @@ class FleetDuty:
             fleet.page = after
             self._apply(after)
         self._bring()
+        if not worker.is_draining:
+            self._give_away()
+
+    def _give_away(self) -> None:
+        """Close a batch for a worker that has two fewer: one at a time, and only if all is known of all."""
+        fleet, members = self._fleet, self._fleet.page.members
+        mine = members.get(fleet.member.id)
+        counts = [len(member.batches) for member in members.values()]
+        runs = fleet.page.limit(Resource.RUNS) or 0
+        if (
+            mine is None
+            or len(mine.batches) < min(counts) + 2
+            or len(mine.batches) < max(counts)
+            or any(member.has_left for member in members.values())
+            or sum(1 for count in counts if count) >= runs
+            or fleet.member.unsettled
+            or fleet.member.aside
+            or mine.batches.keys() != self._worker.runners.keys()
+            or anyio.current_time() - self._gave_away_at < GIVE_AWAY_INTERVAL_S
+        ):
+            return
+        opened = {batch: runner.batch for batch, runner in self._worker.runners.items() if runner.batch is not None}
+        ready = {batch: opened[batch] for batch in opened if opened[batch].has_adopted_all}
+        if len(ready) == len(mine.batches):
+            batch = min(ready, key=lambda each: (ready[each].held_permits, each))
+            self._gave_away_at = anyio.current_time()
+            ready[batch].stop_starting()
+            _set_aside(fleet, batch, ready[batch])
+            self._apply(fleet.page)
+            fleet.ready.discard(batch)
+            self._closed.add(batch)
+            self._worker.runners[batch].let_go()
 
     async def _begin_anew(self) -> None:
         """Leave all batches, which others carry out by now, and become a new member."""
@@ -182,8 +238,9 @@ class FleetDuty:
     def _forget(self) -> None:
         """Let go of batches that the page does not give to this worker any more: they are over."""
         mine = self._fleet.page.members.get(self._fleet.member.id)
-        for batch in self._fleet.ready - (mine.batches.keys() if mine is not None else set()):
+        for batch in (self._fleet.ready | self._closed) - (mine.batches.keys() if mine is not None else set()):
             self._fleet.ready.discard(batch)
+            self._closed.discard(batch)
             self._account.uncount_money(self._worker.directory.of(batch) / "out")
 
     def _apply(self, page: Page) -> None:
@@ -279,7 +336,8 @@ class FleetDuty:
         """Bring the batches here that the page gives to this worker."""
         mine = self._fleet.page.members.get(self._fleet.member.id)
         for batch in mine.batches if mine is not None else ():
-            if batch not in self._fleet.ready and batch not in self._coming and batch in self._fleet.listed:
+            is_here = batch in self._fleet.ready or batch in self._coming or batch in self._fleet.member.aside
+            if not is_here and batch in self._fleet.listed:
                 self._coming.add(batch)
                 self._children.start_soon(self._bring_one, batch, self._fleet.member.id)
 

@@ -51,10 +51,9 @@ def ask(fleet: FleetProcesses, who: int, *arguments: str) -> Said:
 
 def owner_of(fleet: FleetProcesses, batch: str) -> int:
     """Return which worker carries a batch out, once one does."""
-    wait_until(lambda: fleet.page().carrier(batch))
-    page = fleet.page()
-    member = page.carrier(batch)
-    return [(worker.data_dir / "member").read_text().strip() for worker in fleet.workers].index(str(member))
+    ids = [(worker.data_dir / "member").read_text().strip() for worker in fleet.workers]
+    wait_until(lambda: fleet.page().carrier(batch) in ids)
+    return ids.index(str(fleet.page().carrier(batch)))
 
 
 def live(api: Api) -> int:

@@ -101,7 +101,8 @@ class Process:
         use = Use(used=used, needs=needs, limits={Resource.RUNS: LIMIT, Resource.MEMORY: LIMIT * MB})
         waiting = [batch for batch in self.world.live if waits and page.carrier(batch) is None]
         number = self.page.number + 1
-        after = self.member.propose(page, number, self.world.now, use, waiting=waiting)
+        left = dict.fromkeys(self.member.aside, 0)
+        after = self.member.propose(page, number, self.world.now, use, waiting=waiting, left=left)
         self.proposal = None if after is None else (number, page, after)
 
     def write(self) -> None:
@@ -117,10 +118,20 @@ class Process:
         self.member.see(proposal[2], self.world.now)
         self.allowed = self.member.allowed(proposal[2])
 
+    def give_away(self) -> None:
+        """Close a batch, so that another process can take it."""
+        for batch in self.opened[:1]:
+            live = self.world.live[batch]
+            self.member.set_aside(batch, {Resource.RUNS: live, Resource.MEMORY: live * MB})
+            self.world.opened_by[batch] = None
+        self.allowed = self.member.allowed(self.page.page)
+
     def open_batches(self) -> None:
         """Claim the logs of the batches that the page gives to this process."""
         mine = self.page.page.members.get(self.member.id)
         for batch in mine.batches if mine is not None and self.member.may_start_at(self.world.now) else ():
+            if batch in self.member.aside:
+                continue
             holder = self.world.opened_by[batch]
             if holder is None or (holder is not self and self.member.has_left(holder.member.id)):
                 self.world.opened_by[batch] = self
@@ -142,7 +153,7 @@ class Process:
 
 
 #: "others" lets all but one process have its turn, so that this one seems silent, while it only sleeps.
-ACTS = ["others", "others", "others", "all", "look", "write", "open", "start", "end", "pass", "die", "lose"]
+ACTS = ["others", "others", "others", "all", "give", "look", "write", "open", "start", "end", "pass", "die", "lose"]
 
 
 def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
@@ -153,6 +164,7 @@ def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
         "look": process.look,
         "write": process.write,
         "open": process.open_batches,
+        "give": process.give_away,
         "start": process.start_all,
         "others": partial(turns, others, 2, world),
         "all": partial(turns, processes, 1, world),
@@ -213,6 +225,19 @@ def test_a_silent_member_is_replaced_after_its_leases():
     assert one.member.id not in page.read().members
     assert not one.opened
     assert sorted(len(each.opened) for each in (two, three)) == [2, 3]
+    assert sum(world.live.values()) == LIMIT
+
+
+def test_a_batch_that_is_given_away_takes_its_runs_along():
+    """Its next owner has it with its Runs; the first one does not use their share meanwhile."""
+    world, processes = fleet_of_three()
+    turns(processes, 6, world)
+    one = processes[0]
+    batch, live = one.opened[0], world.live[one.opened[0]]
+    one.give_away()
+    turns(processes, 3, world)
+    assert world.opened_by[batch] is not None
+    assert world.live[batch] >= live
     assert sum(world.live.values()) == LIMIT
 
 

@@ -112,8 +112,11 @@ class Fleet:
 
     def carrier(self, batch: str) -> Member | None:
         """Return the other worker that carries a batch out; None: this one does, or none."""
-        member = self.page.carrier(batch)
-        return None if member is None or member == self.member.id else self.page.members[member]
+        member_id = self.page.carrier(batch)
+        if member_id is None or member_id == self.member.id:
+            return None
+        member = self.page.members[member_id]
+        return None if member.has_left else member
 
     def carrier_words(self, batch: str) -> str:
         """Say which other worker carries a batch out; empty: this one does, or none."""

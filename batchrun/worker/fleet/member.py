@@ -5,6 +5,7 @@ nothing more after one. Who replaces it takes over all that it had, its batches 
 page: its live Runs count against what it held until the new owner has found them.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +56,8 @@ class FleetMember:
         self._gone: frozenset[str] = frozenset()
         #: What inherited members held, and those of their batches whose live Runs are not known yet.
         self._unsettled: dict[str, tuple[Amounts, set[str]]] = {}
+        #: What batches use that this member has closed, and is about to leave to the others.
+        self._aside: dict[str, Amounts] = {}
         self._sent: tuple[int, float] = (-1, float("-inf"))
         #: The page that this member wants to replace, and by which; the answer of the store may be lost.
         self._proposed: tuple[Page, Page] | None = None
@@ -96,6 +99,7 @@ class FleetMember:
             was_on_page, self._is_on_page = self._is_on_page, False
             return not was_on_page
         self._is_on_page = True
+        self._aside = {each: amounts for each, amounts in self._aside.items() if each in mine.batches}
         self._beat = mine.beat
         if mine.beat == self._sent[0]:
             self._confirmed_at = self._sent[1]
@@ -128,6 +132,20 @@ class FleetMember:
             else:
                 self._unsettled[each] = (held, left)
 
+    def set_aside(self, batch: str, uses: Amounts) -> None:
+        """Use what a batch uses for nothing else, from now on: it is about to be closed, and left to the others.
+
+        Args:
+            batch: that starts nothing more.
+            uses: its live Runs and their memory.
+        """
+        self._aside[batch] = uses
+
+    @property
+    def aside(self) -> set[str]:
+        """Batches that are set aside, until others can take them."""
+        return set(self._aside)
+
     def allowed(self, page: Page) -> dict[Resource, int]:
         """Return what this worker may use of each limited resource."""
         mine = page.members.get(self._id, self._blank)
@@ -158,7 +176,8 @@ class FleetMember:
     def _unsettled_of(self, resource: Resource) -> int:
         if resource is Resource.RATE:
             return 0  # a member that is gone sends nothing
-        return sum(held.get(resource, 0) for held, _ in self._unsettled.values())
+        aside = sum(uses.get(resource, 0) for uses in self._aside.values())
+        return aside + sum(held.get(resource, 0) for held, _ in self._unsettled.values())
 
     def propose(
         self,
@@ -170,6 +189,7 @@ class FleetMember:
         waiting: Sequence[str] = (),
         wanted: Collection[str] = (),
         over: Mapping[str, int] = {},
+        left: Mapping[str, int] = {},
         max_batches: int = 1_000_000,
     ) -> Page | None:
         """Return the page that this worker wants to write next; None: nothing is to be changed yet.
@@ -182,6 +202,7 @@ class FleetMember:
             waiting: batches that wait for an owner, the oldest first.
             wanted: batches among them that this worker takes in any case.
             over: batches of this worker that are over or rest, and what they have cost, in millionths of a US dollar.
+            left: batches that are set aside and closed, and what they have spent and reserved, likewise.
             max_batches: this worker takes none beyond this number.
         """
         before = page.members.get(self._id, self._blank)
@@ -190,21 +211,24 @@ class FleetMember:
             each: carried.model_copy(update={"counts": use.counts.get(each, carried.counts)})
             for each, carried in before.batches.items()
         }
-        held, inherited = dict(before.held), dict[Resource, int]()
+        held, inherited = Counter(before.held), Counter[Resource]()
         for each in self._heritage(page, now):
             member = members.pop(each)
             batches |= {
                 batch: Carried(taken_at=number, counts=carried.counts) for batch, carried in member.batches.items()
             }
-            for resource, amount in member.held.items():
-                held[resource] = held.get(resource, 0) + amount
-                if member.batches and resource is not Resource.RATE:
-                    inherited[resource] = inherited.get(resource, 0) + amount
+            held.update(member.held)
+            inherited.update(member.held if member.batches else {})
         spent = page.spent_micro_usd
         for each, cost in over.items():
             if batches.pop(each, None) is not None:
-                held[Resource.MONEY] = max(0, held.get(Resource.MONEY, 0) - cost)
+                held[Resource.MONEY] = max(0, held[Resource.MONEY] - cost)
                 spent += cost
+        for each in left.keys() & batches.keys():
+            members[f"{self._id}.{each}"], holds = self._estate(before, each, left[each])
+            del batches[each]
+            held = +(held - Counter(holds))
+            inherited.subtract(holds)
         for each in self._takes(page, now, waiting, wanted, len(batches), max_batches):
             batches[each] = Carried(taken_at=number)
         mine = before.model_copy(
@@ -215,8 +239,8 @@ class FleetMember:
         next_held = {}
         for resource in Resource:
             used = use.used.get(resource, 0) - (gone if resource is Resource.MONEY else 0)
-            used += self._unsettled_of(resource) + inherited.get(resource, 0)
-            if (amount := self._next_held(after, resource, held.get(resource, 0), max(0, used))) > 0:
+            used += self._unsettled_of(resource) + (inherited[resource] if resource is not Resource.RATE else 0)
+            if (amount := self._next_held(after, resource, held[resource], max(0, used))) > 0:
                 next_held[resource] = amount
         silent_s = now - self._sent[1]
         is_due = silent_s >= self.lease_s * BEAT_PART or (silent_s >= COUNTS_S and batches != before.batches)
@@ -258,35 +282,47 @@ class FleetMember:
                     return True
         return False
 
-    def leave(self, page: Page, now: float, cost: int) -> Page:
+    def _estate(self, mine: Member, batch: str, money: int) -> tuple[Member, Amounts]:
+        """Return a batch that is set aside as a member of its own that has left, and what it holds."""
+        holds = {**self._aside[batch], Resource.MONEY: money}
+        holds = {resource: amount for resource, amount in holds.items() if amount}
+        batches = {batch: mine.batches[batch]}
+        return mine.model_copy(update={"has_left": True, "held": holds, "needs": {}, "batches": batches}), holds
+
+    def leave(self, page: Page, now: float, over: Mapping[str, int], left: Mapping[str, int]) -> Page:
         """Return the page on which this worker has left its batches to the others.
 
         Args:
             page: that was read last.
             now: the time.
-            cost: of batches that are over and still stand in its name, in millionths of a US dollar.
+            over: batches of this worker that are over or rest, and what they have cost, in millionths of a US dollar.
+            left: batches that are set aside and closed, and what they have spent and reserved, likewise.
         """
         mine = page.members[self._id]
         members = {each: member for each, member in page.members.items() if each != self._id}
-        if not mine.batches:
-            return page.model_copy(update={"members": members, "spent_micro_usd": page.spent_micro_usd + cost})
+        open_batches = mine.batches.keys() - over
+        if open_batches <= self._aside.keys():  # each for itself, so that several members can take them
+            spent = page.spent_micro_usd + sum(over.values())
+            members |= {f"{self._id}.{each}": self._estate(mine, each, left[each])[0] for each in open_batches}
+            return page.model_copy(update={"members": members, "spent_micro_usd": spent})
         beat = max(self._beat, self._sent[0]) + 1
         self._sent, self._proposed = (beat, now), None
-        left = mine.model_copy(update={"has_left": True, "beat": beat, "needs": {}})
-        return page.model_copy(update={"members": {**members, self._id: left}})
+        whole = mine.model_copy(update={"has_left": True, "beat": beat, "needs": {}})
+        return page.model_copy(update={"members": {**members, self._id: whole}})
 
     def _heritage(self, page: Page, now: float) -> list[str]:
         """Return the members that this one replaces now."""
         free = [each for each in page.members if each != self._id and self._is_free(each, page.members[each], now)]
-        alive = [each for each in page.members if each not in free] or [self._id]
-        first = min(alive, key=lambda each: (len(page.members[each].batches) if each in page.members else 0, each))
-        for each in free:
-            self._waits_since.setdefault(each, now)
-        return [
-            each
-            for each in free
-            if first == self._id or each == self._predecessor or now - self._waits_since[each] >= PATIENCE_S
-        ]
+        counts = {each: len(member.batches) for each, member in page.members.items() if each not in free}
+        counts.setdefault(self._id, 0)
+        heritage = []
+        for each in sorted(free):
+            first = min(counts, key=lambda member: (counts[member], member))
+            counts[first] += len(page.members[each].batches)
+            is_late = now - self._waits_since.setdefault(each, now) >= PATIENCE_S
+            if first == self._id or each == self._predecessor or is_late:
+                heritage.append(each)
+        return heritage
 
     def _is_free(self, member_id: str, member: Member, now: float) -> bool:
         """True if a member surely starts nothing more."""

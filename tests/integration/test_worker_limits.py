@@ -52,15 +52,15 @@ async def test_no_change_of_a_limit_leaves_a_start_in_doubt(tmp_path, api, no_do
     """Counted at the server: each job has one Run and one attempt, although starts are under way at each change."""
     before = len(api.runs())
     values = {
-        "budget_usd": (1.0, 0.5),
+        "budget_usd": (1.0, 1e-9),
         "max_concurrent_runs": (2, 6),
         "start_rate": (50.0, 200.0),
-        "worker": (2.0, 1.0),
+        "worker": (2.0, 1e-9),
     }
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=8) as worker:
         batch = await submit_batch(worker, jobs_of(30), task=name.replace("_", "-"))
         await batch.until_live(4)
-        for value in (*values[name], None, *values[name]):
+        for value in (*values[name], None, *values[name], None):
             await anyio.sleep(0.1)  # so that each change comes at another moment of the starts
             if name == "worker":
                 await worker.change_limits(worker.config.limits.model_copy(update={"budget_usd": value}))

@@ -73,6 +73,9 @@ MAX_CHECKS = 2
 DISK_INTERVAL_S = 5.0
 PROBE_BYTES = 1 << 16
 
+#: States of batches that are resumed when the configuration is read: what has stopped them may be gone.
+_MAY_GO_ON = (BatchState.STOPPED, BatchState.OUT_OF_BUDGET)
+
 _log = structlog.get_logger()
 
 
@@ -397,7 +400,7 @@ class Worker:
         self.config = self.config.model_copy(update={"worker": service})
         self._open_batches.resize(service.max_open_batches)
         await self.change_limits(config.limits)
-        await self._resume_all(BatchState.STOPPED, BatchState.OUT_OF_BUDGET)  # a profile may have changed
+        await self._resume_all(*_MAY_GO_ON)  # a profile may have changed
 
     async def delete(self, submission_id: str) -> None:
         """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget."""
@@ -524,7 +527,7 @@ class Worker:
                 for submission in self.store:
                     if submission.state.is_under_way:
                         self._start_runner(submission.id)
-                await self._resume_all(BatchState.STOPPED)
+                await self._resume_all(*_MAY_GO_ON)
                 resting = [each for each in self.store if not each.state.is_under_way and self.fleet is None]
                 for submission in await anyio.to_thread.run_sync(self._without_summary, resting):
                     await self._sync_summary(submission.id)  # the last process was killed before it did

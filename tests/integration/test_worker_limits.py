@@ -132,6 +132,21 @@ async def test_a_batch_that_is_out_of_budget_goes_on_when_all_batches_may_spend_
         assert len(batch.records()) == 3
 
 
+async def test_a_worker_that_starts_with_a_larger_budget_goes_on(tmp_path, api):
+    """With the same budget the batch rests again, and nothing more is started."""
+    before, ids = len(api.runs()), list[str]()
+    for budget_usd, state in (
+        (ONE_RUN_USD / 2, "out_of_budget"),
+        (ONE_RUN_USD / 2, "out_of_budget"),
+        (1.0, "finished"),
+    ):
+        async with working(tmp_path / "data", api, limits__budget_usd=budget_usd) as worker:
+            if not ids:
+                ids.append((await submit_batch(worker, jobs_of(2), task="restarted")).id)
+            await SubmittedBatch(worker, ids[0], []).until(BatchState(state))
+            assert len(api.runs()) - before == (2 if state == "finished" else 0)
+
+
 async def test_a_reload_changes_open_batches_polls_and_profiles(tmp_path, api):
     """More batches are open at once, more polls, and a profile's new limits hold for its open batch."""
     data, stop = tmp_path / "data", tmp_path / "stop"

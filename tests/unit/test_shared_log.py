@@ -457,6 +457,26 @@ def test_a_log_that_may_be_read_and_not_written_is_said_at_once(tmp_path):
         Claimant(following, 20.0).look()
 
 
+@pytest.mark.parametrize("answer", ["refused", "lost"])
+def test_a_claim_that_came_second_waits_for_the_new_owner(tmp_path, answer):
+    """However long the log was silent before: the owner that was first is alive."""
+    other = open_log(tmp_path / "log")
+    claim(other, tmp_path / "a", lease_s=0.0)
+    (tmp_path / "b").mkdir()
+
+    class Second(DirectoryStore):
+        def append(self, number: int, entry: bytes) -> bool:
+            claim(other, tmp_path / "c", name="machine-3")
+            if answer == "lost":
+                raise LogUnreachable("the answer was lost")
+            return super().append(number, entry)
+
+    with open_replica(Second(tmp_path / "log"), tmp_path / "b") as second:
+        standby = Claimant(second, 0.0)
+        assert standby.look() == Standby(owner="machine-3", takes_over_after_s=60.0 * SILENT_LEASES)
+    assert other.read(2) is None
+
+
 def test_a_standby_says_that_the_log_is_out_of_reach_and_takes_over_later(tmp_path):
     """While nobody can be heard, silence proves nothing."""
     store = open_log(tmp_path / "log")

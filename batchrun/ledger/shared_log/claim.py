@@ -169,11 +169,18 @@ class Claimant:
                     self._heard_at = heard_at
                     return self._standby("")
                 owner = Owner(id=self._id_begins + secrets.token_hex(16), name=name, lease_s=self._lease_s)
-                if (log := self._replica.claim(owner, self._host, self._membership)) is not None:
-                    return log
-                if not self._replica.catch_up():  # the entry that is in the way is not there yet
-                    self._heard_at = heard_at
-                    return self._standby("another process is claiming it")
+                try:
+                    if (log := self._replica.claim(owner, self._host, self._membership)) is not None:
+                        return log
+                except LogUnreachable:
+                    # The answer can be lost where two processes claim at once: then one of them has an entry there.
+                    if not self._replica.catch_up():
+                        raise
+                else:
+                    if not self._replica.catch_up():  # the entry that is in the way does not show yet
+                        self._heard_at = heard_at
+                        return self._standby("another process is claiming it")
+                self._heard_at = boot_time()
         except LogUnreachable as error:
             if self._heard_at is None:
                 raise

@@ -16,6 +16,7 @@ import orjson
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NoAnswer
 from nats.js import JetStreamContext
 from nats.js.api import ObjectStoreConfig, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError, ObjectNotFoundError
@@ -28,6 +29,9 @@ from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 _REQUEST_S = 5.0
 #: Seconds for the first connection, over all servers.
 _CONNECT_S = 10.0
+#: Seconds for one request that creates something, and for all of them.
+_CREATE_S = 2.0
+_CREATED_IN_S = 15.0
 #: Seconds between two looks whether a new stream has a leader.
 _LEADER_LOOK_S = 0.1
 #: The server's error codes for a message that is not at the expected sequence number, and for none at a number.
@@ -126,6 +130,11 @@ def _explaining(stream: str) -> Iterator[None]:
         raise LogUnreachable(f"NATS stream {stream}: {str(error) or type(error).__name__}") from error
 
 
+def objects_of(stream: str) -> str:
+    """Return the name of the object store beside a stream."""
+    return f"{stream}-objects"
+
+
 def subject_of(stream: str) -> str:
     """Return the only subject of a stream."""
     return f"{stream}.log"
@@ -194,29 +203,33 @@ async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Clie
         )
     try:
         js = client.jetstream(timeout=_REQUEST_S)
-        await js.add_stream(
-            StreamConfig(
-                name=stream,
-                subjects=[subject_of(stream)],
-                storage=StorageType.FILE,
-                num_replicas=replicas,
-                deny_delete=True,
-            )
-        )
-        with anyio.fail_after(_CONNECT_S):
-            await _wait_for_leader(js, stream)
-        config = ObjectStoreConfig(storage=StorageType.FILE, replicas=replicas)
-        return client, js, await js.create_object_store(f"{stream}-objects", config=config)
+        await _create(client.jetstream(timeout=_CREATE_S), stream, replicas)
+        return client, js, await js.object_store(objects_of(stream))
     except BaseException:
         await client.close()
         raise
 
 
-async def _wait_for_leader(js: JetStreamContext, stream: str) -> None:
-    """Wait until the servers of a new stream have agreed who leads it: until then, nobody answers for it."""
-    while True:
-        with suppress(NatsError, TimeoutError):
-            cluster = (await js.stream_info(stream)).cluster
-            if cluster is None or cluster.leader:
+async def _create(js: JetStreamContext, stream: str, replicas: int) -> None:
+    """Create what is missing of a log, and wait until its servers have agreed who leads it.
+
+    While they do, and while another client creates the same, some requests are never answered: they are sent again.
+    """
+    log = StreamConfig(
+        name=stream,
+        subjects=[subject_of(stream)],
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        deny_delete=True,
+    )
+    objects = ObjectStoreConfig(storage=StorageType.FILE, replicas=replicas)
+    with anyio.fail_after(_CREATED_IN_S):
+        while True:
+            with suppress(NoAnswer):
+                await js.add_stream(log)
+                await js.create_object_store(objects_of(stream), config=objects)
+                with suppress(NotFoundError):  # an answer is all that is asked for
+                    await js.get_msg(stream, 1)
+                await js.object_store(objects_of(stream))
                 return
-        await anyio.sleep(_LEADER_LOOK_S)
+            await anyio.sleep(_LEADER_LOOK_S)

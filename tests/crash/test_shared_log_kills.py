@@ -207,12 +207,18 @@ def test_two_machines_that_begin_at_once_carry_a_batch_out_once(tmp_path, api, s
     machines = Machines(tmp_path, api, store, some_jobs(20))
     (one, first), (two, second) = machines.new(), machines.new()
     codes = first.wait(PROCESS_LIMIT_S), second.wait(PROCESS_LIMIT_S)
+    if (
+        6 in codes
+    ):  # servers that elect a leader for the new stream do not answer: said at once, and tried again by hand
+        assert "timeout" in one.said() + two.said()
+        codes = one.run(), two.run()
     if codes == (1, 2):  # the one without the job file was first
         assert "there is no such file" in two.said()
     else:
         assert codes == (1, 1), (one.said(), two.said())
         assert_promise_kept(two, api)
-        assert [machine for machine in (one, two) if "carries the batch out" in machine.said()]
+        said = one.said() + two.said()
+        assert "carries the batch out" in said or "Nothing to do" in said
     assert_promise_kept(one, api)
 
 
@@ -295,7 +301,7 @@ def test_a_cluster_whose_leader_dies_goes_on(tmp_path, api):
         owner, process = machines.new()
         wait_until(lambda: len(api.runs()) > 5)
         standby, waiting = machines.new()
-        wait_until(lambda: len(api.runs()) > 20)
+        wait_until(lambda: "carries the batch out" in standby.said())
         store.servers[log_stores.leader_of(store, tmp_path.name)].kill()
         codes = {process.wait(PROCESS_LIMIT_S), waiting.wait(PROCESS_LIMIT_S)}
         assert codes in ({1}, {1, 6}), (owner.said(), standby.said())

@@ -45,6 +45,7 @@ class Notifier:
         self._open: dict[str, int] = {}
         #: The ids that this process took last: what was killed before it was noted comes again.
         self._taken: deque[str] = deque(maxlen=MAX_WAITING)
+        self._testing = anyio.Lock()
         self._is_empty = anyio.Event()
         self._is_empty.set()
 
@@ -97,8 +98,12 @@ class Notifier:
                 queue.put(notification)
 
     async def test(self) -> dict[str, str]:
-        """Send a notification over each channel, once; return what came of it, as `try_channels` does."""
-        return await try_channels(self._channels)
+        """Send a notification over each channel, once; return what came of it, as `try_channels` does.
+
+        One test at a time: each may run a program.
+        """
+        async with self._testing:
+            return await try_channels(self._channels)
 
     @property
     def targets(self) -> dict[str, str]:

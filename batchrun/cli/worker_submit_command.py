@@ -61,7 +61,7 @@ def batch_form(
         else:
             texts, job_file = _batch_file(batch, given, given_jobs)
             texts["name"] = batch.stem
-        texts["settings"] = orjson.dumps(given).decode()
+        texts["settings"] = orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode()
         texts |= {field: str(value) for field, value in options.items() if value not in (None, "")}
         yield texts, job_file
 

@@ -128,12 +128,14 @@ def test_the_same_submitted_twice_runs_once(shell):
         assert (again.code, again.out) == (0, first.out), again.err
         assert "This was submitted before, with the same content and name; --again" in again.err
     assert "1 of about 1 done: 1 succeeded" in shell.call("submit", file, "--wait").err
+    sets = ("--set", "limits.start_rate=5"), ("--set", "retry.max_attempts=1")
     others = [
         shell.call("submit", file, "--again"),
-        shell.call("submit", file, "--set", "limits.start_rate=5"),
+        shell.call("submit", file, *sets[0], *sets[1]),
         shell.call("submit", file, "--name", "other"),
-        shell.call("submit", shell.write("twice", [{"n": 2}])),
     ]
+    assert shell.call("submit", file, *sets[1], *sets[0]).out == others[1].out, "in any order"
+    others.append(shell.call("submit", shell.write("twice", [{"n": 2}])))
     assert len({first.out, *(said.out for said in others)}) == 5, [said.err for said in others]
     names = [shell.status(said.out.strip())["name"] for said in others]
     assert names == ["twice-2", "twice-3", "other", "twice-4"]

@@ -197,7 +197,7 @@ class StartsStayInDoubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutageLasts:
-    """The platform cannot be reached for longer than `notify.outage_s`."""
+    """The platform cannot be reached, or refuses the account, for longer than `notify.outage_s`."""
 
     reason: str
     lasted_s: float

@@ -151,9 +151,7 @@ def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentenc
                 " clear. Their jobs are not started again meanwhile"
             )
         case OutageLasts(reason=reason, lasted_s=lasted_s):
-            return (
-                f"The platform has not been reachable for {duration(lasted_s)} ({reason}). No job fails because of this"
-            )
+            return f"The platform has not been usable for {duration(lasted_s)} ({reason}). No job fails because of this"
         case DiskLow(directory=directory, free_mb=free_mb, reserved_mb=reserved_mb):
             return (
                 f"The disk of {directory} is almost full: {free_mb:,} MB are free, {reserved_mb:,} MB are to stay free."

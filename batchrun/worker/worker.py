@@ -479,12 +479,17 @@ class Worker:
         return self._why_no_starts
 
     @property
+    def _refusal(self) -> str:
+        """Why the platform refuses the account to all batches under way; empty if it does not."""
+        refusals = [runner.refusal for runner in self.runners.values()]
+        return refusals[0] if refusals and all(refusals) else ""
+
+    @property
     def _why_no_starts(self) -> str:
         if self.fleet is not None and self.fleet.trouble:
             return f"waits for the fleet's store: {self.fleet.trouble}"
-        refusals = [runner.refusal for runner in self.runners.values()]
-        if refusals and all(refusals):
-            return refusals[0]
+        if self._refusal:
+            return self._refusal
         own = [each for each in self.store if self._is_own(each)]
         left = [each for each in own if not each.state.is_over and each.state is not BatchState.PAUSED]
         if left and not any(each.state.is_under_way for each in left):
@@ -644,7 +649,8 @@ class Worker:
 
     async def _watch_conditions(self) -> None:
         while True:
-            await self._watch.look(self.outage, None if self.account is None else self.account.disk.low)
+            disk_low = None if self.account is None else self.account.disk.low
+            await self._watch.look(self.outage or self._refusal, disk_low)
             await anyio.sleep(SAMPLE_INTERVAL_S)
 
     async def _watch_disk(self) -> None:

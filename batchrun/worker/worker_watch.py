@@ -36,7 +36,7 @@ class WorkerWatch:
         """Look once; called every second or so.
 
         Args:
-            outage: why the platform cannot be reached; empty while it can.
+            outage: why the platform cannot be reached, or refuses the account; empty while neither is so.
             disk_low: why nothing is started; None: the disk has room.
         """
         await self._note("outage", self._lasting(outage))

@@ -68,3 +68,20 @@ async def test_a_full_disk_stops_starts_and_is_notified_until_it_has_room(tmp_pa
             await batch.until(BatchState.FINISHED)
     assert len(batch.records()) == 3
     assert receiver.events == ["disk_low", "finished"]
+
+
+async def test_a_token_that_the_platform_refuses_is_notified_as_an_outage(tmp_path: Path, api: Api) -> None:
+    """Batches wait for a good token, so none of them ends and says so: the worker does, once for all."""
+    async with receiving() as receiver:
+        (tmp_path / "url").write_text(receiver.url)
+        flags = {"notify__url_file": str(tmp_path / "url"), "notify__outage_s": 0.1}
+        async with working(tmp_path / "data", api, **flags) as worker:
+            batch = await submit_batch(worker, [{"n": 1, "ms": 600_000}])
+            await batch.until_live()
+            worker.runners[batch.id].refusal = "the platform does not accept the token"
+            await receiver.until(1)
+            await worker.cancel(batch.id)
+            await batch.until(BatchState.CANCELLED)
+    (call,) = [each.fields for each in receiver.received]
+    assert (call["event"], call["batch"]) == ("outage", None)
+    assert call["data"]["reason"] == "the platform does not accept the token"

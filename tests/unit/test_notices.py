@@ -127,7 +127,7 @@ WORDS: list[tuple[Notice, str]] = [
     ),
     (
         OutageLasts(reason="no answer", lasted_s=300),
-        "The platform has not been reachable for 5 min 00 s (no answer). No job fails because of this",
+        "The platform has not been usable for 5 min 00 s (no answer). No job fails because of this",
     ),
     (
         DiskLow(directory=Path("/data"), free_mb=200, reserved_mb=1024),

@@ -36,6 +36,6 @@ async def test_an_outage_and_a_budget_are_notified_once_while_they_last() -> Non
         ("budget_share", None),
         ("outage", None),
     ]
-    words = "The platform has not been reachable for 1 min 40 s (no answer). No job fails because of this"
+    words = "The platform has not been usable for 1 min 40 s (no answer). No job fails because of this"
     assert recorder.sent[1].text == f"Worker: {words}"
     assert len({each.id for each in recorder.sent}) == 4

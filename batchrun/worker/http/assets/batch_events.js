@@ -1,7 +1,7 @@
 // What has happened to a batch: its notices, and its log, newest line first.
 
 import { linkTo, pathOf, query, readExactly } from "./api.js";
-import { card, cell, el, link, say, setText, table } from "./elements.js";
+import { button, card, cell, el, labelled, link, say, searchInput, setText, statusLine, table } from "./elements.js";
 import { moment } from "./words.js";
 
 const AT_ONCE = 100;
@@ -11,16 +11,32 @@ export function showEvents({ place, id, base, params, signal }) {
   const notices = el("ul", { class: "notices" });
   const told = card("Notices", notices);
   const body = el("tbody");
-  const search = el("input", { type: "search", id: "log-search", autocomplete: "off", maxlength: "200", placeholder: "Any text, such as a job key" });
-  const frame = table("Log", [["Time", "time"], ["Event", ""], ["Details", ""]], body);
+  const search = searchInput("log-search", "Any text, such as a job key");
+  const frame = table(
+    "Log",
+    [
+      ["Time", "time"],
+      ["Event", ""],
+      ["Details", ""],
+    ],
+    body,
+  );
   frame.classList.add("tall");
-  const note = el("p", { class: "soft", role: "status" });
-  const more = el("button", { type: "button", hidden: true, onclick: () => next() }, "Show older");
-  const newest = el("button", { type: "button", onclick: () => restart() }, "Read again");
-  const whole = el("button", { type: "button", "aria-label": "Download the log", onclick: download }, "Download");
-  const form = el("form", { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
-    el("span", { class: "field" }, el("label", { for: "log-search" }, "Search"), search), el("button", { type: "submit" }, "Search"), newest, whole);
-  place.append(el("div", { class: "cards" }, told, card("Log", form, frame, note, el("div", { class: "buttons" }, more))));
+  const note = statusLine();
+  const more = button("Show older", () => next(), { hidden: true });
+  const newest = button("Read again", () => restart());
+  const whole = button("Download", download, { "aria-label": "Download the log" });
+  const form = el(
+    "form",
+    { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
+    labelled("Search", search),
+    el("button", { type: "submit" }, "Search"),
+    newest,
+    whole,
+  );
+  place.append(
+    el("div", { class: "cards" }, told, card("Log", form, frame, note, el("div", { class: "buttons" }, more))),
+  );
   // A turn ends when the log is read from its end again.
   let [asked, before, turn] = ["", null, 0];
 
@@ -44,7 +60,10 @@ export function showEvents({ place, id, base, params, signal }) {
   async function next() {
     const own = turn;
     more.disabled = true;
-    const found = await readExactly(`${pathOf(id)}/log/page?${query({ search: asked, before, limit: AT_ONCE })}`, signal).catch((error) => error);
+    const found = await readExactly(
+      `${pathOf(id)}/log/page?${query({ search: asked, before, limit: AT_ONCE })}`,
+      signal,
+    ).catch((error) => error);
     if (signal.aborted || own !== turn) return;
     more.disabled = false;
     if (found instanceof Error) return setText(note, found.message);
@@ -52,7 +71,10 @@ export function showEvents({ place, id, base, params, signal }) {
     body.append(...found.lines.map(({ line }) => rowOf(line ?? {})));
     more.hidden = before === 0;
     frame.hidden = body.childElementCount === 0;
-    setText(note, body.childElementCount ? "" : asked ? "No line of the log has this text." : "The log is empty so far.");
+    setText(
+      note,
+      body.childElementCount ? "" : asked ? "No line of the log has this text." : "The log is empty so far.",
+    );
   }
 
   async function download() {
@@ -73,11 +95,19 @@ export function showEvents({ place, id, base, params, signal }) {
 }
 
 function rowOf(line) {
-  const details = Object.entries(line).filter(([key]) => !HIDDEN.has(key))
-    .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("  ");
+  const details = Object.entries(line)
+    .filter(([key]) => !HIDDEN.has(key))
+    .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join("  ");
   const isTrouble = ["warning", "error", "critical"].includes(line.level);
-  return el("tr", {},
+  return el(
+    "tr",
+    {},
     cell("time", moment(line.timestamp)),
-    cell(isTrouble ? "trouble" : "", `${isTrouble ? `${line.level}: ` : ""}${String(line.event ?? "").replaceAll("_", " ")}`),
-    cell("text", el("code", {}, details.slice(0, 2000))));
+    cell(
+      isTrouble ? "trouble" : "",
+      `${isTrouble ? `${line.level}: ` : ""}${String(line.event ?? "").replaceAll("_", " ")}`,
+    ),
+    cell("text", el("code", {}, details.slice(0, 2000))),
+  );
 }

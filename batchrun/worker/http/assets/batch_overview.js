@@ -3,13 +3,17 @@
 import { LINKS_FOR_MS, linkTo, pathOf, read } from "./api.js";
 import { tookWords, UNDER_WAY } from "./batch_states.js";
 import { makeChart } from "./charts.js";
-import { card, el, every, fillTiles, link } from "./elements.js";
+import { card, el, every, fillTiles, link, outerLink } from "./elements.js";
 import { doubtsCard } from "./doubts.js";
 import { failedOf, legendOf, makeBar, wholeOf } from "./outcome_bar.js";
 import { count, duration, moment, money, percent, rate, secondsSince } from "./words.js";
 
 const EVERY_MS = 2000;
-const RANGES = [["", "All"], ["3600", "Last hour"], ["600", "Last 10 min"]];
+const RANGES = [
+  ["", "All"],
+  ["3600", "Last hour"],
+  ["600", "Last 10 min"],
+];
 
 export function showOverview({ place, id, base, params, signal }) {
   const [tiles, bar, legend] = [el("dl", { class: "tiles" }), makeBar("tall"), el("ul", { class: "legend" })];
@@ -38,8 +42,15 @@ export function showOverview({ place, id, base, params, signal }) {
 
   function move(now) {
     lastS = RANGES.some(([last]) => last === now.last) ? now.last : "";
-    ranges.replaceChildren(...RANGES.map(([last, text]) =>
-      el("li", {}, link(last ? `${base}?last=${last}` : base, text, { "aria-current": last === lastS ? "true" : null }))));
+    ranges.replaceChildren(
+      ...RANGES.map(([last, text]) =>
+        el(
+          "li",
+          {},
+          link(last ? `${base}?last=${last}` : base, text, { "aria-current": last === lastS ? "true" : null }),
+        ),
+      ),
+    );
     refresh();
   }
 
@@ -57,15 +68,25 @@ export function showOverview({ place, id, base, params, signal }) {
     drawn = found;
     const began = Date.parse(found.began_at);
     const at = found.succeeded.map((_, number) => began + 1000 * found.interval_s * number);
-    charts.done.show({ at, series: [
-      { name: "done", tone: "succeeded", values: found.done },
-      { name: "not succeeded", tone: "failed", values: found.not_succeeded },
-    ] });
-    charts.speed.show({ at, series: [
-      { name: "succeeded", tone: "succeeded", values: found.succeeded },
-      { name: "not", tone: "failed", values: found.failed },
-    ] });
-    charts.live.show({ at, series: [{ name: "", tone: "live", values: found.live_runs }], limit: batch?.max_concurrent_runs });
+    charts.done.show({
+      at,
+      series: [
+        { name: "done", tone: "succeeded", values: found.done },
+        { name: "not succeeded", tone: "failed", values: found.not_succeeded },
+      ],
+    });
+    charts.speed.show({
+      at,
+      series: [
+        { name: "succeeded", tone: "succeeded", values: found.succeeded },
+        { name: "not", tone: "failed", values: found.failed },
+      ],
+    });
+    charts.live.show({
+      at,
+      series: [{ name: "", tone: "live", values: found.live_runs }],
+      limit: batch?.max_concurrent_runs,
+    });
     charts.cost.show({ at, series: [{ name: "", tone: "live", values: found.cost_usd }], limit: batch?.budget_usd });
   }
 
@@ -76,11 +97,20 @@ export function showOverview({ place, id, base, params, signal }) {
     const failed = failedOf(now);
     const whole = jobs.total === null ? "of an unknown number" : `of ${count(wholeOf(now))}`;
     const limit = now.max_concurrent_runs === null ? "" : `of at most ${count(now.max_concurrent_runs)}`;
-    const times = now.ended_at || !UNDER_WAY.includes(now.state)
-      ? ["took", tookWords(now), now.begun_at ? `from ${moment(now.begun_at)}` : ""]
-      : ["to go", now.eta_s === null ? "–" : duration(now.eta_s), now.begun_at ? `${duration(secondsSince(now.begun_at))} so far` : ""];
+    const times =
+      now.ended_at || !UNDER_WAY.includes(now.state)
+        ? ["took", tookWords(now), now.begun_at ? `from ${moment(now.begun_at)}` : ""]
+        : [
+            "to go",
+            now.eta_s === null ? "–" : duration(now.eta_s),
+            now.begun_at ? `${duration(secondsSince(now.begun_at))} so far` : "",
+          ];
     fillTiles(tiles, [
-      ["jobs done", count(jobs.settled), jobs.total === null ? whole : `${whole}, ${percent(jobs.settled, wholeOf(now)) || "0 %"}`],
+      [
+        "jobs done",
+        count(jobs.settled),
+        jobs.total === null ? whole : `${whole}, ${percent(jobs.settled, wholeOf(now)) || "0 %"}`,
+      ],
       ["did not succeed", count(failed), failed ? percent(failed, jobs.settled) : ""],
       ["live Runs", count(now.live_runs), limit],
       ["throughput", rate(now.settled_per_s) || "–", "last 30 s"],
@@ -107,7 +137,10 @@ export function showOverview({ place, id, base, params, signal }) {
 
 // Links that open in another tab, without the page's key; they are made anew before they expire.
 function outputLinks(id, signal) {
-  const made = [["report", "Report"], ["costs", "Costs"]].map(([what, text]) => [what, link("", text, { target: "_blank", rel: "noreferrer" })]);
+  const made = [
+    ["report", "Report"],
+    ["costs", "Costs"],
+  ].map(([what, text]) => [what, outerLink("", text)]);
   const links = el("span", { class: "files" }, ...made.map(([, each]) => each));
   links.hidden = true;
   every(LINKS_FOR_MS, signal, async () => {

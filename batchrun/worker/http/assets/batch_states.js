@@ -7,8 +7,16 @@ import { failedOf, wholeOf } from "./outcome_bar.js";
 import { counted, duration, secondsSince } from "./words.js";
 
 export const TONES = {
-  queued: "open", active: "live", pausing: "timed_out", paused: "timed_out", cancelling: "aborted",
-  cancelled: "aborted", finished: "succeeded", failed: "failed", tripped: "failed", out_of_budget: "failed",
+  queued: "open",
+  active: "live",
+  pausing: "timed_out",
+  paused: "timed_out",
+  cancelling: "aborted",
+  cancelled: "aborted",
+  finished: "succeeded",
+  failed: "failed",
+  tripped: "failed",
+  out_of_budget: "failed",
   stopped: "failed",
 };
 export const UNDER_WAY = ["queued", "active", "pausing", "cancelling"];
@@ -25,7 +33,9 @@ const QUESTIONS = {
   cancel: (batch) => ({
     title: `Cancel “${batch.name}”?`,
     effects: [
-      batch.live_runs ? `Aborts ${counted(batch.live_runs, "live Run")}; their jobs end as aborted, with the output so far.` : "No Run is live.",
+      batch.live_runs
+        ? `Aborts ${counted(batch.live_runs, "live Run")}; their jobs end as aborted, with the output so far.`
+        : "No Run is live.",
       left(batch) > batch.live_runs ? `${counted(left(batch) - batch.live_runs, "job")} will not start.` : "",
       `${counted(batch.jobs.settled, "record")} and ${counted(batch.items, "item")} stay. Resume carries out what is left.`,
     ],
@@ -35,22 +45,35 @@ const QUESTIONS = {
     title: `Delete “${batch.name}”?`,
     effects: batch.keeps_results
       ? [
-        `Removes it from the worker. Its ${counted(batch.jobs.settled, "record")} and ${counted(batch.items, "item")} stay in ${batch.out_dir}.`,
-        "Its costs no longer count in the worker's budget.",
-      ]
+          `Removes it from the worker. Its ${counted(batch.jobs.settled, "record")} and ${counted(batch.items, "item")} stay in ${batch.out_dir}.`,
+          "Its costs no longer count in the worker's budget.",
+        ]
       : [
-        `Deletes ${counted(batch.jobs.settled, "record")}, ${counted(batch.items, "item")}, the ledger and the logs from this machine. This cannot be undone.`,
-        "Runs and datasets stay on the platform. The batch's costs no longer count in the worker's budget.",
-      ],
+          `Deletes ${counted(batch.jobs.settled, "record")}, ${counted(batch.items, "item")}, the ledger and the logs from this machine. This cannot be undone.`,
+          "Runs and datasets stay on the platform. The batch's costs no longer count in the worker's budget.",
+        ],
     doIt: batch.keeps_results ? "Remove the batch" : "Delete the batch",
   }),
 };
-const DONE = { pause: "is pausing: live Runs go on to their end", resume: "is resumed", cancel: "is being cancelled", delete: "is deleted" };
+const DONE = {
+  pause: "is pausing: live Runs go on to their end",
+  resume: "is resumed",
+  cancel: "is being cancelled",
+  delete: "is deleted",
+};
 
 // Carry out an order, after a question if it destroys something. Return whether it was carried out.
 export async function obey(order, batch) {
   const question = QUESTIONS[order]?.(batch);
-  if (question && !(await isSure(question.title, question.effects.filter((each) => each), question.doIt))) return false;
+  if (
+    question &&
+    !(await isSure(
+      question.title,
+      question.effects.filter((each) => each),
+      question.doIt,
+    ))
+  )
+    return false;
   try {
     if (order === "delete") await ask("DELETE", pathOf(batch.id));
     else await ask("POST", `${pathOf(batch.id)}/${order}`);
@@ -65,7 +88,10 @@ export async function obey(order, batch) {
 // What a batch is doing, in one line.
 export function doing(batch) {
   const { jobs } = batch;
-  const whole = jobs.total === null ? counted(jobs.settled, "job") : `${jobs.settled.toLocaleString("en")} of ${counted(wholeOf(batch), "job")}`;
+  const whole =
+    jobs.total === null
+      ? counted(jobs.settled, "job")
+      : `${jobs.settled.toLocaleString("en")} of ${counted(wholeOf(batch), "job")}`;
   const parts = [`${whole} done`];
   if (failedOf(batch)) parts.push(`${failedOf(batch).toLocaleString("en")} did not succeed`);
   if (batch.live_runs) parts.push(counted(batch.live_runs, "live Run"));

@@ -4,7 +4,7 @@ import { showEvents } from "./batch_events.js";
 import { showOverview } from "./batch_overview.js";
 import { showSettings } from "./batch_settings.js";
 import { doing, obey, TONES } from "./batch_states.js";
-import { el, link, setText, swatch } from "./elements.js";
+import { button, el, link, setText, swatch } from "./elements.js";
 import { showFailures } from "./failures.js";
 import { showLines } from "./lines.js";
 import { showRuns } from "./live_runs.js";
@@ -32,17 +32,23 @@ export function openBatch({ place, parts: [id, first], params, signal }) {
   const [name, mark, state] = [el("h1", { tabindex: "-1" }, id), swatch("open"), el("b")];
   const [line, why] = [el("span"), el("p", { class: "why" })];
   const buttons = Object.entries(ORDERS).map(([order, text]) =>
-    el("button", { type: "button", "data-order": order, hidden: true, onclick: () => carryOut(order) }, text));
+    button(text, () => carryOut(order), { "data-order": order, hidden: true }),
+  );
   const tabs = Object.entries(TABS).map(([key, [text]]) =>
-    el("li", {}, link(key === "overview" ? base : `${base}/${key}`, text, { "data-tab": key })));
+    el("li", {}, link(key === "overview" ? base : `${base}/${key}`, text, { "data-tab": key })),
+  );
   const content = el("div", { class: "tab" });
   place.append(
     el("nav", { "aria-label": "Back" }, link("#/", "← Batches")),
-    el("div", { class: "head" },
+    el(
+      "div",
+      { class: "head" },
       el("div", {}, name, el("p", { class: "state" }, mark, state, " · ", line), why),
-      el("div", { class: "buttons" }, ...buttons)),
+      el("div", { class: "buttons" }, ...buttons),
+    ),
     el("nav", { class: "tabs", "aria-label": "Parts of the batch" }, el("ul", {}, ...tabs)),
-    content);
+    content,
+  );
 
   async function carryOut(order) {
     if (batch !== null && (await obey(order, batch)) && order === "delete") location.hash = "#/";
@@ -59,7 +65,14 @@ export function openBatch({ place, parts: [id, first], params, signal }) {
     tabEnd.abort();
     tabEnd = new AbortController();
     content.replaceChildren();
-    const context = { place: content, id, base, kind: key, params: now, signal: AbortSignal.any([signal, tabEnd.signal]) };
+    const context = {
+      place: content,
+      id,
+      base,
+      kind: key,
+      params: now,
+      signal: AbortSignal.any([signal, tabEnd.signal]),
+    };
     tab = { key, ...TABS[key][1](context) };
     if (batch !== null) tab.show?.(batch);
   };
@@ -86,7 +99,11 @@ export function openBatch({ place, parts: [id, first], params, signal }) {
 
   view.gone = (message) => {
     tabEnd.abort();
-    place.replaceChildren(el("nav", {}, link("#/", "← Batches")), el("h1", { tabindex: "-1" }, "Not found"), el("p", {}, message));
+    place.replaceChildren(
+      el("nav", {}, link("#/", "← Batches")),
+      el("h1", { tabindex: "-1" }, "Not found"),
+      el("p", {}, message),
+    );
     view.title = "Not found";
     view.show = undefined;
   };

@@ -72,13 +72,25 @@ function picture(title, data, width, words, isStacked, isWhole) {
     return svg("text", { x, y: HEIGHT - 4, "text-anchor": anchor }, text);
   });
   const shapes = isStacked ? bars(data.series, left, step, y) : lines(data.series, left, step, y, points);
-  const limit = hasLimit ? [
-    svg("line", { class: "limit", x1: left, x2: width, y1: y(data.limit), y2: y(data.limit) }),
-    svg("text", { class: "limit-text", x: width, y: y(data.limit) - 4, "text-anchor": "end" }, `limit ${words(data.limit)}`),
-  ] : [];
+  const limit = hasLimit
+    ? [
+        svg("line", { class: "limit", x1: left, x2: width, y1: y(data.limit), y2: y(data.limit) }),
+        svg(
+          "text",
+          { class: "limit-text", x: width, y: y(data.limit) - 4, "text-anchor": "end" },
+          `limit ${words(data.limit)}`,
+        ),
+      ]
+    : [];
   const last = data.series.map(({ name, values }) => `${words(values.at(-1) ?? 0)} ${name}`).join(", ");
-  const drawing = svg("svg", { role: "img", "aria-label": `${title}: last ${last}; at most ${words(peak)}`, width, height: HEIGHT },
-    ...levels, ...shapes, ...limit, ...times);
+  const drawing = svg(
+    "svg",
+    { role: "img", "aria-label": `${title}: last ${last}; at most ${words(peak)}`, width, height: HEIGHT },
+    ...levels,
+    ...shapes,
+    ...limit,
+    ...times,
+  );
   return Object.assign(drawing, { left });
 }
 
@@ -90,8 +102,10 @@ function bars(series, left, step, y) {
     values.forEach((value, at) => {
       if (value <= 0) return;
       const x = left + at * step;
-      path += `M${x.toFixed(1)},${y(ground[at]).toFixed(1)}V${y(ground[at] + value).toFixed(1)}h${
-        Math.max(0.6, step - gap).toFixed(2)}V${y(ground[at]).toFixed(1)}Z`;
+      path += `M${x.toFixed(1)},${y(ground[at]).toFixed(1)}V${y(ground[at] + value).toFixed(1)}h${Math.max(
+        0.6,
+        step - gap,
+      ).toFixed(2)}V${y(ground[at]).toFixed(1)}Z`;
       ground[at] += value;
     });
     return svg("path", { d: path, class: `tone-${tone}` });
@@ -106,10 +120,7 @@ function lines(series, left, step, y, points) {
       path += `${at ? "V" : `M${left},`}${y(value).toFixed(1)}H${(left + (at + 1) * step).toFixed(1)}`;
     });
     const area = `${path}V${y(0).toFixed(1)}H${left}Z`;
-    return [
-      svg("path", { d: area, class: `area tone-${tone}` }),
-      svg("path", { d: path, class: `edge tone-${tone}` }),
-    ];
+    return [svg("path", { d: area, class: `area tone-${tone}` }), svg("path", { d: path, class: `edge tone-${tone}` })];
   });
 }
 
@@ -131,7 +142,12 @@ function timeTicks(at, width) {
   for (let tick = Math.ceil((first - zone) / step) * step + zone; tick <= last; tick += step) {
     found.push([((tick - first) / (last - first)) * (at.length - 1), clock(tick, at)]);
   }
-  return found.length > 1 ? found : [[0, clock(first, at)], [at.length - 1, clock(last, at)]];
+  return found.length > 1
+    ? found
+    : [
+        [0, clock(first, at)],
+        [at.length - 1, clock(last, at)],
+      ];
 }
 
 function clock(ms, all) {

@@ -1,7 +1,7 @@
 // Dialogs: a question that says what will happen, and a form for limits.
 
 import { ask } from "./api.js";
-import { el, say } from "./elements.js";
+import { button, el, say } from "./elements.js";
 
 let made = 0;
 
@@ -34,10 +34,18 @@ export function changeLimits(title, note, path, fields) {
     return el("label", {}, el("span", {}, label), input);
   });
   const trouble = el("p", { class: "trouble", role: "alert" });
-  const { dialog, form } = open(title, el("p", { class: "soft small" }, note), ...rows, trouble,
-    el("div", { class: "buttons" },
-      el("button", { type: "button", onclick: () => dialog.close() }, "Close"),
-      el("button", { type: "submit", class: "main" }, "Change")));
+  const { dialog, form } = open(
+    title,
+    el("p", { class: "soft small" }, note),
+    ...rows,
+    trouble,
+    el(
+      "div",
+      { class: "buttons" },
+      button("Close", () => dialog.close()),
+      el("button", { type: "submit", class: "main" }, "Change"),
+    ),
+  );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const inputs = [...form.querySelectorAll("input")].filter((input) => input.value !== input.defaultValue);

@@ -21,6 +21,16 @@ export function svg(name, attributes = {}, ...content) {
 }
 
 export const link = (href, text, attributes = {}) => el("a", { href, ...attributes }, text);
+// A link to another tab, which learns nothing of this one.
+export const outerLink = (href, text, attributes = {}) =>
+  link(href, text, { target: "_blank", rel: "noreferrer", ...attributes });
+export const button = (text, onclick, attributes = {}) =>
+  el("button", { type: "button", onclick, ...attributes }, text);
+export const searchInput = (id, placeholder) =>
+  el("input", { type: "search", id, placeholder, autocomplete: "off", maxlength: "200" });
+export const labelled = (text, input) => el("span", { class: "field" }, el("label", { for: input.id }, text), input);
+// A line that is read out when it changes.
+export const statusLine = (text = "") => el("p", { class: "soft", role: "status" }, text);
 export const swatch = (tone) => el("span", { class: `swatch tone-${tone}`, "aria-hidden": "true" });
 
 // Set a text only if it is new: one in a live region is read out.
@@ -53,7 +63,8 @@ export function fillTiles(list, figures) {
   list.shown = now;
   list.replaceChildren(
     ...figures.map(([name, value, note]) =>
-      el("div", {}, el("dt", {}, name), el("dd", {}, value), note ? el("dd", {}, note) : null)),
+      el("div", {}, el("dt", {}, name), el("dd", {}, value), note ? el("dd", {}, note) : null),
+    ),
   );
 }
 

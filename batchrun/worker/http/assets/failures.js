@@ -2,7 +2,7 @@
 
 import { ask, pathOf, query, read } from "./api.js";
 import { isSure } from "./dialogs.js";
-import { el, fillRows, link, say, setText, swatch } from "./elements.js";
+import { button, el, fillRows, link, outerLink, say, setText, statusLine, swatch } from "./elements.js";
 import { failedOf } from "./outcome_bar.js";
 import { showLog } from "./run_log.js";
 import { count, counted, money, spaced } from "./words.js";
@@ -11,22 +11,35 @@ const LOG_CHARS = 4000;
 
 export function showFailures({ place, id, base, signal }) {
   const list = el("div", { class: "causes" });
-  const note = el("p", { class: "soft", role: "status" }, "Reading…");
+  const note = statusLine("Reading…");
   const others = el("p", { class: "soft" });
-  const all = el("button", { type: "button", hidden: true, onclick: () => retry(null) });
-  place.append(el("section", { class: "card", "aria-label": "Failures by cause" },
-    el("header", {}, note, all), list, others));
+  const all = button("", () => retry(null), { hidden: true });
+  place.append(
+    el("section", { class: "card", "aria-label": "Failures by cause" }, el("header", {}, note, all), list, others),
+  );
   let [batch, shown, canRetry] = [null, null, false];
 
   // Retry the jobs of one cause, or all that did not succeed.
   async function retry(cause) {
     const jobs = cause === null ? failedOf(batch) : cause.count;
-    const cost = batch.cost_usd > 0 ? `That costs about ${money((batch.cost_usd / batch.jobs.settled) * jobs)}, if they cost what this batch's jobs did on average.` : "";
+    const cost =
+      batch.cost_usd > 0
+        ? `That costs about ${money((batch.cost_usd / batch.jobs.settled) * jobs)}, if they cost what this batch's jobs did on average.`
+        : "";
     const effects = [
       `Starts ${counted(jobs, "Run")} in another round of this batch${batch.live_runs ? "" : ", which is resumed"}.`,
-      cost, "The records of this round stay; each job gets one more when it ends.",
+      cost,
+      "The records of this round stay; each job gets one more when it ends.",
     ];
-    if (!(await isSure(`Retry ${counted(jobs, "job")}?`, effects.filter((each) => each), `Retry ${counted(jobs, "job")}`, false))) return;
+    if (
+      !(await isSure(
+        `Retry ${counted(jobs, "job")}?`,
+        effects.filter((each) => each),
+        `Retry ${counted(jobs, "job")}`,
+        false,
+      ))
+    )
+      return;
     const body = cause === null ? {} : { failures: [cause.id] };
     try {
       const headers = { "Idempotency-Key": `page-${crypto.getRandomValues(new BigUint64Array(2)).join("-")}` };
@@ -52,15 +65,28 @@ export function showFailures({ place, id, base, signal }) {
       return;
     }
     const { jobs, failures } = found;
-    setText(note, jobs === 0 && found.succeeded === 0
-      ? "No job has ended yet. What does not succeed is shown here by its cause, with a log of each."
-      : jobs === 0
-      ? "Every job that has ended so far has succeeded. What does not succeed is shown here by its cause, with a log of each."
-      : `${counted(jobs, "job")} did not succeed, for ${counted(failures.length + found.other_causes, "cause")}. The most frequent is first.`);
+    setText(
+      note,
+      jobs === 0 && found.succeeded === 0
+        ? "No job has ended yet. What does not succeed is shown here by its cause, with a log of each."
+        : jobs === 0
+          ? "Every job that has ended so far has succeeded. What does not succeed is shown here by its cause, with a log of each."
+          : `${counted(jobs, "job")} did not succeed, for ${counted(failures.length + found.other_causes, "cause")}. The most frequent is first.`,
+    );
     canRetry = found.can_retry;
-    fillRows(list, failures, (cause) => cause.id, (cause) => makeCause(id, base, cause, retry));
+    fillRows(
+      list,
+      failures,
+      (cause) => cause.id,
+      (cause) => makeCause(id, base, cause, retry),
+    );
     showOrders();
-    setText(others, found.other_jobs ? `${counted(found.other_jobs, "job")} more, for ${counted(found.other_causes, "other cause")}.` : "");
+    setText(
+      others,
+      found.other_jobs
+        ? `${counted(found.other_jobs, "job")} more, for ${counted(found.other_causes, "other cause")}.`
+        : "",
+    );
   }
 
   function show(news) {
@@ -79,18 +105,32 @@ function makeCause(id, base, cause, retry) {
   const exit = cause.exit_code === null ? "" : `, exit code ${cause.exit_code}`;
   const type = cause.error_type && cause.error_type !== heading ? ` · ${cause.error_type}` : "";
   const number = el("span", { class: "count" });
-  const again = el("button", { type: "button", class: "main", "data-order": "retry", onclick: () => retry(cause) });
-  const node = el("article", { class: "cause" },
+  const again = button("", () => retry(cause), { class: "main", "data-order": "retry" });
+  const node = el(
+    "article",
+    { class: "cause" },
     el("header", {}, number, el("h3", {}, heading)),
-    el("div", { class: "body" },
+    el(
+      "div",
+      { class: "body" },
       el("p", { class: "soft" }, swatch(cause.outcome), `${spaced(cause.outcome)}${exit}${type}`),
       el("p", {}, "Such as ", el("bdi", {}, cause.key), el("span", { class: "soft" }, `, line ${count(cause.line)}`)),
       cause.log_tail === null ? null : folded("End of its log", cause.log_tail.slice(-LOG_CHARS)),
       cause.override === null ? null : folded("What it was sent", cause.override),
-      el("p", { class: "links" }, again,
-        cause.run_id === null ? null : el("button", { type: "button", "aria-label": `Log of the sample ${cause.key}`, onclick: () => showLog(id, cause.run_id, `Log of ${cause.key}`) }, "Log"),
-        cause.run_url === null ? null : link(cause.run_url, "Open its Run", { target: "_blank", rel: "noreferrer" }),
-        link(`${base}/records?${query({ outcome: cause.outcome })}`, `Records that ${spaced(cause.outcome)}`))));
+      el(
+        "p",
+        { class: "links" },
+        again,
+        cause.run_id === null
+          ? null
+          : button("Log", () => showLog(id, cause.run_id, `Log of ${cause.key}`), {
+              "aria-label": `Log of the sample ${cause.key}`,
+            }),
+        cause.run_url === null ? null : outerLink(cause.run_url, "Open its Run"),
+        link(`${base}/records?${query({ outcome: cause.outcome })}`, `Records that ${spaced(cause.outcome)}`),
+      ),
+    ),
+  );
 
   function show(now) {
     cause = now;
@@ -102,5 +142,10 @@ function makeCause(id, base, cause, retry) {
 }
 
 function folded(title, text) {
-  return el("details", {}, el("summary", {}, title), el("pre", { tabindex: "0", role: "group", "aria-label": title }, text));
+  return el(
+    "details",
+    {},
+    el("summary", {}, title),
+    el("pre", { tabindex: "0", role: "group", "aria-label": title }, text),
+  );
 }

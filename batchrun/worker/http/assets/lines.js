@@ -1,7 +1,7 @@
 // Records or items of a batch as a table, newest first, that can be searched and downloaded.
 
 import { linkTo, pathOf, query, readExactly } from "./api.js";
-import { card, cell, el, link, say, setText, swatch } from "./elements.js";
+import { button, card, cell, el, labelled, link, say, searchInput, setText, statusLine, swatch } from "./elements.js";
 import { OUTCOMES } from "./outcome_bar.js";
 import { count, counted, moment, money, size, spaced } from "./words.js";
 
@@ -16,31 +16,51 @@ const RECORD_COLUMNS = {
   Outcome: (record) => spaced(record.outcome ?? ""),
   Attempts: (record) => count(record.attempts?.length ?? 0),
   Items: (record) => (record.items ? count(numberOf(record.items.count ?? 0)) : ""),
-  Cost: (record) => (record.cost_usd === null || record.cost_usd === undefined ? "unknown" : money(numberOf(record.cost_usd))),
+  Cost: (record) =>
+    record.cost_usd === null || record.cost_usd === undefined ? "unknown" : money(numberOf(record.cost_usd)),
   Ended: (record) => moment(record.times?.finished_at),
   Error: (record) => record.error?.message ?? "",
 };
 
 export function showLines({ place, id, base, kind, params, signal }) {
   const what = kind === "records" ? "record" : "item";
-  const search = el("input", { type: "search", id: "line-search", autocomplete: "off", maxlength: "200", placeholder: "Any text" });
-  const outcome = el("select", { id: "line-outcome" }, el("option", { value: "" }, "any"),
-    ...OUTCOMES.map((each) => el("option", { value: each }, spaced(each))));
+  const search = searchInput("line-search", "Any text");
+  const outcome = el(
+    "select",
+    { id: "line-outcome" },
+    el("option", { value: "" }, "any"),
+    ...OUTCOMES.map((each) => el("option", { value: each }, spaced(each))),
+  );
   const [head, body] = [el("tr"), el("tbody")];
-  const frame = el("div", { class: "scroll tall", role: "group", tabindex: "0", "aria-label": `Table of ${what}s` },
-    el("table", { class: "lines" }, el("thead", {}, head), body));
-  const note = el("p", { class: "soft", role: "status" });
-  const more = el("button", { type: "button", hidden: true, onclick: () => next() }, "Show older");
-  const newest = el("button", { type: "button", hidden: true, onclick: () => restart() }, "Show the newest");
-  const files = el("span", { class: "files" }, "Download ", ...Object.entries(FILES).map(([format, text]) =>
-    el("button", { type: "button", "aria-label": `Download all ${what}s as ${text}`, onclick: () => download(format) }, text)));
-  const form = el("form", { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
-    el("span", { class: "field" }, el("label", { for: "line-search" }, "Search"), search),
-    el("span", { class: "field" }, el("label", { for: "line-outcome" }, "Outcome"), outcome),
-    el("button", { type: "submit" }, "Search"), files);
+  const frame = el(
+    "div",
+    { class: "scroll tall", role: "group", tabindex: "0", "aria-label": `Table of ${what}s` },
+    el("table", { class: "lines" }, el("thead", {}, head), body),
+  );
+  const note = statusLine();
+  const more = button("Show older", () => next(), { hidden: true });
+  const newest = button("Show the newest", () => restart(), { hidden: true });
+  const files = el(
+    "span",
+    { class: "files" },
+    "Download ",
+    ...Object.entries(FILES).map(([format, text]) =>
+      button(text, () => download(format), { "aria-label": `Download all ${what}s as ${text}` }),
+    ),
+  );
+  const form = el(
+    "form",
+    { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
+    labelled("Search", search),
+    labelled("Outcome", outcome),
+    el("button", { type: "submit" }, "Search"),
+    files,
+  );
   outcome.addEventListener("change", () => go());
   search.addEventListener("search", () => go());
-  place.append(card(kind === "records" ? "Records" : "Items", form, frame, note, el("div", { class: "buttons" }, more, newest)));
+  place.append(
+    card(kind === "records" ? "Records" : "Items", form, frame, note, el("div", { class: "buttons" }, more, newest)),
+  );
   let [asked, before, size_, rows, columns, settled] = [{}, null, 0, 0, [], null];
 
   function go() {
@@ -94,7 +114,8 @@ export function showLines({ place, id, base, kind, params, signal }) {
 
   function fill(lines) {
     const objects = lines.map(({ line, bytes }) =>
-      bytes !== undefined ? { "too large to show": size(bytes) } : isObject(line) ? line : { value: line });
+      bytes !== undefined ? { "too large to show": size(bytes) } : isObject(line) ? line : { value: line },
+    );
     if (kind === "records") columns = Object.keys(RECORD_COLUMNS);
     else columns = ordered([...new Set([...columns, ...objects.flatMap(Object.keys)])]).slice(0, MAX_COLUMNS);
     head.replaceChildren(...columns.map((column) => el("th", { scope: "col" }, column)));
@@ -135,12 +156,14 @@ export function showLines({ place, id, base, kind, params, signal }) {
   return { show, move };
 }
 
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value) && !JSON.isRawJSON?.(value);
+const isObject = (value) =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !JSON.isRawJSON?.(value);
 const pretty = (value) => JSON.stringify(value, null, 2);
 
 // Ours, which say whose an item is, come last, except the key.
 const ordered = (names) => [
-  ...names.filter((name) => name === "_key"), ...names.filter((name) => !name.startsWith("_")),
+  ...names.filter((name) => name === "_key"),
+  ...names.filter((name) => !name.startsWith("_")),
   ...names.filter((name) => name.startsWith("_") && name !== "_key"),
 ];
 
@@ -151,6 +174,10 @@ function valueCell(value) {
   const text = isRaw ? value.rawJSON : typeof value === "object" ? JSON.stringify(value) : String(value);
   if (text.length <= CELL_CHARS) return cell("", el("div", {}, text));
   const details = el("details", {}, el("summary", {}, `${text.slice(0, CELL_CHARS)}…`));
-  details.addEventListener("toggle", () => details.append(el("pre", {}, typeof value === "object" ? pretty(value) : text)), { once: true });
+  details.addEventListener(
+    "toggle",
+    () => details.append(el("pre", {}, typeof value === "object" ? pretty(value) : text)),
+    { once: true },
+  );
   return cell("", el("div", {}, details));
 }

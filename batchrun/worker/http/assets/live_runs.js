@@ -2,7 +2,21 @@
 
 import { ask, pathOf, query, read } from "./api.js";
 import { isSure } from "./dialogs.js";
-import { card, cell, el, every, fillPager, fillRows, link, say, setText, table } from "./elements.js";
+import {
+  button,
+  card,
+  cell,
+  el,
+  every,
+  fillPager,
+  fillRows,
+  labelled,
+  outerLink,
+  say,
+  searchInput,
+  setText,
+  table,
+} from "./elements.js";
 import { showLog } from "./run_log.js";
 import { count, duration, money, secondsSince } from "./words.js";
 
@@ -10,8 +24,15 @@ const AT_ONCE = 50;
 const EVERY_MS = 3000;
 const TEACHING = "No Run is live. A live Run is one that the platform has started for a job and that has not ended.";
 const HEADINGS = [
-  ["Job", ""], ["Line", "number minor"], ["Run", "minor"], ["Attempt", "number minor"], ["Live for", "number"], ["Memory", "number minor"],
-  ["Cost so far", "number minor"], ["Status message", ""], ["", "orders"],
+  ["Job", ""],
+  ["Line", "number minor"],
+  ["Run", "minor"],
+  ["Attempt", "number minor"],
+  ["Live for", "number"],
+  ["Memory", "number minor"],
+  ["Cost so far", "number minor"],
+  ["Status message", ""],
+  ["", "orders"],
 ];
 
 export function showRuns({ place, id, base, params, signal }) {
@@ -21,9 +42,13 @@ export function showRuns({ place, id, base, params, signal }) {
   frame.querySelector("th:last-child").append(el("span", { class: "unseen" }, "Orders"));
   const pager = el("nav", { class: "pager", "aria-label": "Pages of live Runs" });
   const none = el("p", { class: "soft", hidden: true }, TEACHING);
-  const search = el("input", { type: "search", id: "run-search", autocomplete: "off", maxlength: "200", placeholder: "Job key, group or Run id" });
-  const form = el("form", { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
-    el("span", { class: "field" }, el("label", { for: "run-search" }, "Search"), search), el("button", { type: "submit" }, "Search"));
+  const search = searchInput("run-search", "Job key, group or Run id");
+  const form = el(
+    "form",
+    { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
+    labelled("Search", search),
+    el("button", { type: "submit" }, "Search"),
+  );
   search.addEventListener("search", () => go());
   const runs = card("Live Runs", form, frame, pager, none);
   setText(runs.note, "oldest first");
@@ -43,7 +68,12 @@ export function showRuns({ place, id, base, params, signal }) {
     if (signal.aborted || now !== asked) return;
     setText(runs.note, found instanceof Error ? found.message : "oldest first");
     if (found instanceof Error) return;
-    fillRows(body, found.items, ({ run_id: runId }) => runId, (run) => makeRow(id, run));
+    fillRows(
+      body,
+      found.items,
+      ({ run_id: runId }) => runId,
+      (run) => makeRow(id, run),
+    );
     const offset = Number(asked.offset) || 0;
     fillPager(pager, { total: found.total, offset, limit: AT_ONCE }, (to) => address({ offset: to || "" }));
     frame.hidden = found.items.length === 0;
@@ -66,14 +96,25 @@ export function showRuns({ place, id, base, params, signal }) {
 function makeRow(batchId, { run_id: runId, key, line, url }) {
   const [lasts, memory, cost, said, attempt] = [el("span"), el("span"), el("span"), el("span"), el("span")];
   const name = `${key}, Run ${runId}`;
-  const address = url === null ? el("code", {}, runId) : link(url, "", { target: "_blank", rel: "noreferrer", "aria-label": `Open Run ${runId}` });
+  const address = url === null ? el("code", {}, runId) : outerLink(url, "", { "aria-label": `Open Run ${runId}` });
   if (url !== null) address.append(el("code", {}, runId));
-  const node = el("tr", {},
-    el("td", { class: "key", title: key }, key), cell("number minor", count(line)), cell("minor", address), cell("number minor", attempt), cell("number", lasts), cell("number minor", memory),
-    cell("number minor", cost), cell("text said", said),
-    cell("orders",
-      el("button", { type: "button", "aria-label": `Log of ${name}`, onclick: () => showLog(batchId, runId, `Log of ${key}`) }, "Log"),
-      el("button", { type: "button", "aria-label": `Abort ${name}`, onclick: () => abort(batchId, runId, key) }, "Abort…")));
+  const node = el(
+    "tr",
+    {},
+    el("td", { class: "key", title: key }, key),
+    cell("number minor", count(line)),
+    cell("minor", address),
+    cell("number minor", attempt),
+    cell("number", lasts),
+    cell("number minor", memory),
+    cell("number minor", cost),
+    cell("text said", said),
+    cell(
+      "orders",
+      button("Log", () => showLog(batchId, runId, `Log of ${key}`), { "aria-label": `Log of ${name}` }),
+      button("Abort…", () => abort(batchId, runId, key), { "aria-label": `Abort ${name}` }),
+    ),
+  );
 
   function show(run) {
     setText(attempt, count(run.attempt_no));
@@ -89,7 +130,11 @@ function makeRow(batchId, { run_id: runId, key, line, url }) {
 }
 
 async function abort(batchId, runId, key) {
-  const effects = [`Aborts Run ${runId}.`, `Its job, ${key}, ends as aborted with the output so far, and is not retried by itself.`, "The other Runs go on."];
+  const effects = [
+    `Aborts Run ${runId}.`,
+    `Its job, ${key}, ends as aborted with the output so far, and is not retried by itself.`,
+    "The other Runs go on.",
+  ];
   if (!(await isSure("Abort this Run?", effects, "Abort the Run"))) return;
   try {
     await ask("POST", `${pathOf(batchId)}/runs/${encodeURIComponent(runId)}/abort`);

@@ -67,7 +67,10 @@ function markPlace(path) {
 }
 
 function openNothing({ place }) {
-  place.append(el("h1", { tabindex: "-1" }, "Not found"), el("p", {}, "This page does not exist. ", link("#/", "Batches")));
+  place.append(
+    el("h1", { tabindex: "-1" }, "Not found"),
+    el("p", {}, "This page does not exist. ", link("#/", "Batches")),
+  );
   return { title: "Not found" };
 }
 
@@ -76,7 +79,7 @@ async function listen() {
   eventsEnd.abort();
   eventsEnd = new AbortController();
   const { signal } = eventsEnd;
-  const words = view.heard = view.words ?? "limit=0";
+  const words = (view.heard = view.words ?? "limit=0");
   while (!signal.aborted) {
     try {
       for await (const news of events(words, signal)) {
@@ -101,11 +104,18 @@ async function listen() {
 }
 
 function refuse() {
-  tell("This page needs the link that batchrun worker page prints, which opens it once; a restarted worker has a new one.", true);
+  tell(
+    "This page needs the link that batchrun worker page prints, which opens it once; a restarted worker has a new one.",
+    true,
+  );
   viewEnd.abort();
   frame.replaceChildren(
     el("h1", { tabindex: "-1" }, "This page is closed"),
-    el("p", {}, "It is opened by a link, in one tab, until the worker stops. On the worker's machine, this prints a new one:"),
+    el(
+      "p",
+      {},
+      "It is opened by a link, in one tab, until the worker stops. On the worker's machine, this prints a new one:",
+    ),
     el("p", {}, el("code", { class: "command" }, "batchrun worker page --data DIR")),
   );
   view = { title: "Closed" };

@@ -3,7 +3,17 @@
 import { el, swatch } from "./elements.js";
 import { count, percent, spaced } from "./words.js";
 
-export const OUTCOMES = ["succeeded", "failed", "timed_out", "aborted", "empty", "malformed", "invalid", "rejected", "lost"];
+export const OUTCOMES = [
+  "succeeded",
+  "failed",
+  "timed_out",
+  "aborted",
+  "empty",
+  "malformed",
+  "invalid",
+  "rejected",
+  "lost",
+];
 
 export const failedOf = ({ jobs }) => jobs.settled - jobs.succeeded;
 export const wholeOf = ({ jobs }) => Math.max(jobs.total ?? 0, jobs.settled);
@@ -17,10 +27,16 @@ export function makeBar(kind = "") {
     if (node.shown === now) return;
     node.shown = now;
     const said = parts.map((outcome) => `${count(batch.outcomes[outcome])} ${spaced(outcome)}`);
-    node.setAttribute("aria-label", `${percent(batch.jobs.settled, whole) || "0 %"} done: ${said.join(", ") || "no job yet"}`);
+    node.setAttribute(
+      "aria-label",
+      `${percent(batch.jobs.settled, whole) || "0 %"} done: ${said.join(", ") || "no job yet"}`,
+    );
     node.replaceChildren(
       ...parts.map((outcome) => {
-        const part = el("span", { class: `tone-${outcome}`, title: `${count(batch.outcomes[outcome])} ${spaced(outcome)}` });
+        const part = el("span", {
+          class: `tone-${outcome}`,
+          title: `${count(batch.outcomes[outcome])} ${spaced(outcome)}`,
+        });
         part.style.flexGrow = batch.outcomes[outcome] / whole;
         return part;
       }),
@@ -34,7 +50,11 @@ export function makeBar(kind = "") {
 
 export function legendOf(batch) {
   const open = wholeOf(batch) - batch.jobs.settled;
-  const parts = OUTCOMES.filter((outcome) => batch.outcomes[outcome] > 0).map((each) => [each, batch.outcomes[each], each]);
+  const parts = OUTCOMES.filter((outcome) => batch.outcomes[outcome] > 0).map((each) => [
+    each,
+    batch.outcomes[each],
+    each,
+  ]);
   if (open > 0) parts.push(["open", open, "open"]);
   return parts.map(([tone, number, word]) => el("li", {}, swatch(tone), `${count(number)} ${spaced(word)}`));
 }

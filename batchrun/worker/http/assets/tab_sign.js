@@ -15,6 +15,7 @@ export function showSign(title, { attention, isInTrouble, isLost }) {
   shown = kind;
   const sign = { well: "M9 16l5 5 9-10", trouble: "M16 8v10M16 23v1", lost: "M11 11l10 10M21 11l-10 10" }[kind];
   const drawing = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="8" fill="${
-    COLOURS[kind]}"/><path d="${sign}" fill="none" stroke="#fff" stroke-width="4" stroke-linecap="round"/></svg>`;
+    COLOURS[kind]
+  }"/><path d="${sign}" fill="none" stroke="#fff" stroke-width="4" stroke-linecap="round"/></svg>`;
   icon.href = `data:image/svg+xml,${encodeURIComponent(drawing)}`;
 }

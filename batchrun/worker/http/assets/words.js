@@ -7,7 +7,8 @@ export const counted = (number, noun) =>
 // Amounts below $1 have four decimals, or as many as show two digits.
 export function money(usd) {
   if (usd === null || usd === undefined) return "";
-  if (usd >= 1 || usd === 0) return `$${usd.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  if (usd >= 1 || usd === 0)
+    return `$${usd.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
   return `$${usd.toFixed(Math.min(20, Math.max(4, 1 - Math.floor(Math.log10(Math.abs(usd))))))}`;
 }
 
@@ -29,7 +30,12 @@ export function duration(seconds) {
 }
 
 export function size(bytes) {
-  for (const [unit, name] of [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
+  for (const [unit, name] of [
+    [1e12, "TB"],
+    [1e9, "GB"],
+    [1e6, "MB"],
+    [1e3, "kB"],
+  ]) {
     if (bytes >= unit) return `${(bytes / unit).toFixed(bytes >= 100 * unit ? 0 : 1)} ${name}`;
   }
   return `${bytes} B`;

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from io import BufferedReader
 
 import anyio
 
+from batchrun.batch.job_source import QUIET_S
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
-from batchrun.jobs import JobFile
+from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.ledger.facts import JOB_FILE_IS_COPIED
 from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import Journal, Step
@@ -34,8 +37,16 @@ def open_job_copy(config: Config, sink: Sink) -> JobFileCopy:
     Raises:
         JobFileError, OutputError: It cannot be read.
     """
-    with JobFile(job_format(config, {})) as job_file:
-        return JobFileCopy(config.jobs.file, sink, by_line=job_file.is_seekable)
+    wanted = job_format(config, {})
+    text = find_text(wanted)
+    has_lines = text.is_seekable and wanted.kind != "json"
+    return JobFileCopy(config.jobs.file, sink, partial(_is_growing, text) if has_lines else lambda: False)
+
+
+def _is_growing(text: TextSource) -> bool:
+    with read_errors_named(text.name):
+        quiet_s = datetime.now(UTC).timestamp() - text.last_change()[1] / 1e9
+        return quiet_s < QUIET_S or text.is_being_written()
 
 
 def refuse_other_job_file(config: Config) -> None:
@@ -99,11 +110,18 @@ async def copy_job_file(journal: Journal, on_copy: Callable[[int, int], None] | 
     copy = journal.job_copy
     if copy is None or copy.copied_bytes >= copy.source_bytes:
         return
-    reported_at, is_copied = anyio.current_time(), False
-    while not is_copied:
-        step = Step(journal.copy_job_file)
-        await anyio.to_thread.run_sync(journal.commit_group, [step])
-        is_copied = step.result
+    reported_at = anyio.current_time()
+    while not await _copy_next_piece(journal):
         if on_copy is not None and anyio.current_time() - reported_at > REPORT_EVERY_S:
             reported_at = anyio.current_time()
             on_copy(copy.copied_bytes, copy.source_bytes)
+    if copy.copied_bytes < copy.source_bytes:  # the last line has no line end, and the file has just changed
+        await anyio.sleep(QUIET_S)
+        await _copy_next_piece(journal)
+
+
+async def _copy_next_piece(journal: Journal) -> bool:
+    """Return True if it is the last one."""
+    step = Step(journal.copy_job_file)
+    await anyio.to_thread.run_sync(journal.commit_group, [step])
+    return step.result

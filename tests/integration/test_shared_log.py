@@ -108,6 +108,19 @@ def test_a_machine_without_the_job_file_reads_the_one_in_the_log(tmp_path, api):
     assert (second.out / "job-file").read_bytes() == begun + b'{"n": 100, "ms": 1, "items": 1}\n'
 
 
+def test_a_last_line_without_line_end_is_carried_along(tmp_path, api):
+    """It is a job of a file that nobody writes; the machine with the file dies long before it reads the line."""
+    first = machine(tmp_path, api, "first", 60, ms=50)
+    jobs = first.directory / "jobs.jsonl"
+    jobs.write_bytes(jobs.read_bytes().rstrip(b"\n"))
+    assert first.run(kill_at="admitted:1") == -signal.SIGKILL
+    second = machine(tmp_path, api, "second", 0)
+    (second.directory / "jobs.jsonl").unlink()
+    assert second.run() == 0, second.said()
+    assert len(second.records()) == 60
+    assert (second.out / "job-file").read_bytes() == jobs.read_bytes()
+
+
 def test_a_job_file_that_is_another_one_is_refused(tmp_path, api):
     """Before the machine stands by, or claims; the batch goes on where the file is."""
     first = machine(tmp_path, api, "first", 20)

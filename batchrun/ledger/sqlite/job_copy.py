@@ -1,6 +1,7 @@
 """The copy of a job file that a shared log carries to machines without the file."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from batchrun.output.sink import Sink, explaining
@@ -17,10 +18,10 @@ class JobFileCopy:
     Args:
         source: the job file.
         sink: the copy.
-        by_line: leaves out a last line without line end, whose writer may not have finished it.
+        is_growing: says if the job file is being written: then a last line without line end is left out.
     """
 
-    def __init__(self, source: Path, sink: Sink, *, by_line: bool) -> None:
+    def __init__(self, source: Path, sink: Sink, is_growing: Callable[[], bool]) -> None:
         """Open the job file.
 
         Raises:
@@ -28,7 +29,7 @@ class JobFileCopy:
         """
         self.source = source
         self._sink = sink
-        self._by_line = by_line
+        self._is_growing = is_growing
         with explaining(source):
             self._fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -57,7 +58,7 @@ class JobFileCopy:
         with explaining(self.source):
             piece = os.pread(self._fd, max_bytes, begin)
             is_last = begin + len(piece) >= self.source_bytes
-        if is_last and self._by_line:
+        if is_last and not piece.endswith(b"\n") and self._is_growing():
             piece = piece[: max(piece.rfind(b"\n") + 1, end - begin)]
         if piece:
             self._sink.write(piece)

@@ -35,8 +35,10 @@ class Budget:
         self.reserved_usd = reserved_usd
         #: What Runs whose cost is not final are expected to cost beyond their reservations.
         self.expected_usd = 0.0
-        #: What other workers have of the same money: not free here now, but it may be later.
-        self.elsewhere_usd = 0.0
+        #: What other workers hold of the same money: it is not free here now.
+        self.withheld_usd = 0.0
+        #: What others have spent of it: it is gone.
+        self.gone_usd = 0.0
         #: The largest amount that was not free since `take_lack`.
         self._lacked_usd = 0.0
         self._shared = shared
@@ -66,7 +68,7 @@ class Budget:
         """True if this amount is free now."""
         if self._shared is not None and not self._shared.has(usd):
             return False
-        is_free = self._fits(self.used_usd + usd)
+        is_free = self._fits(self.used_usd + self.withheld_usd + usd)
         if not is_free:
             self._lacked_usd = max(self._lacked_usd, usd)
         return is_free
@@ -85,7 +87,7 @@ class Budget:
         """True if this amount would be free once all reservations were given back."""
         if self._shared is not None and not self._shared.can_ever_have(usd):
             return False
-        return self._fits(self.spent_usd + usd - self.elsewhere_usd)
+        return self._fits(self.spent_usd + self.gone_usd + usd)
 
     def expect(self, usd: float) -> None:
         """Replace what is expected beyond the reservations."""

@@ -254,22 +254,25 @@ class FleetDuty:
                 rate=allowed.get(Resource.RATE, 0) / WHOLE_RATE,
             )
         )
-        budget, money = self._account.budget, limits[Resource.MONEY]
-        if money is None:
-            # With a budget of its own, this worker must not spend before the page knows of it.
-            budget.limit_usd = None if self._worker.config.limits.budget_usd is None else 0.0
+        self._divide_money(page, allowed.get(Resource.MONEY, 0), limits[Resource.MONEY])
+
+    def _divide_money(self, page: Page, allowed: int, limit: int | None) -> None:
+        budget = self._account.budget
+        if limit is None:  # with a budget of its own, this worker must not spend before the page knows of it
+            budget.limit_usd = self._worker.config.limits.budget_usd
+            budget.withheld_usd = budget.limit_usd or 0.0
             return
         mine = page.members.get(self._fleet.member.id)
-        spent_by_others = page.spent_micro_usd + sum(
+        gone = page.spent_micro_usd + sum(
             round(carried.counts.cost_usd * _MICRO)
             for member in page.members.values()
             if member is not mine
             for carried in member.batches.values()
         )
-        limit_usd = allowed[Resource.MONEY] / _MICRO
-        budget.elsewhere_usd = max(0.0, (money - spent_by_others) / _MICRO - limit_usd)
-        if limit_usd != budget.limit_usd:
-            budget.limit_usd = limit_usd
+        before = (budget.limit_usd, budget.withheld_usd, budget.gone_usd)
+        budget.limit_usd, budget.withheld_usd = limit / _MICRO, (limit - allowed) / _MICRO
+        budget.gone_usd = gone / _MICRO
+        if before != (budget.limit_usd, budget.withheld_usd, budget.gone_usd):
             budget.notify()
 
     def _use(self) -> Use:

@@ -329,7 +329,7 @@ def _budget_view(worker: Worker) -> BudgetView | None:
     if budget.limit_usd is None:
         return None
     return BudgetView.model_construct(
-        limit_usd=budget.limit_usd, spent_usd=budget.spent_usd, reserved_usd=budget.reserved_usd
+        limit_usd=budget.limit_usd, spent_usd=budget.spent_usd + budget.gone_usd, reserved_usd=budget.reserved_usd
     )
 
 

@@ -54,7 +54,7 @@ class WorkerWatch:
         return OutageLasts(reason=outage, lasted_s=lasted_s) if lasted_s >= self._notifier.config.outage_s else None
 
     def _spent(self) -> BudgetNearlySpent | None:
-        limit_usd, spent_usd = self._budget.limit_usd, self._budget.spent_usd
+        limit_usd, spent_usd = self._budget.limit_usd, self._budget.spent_usd + self._budget.gone_usd
         if limit_usd is None or spent_usd < self._notifier.config.budget_share * limit_usd:
             return None
         return BudgetNearlySpent(spent_usd=spent_usd, limit_usd=limit_usd, is_of_all=True)

@@ -125,6 +125,21 @@ def test_what_one_worker_does_not_need_the_other_one_uses(tmp_path, api):
         assert most_at_once(api.runs()) <= 8
 
 
+def test_the_budget_is_of_all_workers_together(tmp_path, api):
+    """One start reserves more than half of it, so that one Run is live at a time, whichever worker has started it."""
+    before = {run["id"] for run in api.runs()}
+    with two_workers(tmp_path, api, "max_concurrent_runs = 8\nbudget_usd = 0.05") as fleet:
+        for name in ("cheap", "cheaper"):
+            jobs = [{"n": n, "ms": 50} for n in range(2)]
+            fleet.submit(name, jobs, task=name, limits__compute_unit_usd=0.3, **SETTINGS)
+        wait_until(lambda: set(fleet.states().values()) == {"finished"})
+        runs = [run for run in api.runs() if run["id"] not in before]
+        assert (len(runs), most_at_once(runs)) == (4, 1)
+        wait_until(lambda: not any(member.batches for member in fleet.page().members.values()))
+        spent_usd = fleet.page().spent_micro_usd / 1_000_000
+        assert spent_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs), abs=0.00001)
+
+
 def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):
     """Live Runs are followed, the worker says what it waits for, and goes on by itself."""
     with two_workers(tmp_path, api) as fleet:

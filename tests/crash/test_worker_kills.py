@@ -25,7 +25,7 @@ def _supervise(worker: KilledWorker, chance: random.Random, kills: int, is_done:
         time.sleep(chance.uniform(0.4, 2.0))
         worker.kill()
         worker.start()
-    wait_until(is_done, 180)
+    wait_until(is_done, 900)
 
 
 def _has_rounds(worker: KilledWorker, jobs: int, rounds: int) -> bool:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from batchrun.errors import ApiError, BatchRefused, BatchrunError, ConfigError, JobFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchrun.model import Summary
     from batchrun.worker.views import BatchView
 
@@ -80,3 +82,8 @@ def exit_code_of_submission(batch: "BatchView") -> ExitCode:
     }
     code = by_state.get(batch.state) if batch.cause is None else by_cause.get(batch.cause)
     return ExitCode.LOCAL_TROUBLE if code is None else code
+
+
+def exit_code_of_deliveries(results: "Mapping[str, str]") -> ExitCode:
+    """Return the exit code of a test of notifications; `results` has "" for what was delivered."""
+    return ExitCode.LOCAL_TROUBLE if any(results.values()) else ExitCode.SUCCEEDED

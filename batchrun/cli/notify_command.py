@@ -3,8 +3,8 @@
 import os
 
 from batchrun.cli.event_loop import run_async
-from batchrun.cli.exit_codes import ExitCode
-from batchrun.cli.notify_lines import exit_code_of_notify_test, show_targets
+from batchrun.cli.exit_codes import ExitCode, exit_code_of_deliveries
+from batchrun.cli.notify_lines import show_targets
 from batchrun.config.batch_settings import NotifyConfig
 from batchrun.notify.notifier import open_channels, targets_of, try_channels
 from batchrun.runtime.logs import silence
@@ -20,4 +20,4 @@ async def _notify(config: NotifyConfig, is_test: bool) -> ExitCode:
     channels = open_channels(config, os.environ)
     results = await try_channels(channels) if is_test else None
     show_targets(targets_of(channels), config.events, results)
-    return exit_code_of_notify_test(results or {})
+    return exit_code_of_deliveries(results or {})

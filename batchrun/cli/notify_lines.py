@@ -1,8 +1,7 @@
-"""Who is notified, as lines, and the exit code of a test."""
+"""Who is notified, as lines, and what came of a test."""
 
 from collections.abc import Collection, Mapping
 
-from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import answer
 from batchrun.errors import ConfigError
 
@@ -23,8 +22,3 @@ def show_targets(targets: Mapping[str, str], events: Collection[str], results: M
         outcome = "" if results is None else f": {results.get(name) or 'delivered'}"
         answer(f"{name:<7}  {target}{outcome}")
     answer(f"events   {', '.join(events)}")
-
-
-def exit_code_of_notify_test(results: Mapping[str, str]) -> ExitCode:
-    """Return the exit code of a test."""
-    return ExitCode.LOCAL_TROUBLE if any(results.values()) else ExitCode.SUCCEEDED

@@ -14,10 +14,10 @@ import typer
 
 from batchrun.cli.cost_table import show_costs
 from batchrun.cli.event_loop import run_async
-from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.exit_codes import ExitCode, exit_code_of_deliveries
 from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
-from batchrun.cli.notify_lines import exit_code_of_notify_test, show_targets
+from batchrun.cli.notify_lines import show_targets
 from batchrun.cli.terminal import answer, say
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
@@ -120,7 +120,7 @@ async def print_notify(is_test: bool, client: WorkerClient) -> ExitCode:
     show_targets(view.targets, view.events, results)
     if view.waiting:
         answer(f"waiting  {view.waiting:,} not delivered{f' ({view.trouble})' if view.trouble else ''}")
-    return exit_code_of_notify_test(results or {})
+    return exit_code_of_deliveries(results or {})
 
 
 async def print_stream(ref: str, stream: Stream, follows: bool, client: WorkerClient) -> None:

@@ -295,9 +295,11 @@ class FleetDuty:
         most_runs = limits[Resource.RUNS]
         if (memory_mb := limits.get(Resource.MEMORY)) is not None:
             most_runs = max(1, min(most_runs, memory_mb // run_mb))
-        needs_runs = most_runs if is_hungry else max(amount, int(len(open_batches) < len(worker.runners)))
+        # A batch takes a permit also to find that no job is left, so that one without any would never end.
+        needs_runs = most_runs if is_hungry else max(amount, int(len(worker.runners) > 0))
+        is_starved = len(worker.runners) > 0 and pool.limit == 0
         needs = {
-            Resource.RUNS: Need(amount=needs_runs, is_short=is_hungry),
+            Resource.RUNS: Need(amount=needs_runs, is_short=is_hungry or is_starved),
             Resource.MEMORY: Need(
                 amount=max(needs_runs * run_mb, pool.used_memory_mb), lump=run_mb, is_short=is_hungry
             ),

@@ -11,7 +11,7 @@ from batchrun.errors import LogUnreachable
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.worker.fleet.member import FleetMember, Use
 from batchrun.worker.fleet.shared_page import Member, Page, SharedPage
-from batchrun.worker.fleet.shares import Need, Resource, next_amount, targets
+from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource, next_amount, targets
 
 LIMIT, LEASE_S, MB = 7, 2.0, 3
 
@@ -97,8 +97,13 @@ class Process:
         needs = {
             Resource.RUNS: Need(amount=LIMIT if is_short else self.used, is_short=is_short),
             Resource.MEMORY: Need(amount=LIMIT * MB if is_short else self.used * MB, lump=MB, is_short=is_short),
+            Resource.RATE: Need(amount=WHOLE_RATE if is_short else 20, lump=10, is_short=is_short),
         }
-        use = Use(used=used, needs=needs, limits={Resource.RUNS: LIMIT, Resource.MEMORY: LIMIT * MB})
+        use = Use(
+            used=used,
+            needs=needs,
+            limits={Resource.RUNS: LIMIT, Resource.MEMORY: LIMIT * MB, Resource.RATE: WHOLE_RATE},
+        )
         waiting = [batch for batch in self.world.live if waits and page.carrier(batch) is None]
         number = self.page.number + 1
         left = dict.fromkeys(self.member.aside, 0)
@@ -187,6 +192,7 @@ def test_all_together_never_use_more_than_the_limit(acts):
         newest = SharedPage(world.store).read()
         assert newest.held(Resource.RUNS) <= LIMIT
         assert newest.held(Resource.MEMORY) <= LIMIT * MB
+        assert newest.held(Resource.RATE) <= WHOLE_RATE
 
 
 def fleet_of_three() -> tuple[World, list[Process]]:

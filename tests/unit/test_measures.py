@@ -239,4 +239,5 @@ def test_open_runs_are_those_of_open_jobs_oldest_first(tmp_path: Path) -> None:
         for search in ("r2-1", key, key[1:]):
             assert [run.run_id for run in ledger.measures.open_runs(0, 9, search)[0]] == ["r2-1"]
         assert ledger.measures.open_runs(0, 9, "nothing") == ([], 0)
+        assert ledger.measures.open_runs(7, 9) == ([], 3)
         assert (runs[0].line, runs[0].started_at) == (2, AT + timedelta(seconds=10))

@@ -263,16 +263,15 @@ class Measures:
             search: a Run's id, or a part of a job's key or group; empty: all.
         """
         of_open = (
-            "attempt.state = 'bound' AND attempt.attempt_no > 0 AND job.outcome IS NULL AND (:search = ''"
-            " OR run_id = :search OR instr(lower(job.key), lower(:search))"
+            "FROM attempt JOIN job ON job.id = attempt.job_id WHERE attempt.state = 'bound' AND attempt.attempt_no > 0"
+            " AND job.outcome IS NULL AND (:search = '' OR run_id = :search OR instr(lower(job.key), lower(:search))"
             " OR instr(lower(coalesce(job.\"group\", '')), lower(:search)))"
         )
         rows = self._db.execute(
-            'SELECT job.key, job.line, job."group", attempt_no, run_id, started_at, memory_mb, timeout_s, cost_usd,'
-            f" count(*) OVER () FROM attempt JOIN job ON job.id = attempt.job_id WHERE {of_open}"
-            " ORDER BY started_at IS NULL, started_at, run_id LIMIT :limit OFFSET :offset",
+            'SELECT job.key, job.line, job."group", attempt_no, run_id, started_at, memory_mb, timeout_s, cost_usd'
+            f" {of_open} ORDER BY started_at IS NULL, started_at, run_id LIMIT :limit OFFSET :offset",
             {"search": search, "limit": limit, "offset": offset},
-        ).fetchall()
+        )
         found = [
             OpenRun(
                 key=JobKey(row[0]),
@@ -287,7 +286,8 @@ class Measures:
             )
             for row in rows
         ]
-        return found, rows[0][9] if rows else 0
+        total: int = self._db.execute(f"SELECT count(*) {of_open}", {"search": search}).fetchone()[0]
+        return found, total
 
     def flow(self, began_at: datetime, interval_s: float, intervals: int) -> Flow:
         """Return what ended in each interval, of all rounds; what ended after the last one is left out."""

@@ -45,6 +45,9 @@ export function showFailures({ place, id, base, signal }) {
       const headers = { "Idempotency-Key": `page-${crypto.getRandomValues(new BigUint64Array(2)).join("-")}` };
       const { jobs: retried } = await (await ask("POST", `${pathOf(id)}/retry`, { body, headers })).json();
       say(`${counted(retried, "job")} will be retried.`);
+      // Until the causes are read again, lest a second press orders another round.
+      canRetry = false;
+      showOrders();
     } catch (error) {
       say(error.message);
     }

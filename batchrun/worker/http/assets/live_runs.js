@@ -68,6 +68,11 @@ export function showRuns({ place, id, base, params, signal }) {
     if (signal.aborted || now !== asked) return;
     setText(runs.note, found instanceof Error ? found.message : "oldest first");
     if (found instanceof Error) return;
+    if (found.items.length === 0 && found.total > 0) {
+      // The Runs of this page have ended; the last page is another one now.
+      location.replace(address({ offset: Math.floor((found.total - 1) / AT_ONCE) * AT_ONCE || "" }));
+      return;
+    }
     fillRows(
       body,
       found.items,

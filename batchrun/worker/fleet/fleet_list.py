@@ -3,14 +3,15 @@
 A later entry of a batch replaces an earlier one, unless an owner has written it that another one had replaced before.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import zstandard
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
@@ -22,6 +23,8 @@ from batchrun.worker.submission import Submission
 LIST_LOG = "list"
 #: Bytes of a file that one object holds.
 PIECE_BYTES = 8 << 20
+_IS_ID = re.compile(r"[a-z0-9-]{1,64}")
+_IS_FILE_NAME = re.compile(r"[a-z][a-z0-9.]{0,63}")
 #: Max bytes of an entry: settings are 256 KB at most.
 _MAX_ENTRY_BYTES = 4 << 20
 
@@ -39,6 +42,18 @@ class ListedBatch(BaseModel):
     taken_at: int = -1
     #: The worker that has written this, for people: its name and address.
     worker: str = ""
+
+    @model_validator(mode="after")
+    def _has_own_files_only(self) -> Self:
+        """Refuse names that lead elsewhere: others than the workers may be able to write to the store."""
+        submission = self.submission
+        named = {submission.batch_file, submission.jobs_file, submission.schema_file} - {None}
+        is_own = submission.batch_file is not None and submission.profile is None and submission.spooled is None
+        if not is_own or not named <= self.files.keys() or not _IS_ID.fullmatch(submission.id):
+            raise ValueError("it names a file that it does not have")
+        if not all(_IS_FILE_NAME.fullmatch(name) for name in self.files):
+            raise ValueError("a file of it has a name that leads elsewhere")
+        return self
 
 
 #: Returns the entry to append, given what the list has; None: none is to be appended.

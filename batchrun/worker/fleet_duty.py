@@ -213,12 +213,12 @@ class FleetDuty:
     async def _begin_anew(self) -> None:
         """Leave all batches, which others carry out by now, and become a new member."""
         _log.warning("fleet_left", reason="nothing was heard of this worker for 1.5 leases: others have its batches")
-        for batch in list(self._fleet.ready):
-            if (runner := self._worker.runners.get(batch)) is not None:
-                runner.let_go()
-        self._fleet.ready.clear()
-        await self._worker.wait_until_drained()
+        # First: a batch that is being brought here for the old member must not be begun any more.
         await anyio.to_thread.run_sync(self._fleet.new_member)
+        for runner in self._worker.runners.values():
+            runner.let_go()
+        await self._worker.wait_until_drained()
+        self._closed.clear()
         self._account.forget_money()
         self._fleet.member.see(self._fleet.page, boot_time())
 

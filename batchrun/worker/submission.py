@@ -97,6 +97,10 @@ class BatchCounts(BaseModel):
         return self.settled - self.outcomes.get(Outcome.SUCCEEDED, 0)
 
 
+#: What a store makes; it names a directory, and a log within a fleet's place.
+SubmissionId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+
+
 class RetryOrder(BaseModel):
     """A round of a batch that was ordered: the jobs that get it, and an id by which it is carried out once."""
 
@@ -111,7 +115,7 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
+    id: SubmissionId
     name: str
     created_at: datetime
     state: BatchState = BatchState.QUEUED

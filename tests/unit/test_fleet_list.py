@@ -1,44 +1,90 @@
-"""The list of a fleet's batches: what is read from the store is not believed beyond what a batch may name."""
+"""The list of a fleet, to which somebody else can write, too."""
 
-from datetime import UTC, datetime
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+import structlog
+import zstandard
+from structlog.testing import capture_logs
 
-from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.submission import Submission
+from batchrun.ledger.shared_log.directory_store import DirectoryStore
+from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.fleet.fleet import Fleet
+from batchrun.worker.fleet.fleet_list import FleetList
+from batchrun.worker.fleet.shared_page import SharedPage
 
-
-def listed(files: dict[str, list[str]], **changes: Any) -> ListedBatch:
-    """Return an entry of the list."""
-    given: dict[str, Any] = {"id": "shop", "batch_file": "batch.toml", "jobs_file": "jobs.csv.gz", **changes}
-    submission = Submission(name="shop", created_at=datetime(2026, 1, 1, tzinfo=UTC), **given)
-    return ListedBatch(submission=submission, files=files)
-
-
-FILES: dict[str, list[str]] = {"batch.toml": [], "jobs.csv.gz": []}
-
-
-def test_a_batch_brings_its_own_files():
-    """The names are those under which a submission keeps them."""
-    assert listed(FILES).files == FILES
+CONTENT = zstandard.compress(b"[notify]\ncommand = 'id'\n")
+PIECE = sha256(CONTENT).hexdigest()
+GOOD: dict[str, Any] = {
+    "id": "good", "name": "good", "created_at": "2026-01-01T00:00:00Z", "batch_file": "batch.toml",
+    "jobs_file": "jobs.csv.gz", "schema_file": "item.schema.json",
+}  # fmt: skip
+FILES = {name: [PIECE] for name in ("batch.toml", "jobs.csv.gz", "item.schema.json")}
 
 
-@pytest.mark.parametrize(
-    ("files", "changes"),
-    [
-        ({**FILES, "../token": []}, {}),
-        ({**FILES, "/etc/passwd": []}, {}),
-        ({**FILES, ".new": []}, {}),
-        (FILES, {"jobs_file": "../../token"}),
-        (FILES, {"schema_file": "/etc/passwd"}),
-        (FILES, {"id": "../other"}),
-        (FILES, {"profile": "shop"}),
-        (FILES, {"spooled": "shop.toml"}),
-    ],
-)
-def test_a_name_that_leads_elsewhere_is_refused(files, changes):
-    """An entry of the store could otherwise write or read a file of the worker."""
-    with pytest.raises(ValidationError):
-        listed(files, **changes)
+def entry(files: Mapping[str, list[str]] = FILES, **changes: Any) -> bytes:
+    """Encode an entry."""
+    return zstandard.compress(json.dumps({"submission": {**GOOD, **changes}, "files": files}).encode())
+
+
+def with_file(field: str, name: str) -> bytes:
+    """Encode an entry that has one of its files under another name."""
+    return entry({name if each == GOOD[field] else each: [PIECE] for each in FILES}, **{field: name})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    """An empty store, with one piece of a file."""
+    (tmp_path / "store").mkdir()
+    made = DirectoryStore(tmp_path / "store")
+    made.prepare()
+    made.put_object(PIECE, CONTENT)
+    return made
+
+
+BAD = {
+    "a file outside": entry({**FILES, "../../worker.toml": [PIECE]}),
+    "an absolute file": entry({**FILES, "/tmp/worker.toml": [PIECE]}),
+    "the worker's own note": entry({**FILES, "submission.json": [PIECE]}),
+    "a file that is not there": entry({name: [PIECE] for name in FILES if name != "jobs.csv.gz"}),
+    "a job file outside": with_file("jobs_file", "../../jobs.csv"),
+    "a job file under another name": with_file("jobs_file", "jobs.csv/../../x"),
+    "a batch file outside": with_file("batch_file", "../../worker.toml"),
+    "no batch file": entry({name: [PIECE] for name in FILES if name != "batch.toml"}, batch_file=None),
+    "a schema outside": with_file("schema_file", "/etc/passwd"),
+    "a profile": entry(profile="shop"),
+    "the spool": entry(spooled="../../x.toml"),
+    "an object outside": entry({**FILES, "batch.toml": ["../../x"]}),
+    "an id outside": entry(id="../x"),
+    "no entry": b"garbage",
+    "no JSON": zstandard.compress(b"{"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_an_entry_that_leads_out_of_its_directory_is_skipped(store: DirectoryStore, bad: bytes) -> None:
+    """One line names it; the batches before and after it are there."""
+    for number, each in enumerate((entry(), bad, entry(id="later"))):
+        store.append(number, each)
+    batches = FleetList(store)
+    structlog.reset_defaults()
+    with capture_logs() as said:
+        assert batches.read().keys() == batches.read().keys() == {"good", "later"}
+    assert [(each["event"], each["entry"]) for each in said] == [("fleet_entry_skipped", 1)]
+
+
+def test_the_files_of_a_batch_are_brought_into_its_directory(store: DirectoryStore, tmp_path: Path) -> None:
+    """All of them, and nothing else."""
+    store.append(0, entry())
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    batches = FleetList(store)
+    fleet = Fleet(f"file://{tmp_path / 'store'}", 10.0, SharedPage(store), batches, directory)
+    fleet.prepare(batches.read()["good"])
+    brought = directory.of("good")
+    assert {each.name for each in brought.iterdir()} == FILES.keys()
+    assert (brought / "batch.toml").read_bytes() == zstandard.decompress(CONTENT)

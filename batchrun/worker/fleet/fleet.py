@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import anyio
 import structlog
+from pydantic import ValidationError
 
 from batchrun.config import Config
 from batchrun.config.batch_settings import ReplicaConfig
@@ -229,9 +230,17 @@ class Fleet:
 
 
 def submit_files(batches: FleetList, submission: Submission, directory: Path) -> ListedBatch:
-    """Store a batch's files, and put it on the list; return the one that was submitted with the same key, if any."""
-    names = (submission.batch_file, submission.jobs_file, submission.schema_file)
-    files = {name: batches.put_file(directory / name) for name in names if name is not None}
+    """Store a batch's files, and put it on the list; return the one that was submitted with the same key, if any.
+
+    Raises:
+        ConfigError: Its job file is called otherwise than a job file.
+    """
+    names = [each for each in (submission.batch_file, submission.jobs_file, submission.schema_file) if each is not None]
+    try:
+        ListedBatch(submission=submission, files={name: [] for name in names})
+    except ValidationError as error:
+        raise ConfigError(f"{submission.jobs_file}: {error.errors()[0]['msg']}", key="jobs.file") from None
+    files = {name: batches.put_file(directory / name) for name in names}
     key = submission.idempotency_key
     before: list[ListedBatch] = []
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
+import structlog
 import zstandard
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
@@ -23,21 +24,31 @@ from batchrun.worker.submission import Submission
 LIST_LOG = "list"
 #: Bytes of a file that one object holds.
 PIECE_BYTES = 8 << 20
-_IS_ID = re.compile(r"[a-z0-9-]{1,64}")
-_IS_FILE_NAME = re.compile(r"[a-z][a-z0-9.]{0,63}")
 #: Max bytes of an entry: settings are 256 KB at most.
 _MAX_ENTRY_BYTES = 4 << 20
+#: What a batch's files are called, whoever has submitted them.
+_BATCH_FILE, _SCHEMA_FILE = "batch.toml", "item.schema.json"
+_IS_JOB_FILE = re.compile(r"jobs\.(jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?", re.IGNORECASE)
+
+#: A SHA-256.
+ObjectName = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+_log = structlog.get_logger()
 
 
 class ListedBatch(BaseModel):
-    """A batch, as the list has it."""
+    """A batch, as the list has it. Others may have written it: no field leads out of the batch's directory.
+
+    Raises:
+        ValidationError: One does.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     v: Literal[1] = 1
     submission: Submission
     #: Its files by name in the batch's directory: the objects that hold them, in order.
-    files: dict[str, list[str]] = {}
+    files: dict[str, list[ObjectName]] = {}
     #: Number of the page on which the owner that has written this took the batch; -1: it had none.
     taken_at: int = -1
     #: The worker that has written this, for people: its name and address.
@@ -45,14 +56,13 @@ class ListedBatch(BaseModel):
 
     @model_validator(mode="after")
     def _has_own_files_only(self) -> Self:
-        """Refuse names that lead elsewhere: others than the workers may be able to write to the store."""
-        submission = self.submission
-        named = {submission.batch_file, submission.jobs_file, submission.schema_file} - {None}
-        is_own = submission.batch_file is not None and submission.profile is None and submission.spooled is None
-        if not is_own or not named <= self.files.keys() or not _IS_ID.fullmatch(submission.id):
-            raise ValueError("it names a file that it does not have")
-        if not all(_IS_FILE_NAME.fullmatch(name) for name in self.files):
-            raise ValueError("a file of it has a name that leads elsewhere")
+        batch, jobs = self.submission, self.submission.jobs_file
+        if batch.profile is not None or batch.spooled is not None or batch.batch_file != _BATCH_FILE:
+            raise ValueError(f"a batch of a fleet has a file of its own, {_BATCH_FILE}")
+        if batch.schema_file not in (None, _SCHEMA_FILE) or (jobs is not None and not _IS_JOB_FILE.fullmatch(jobs)):
+            raise ValueError("its files are called otherwise than those of a batch")
+        if self.files.keys() != {_BATCH_FILE, batch.schema_file, jobs} - {None}:
+            raise ValueError("its files are not those that it names")
         return self
 
 
@@ -65,7 +75,7 @@ class FleetList:
 
     Raises:
         LogUnreachable: The store does not answer. An entry may have been appended all the same: `read` shows it.
-        LedgerError: An entry or object is damaged, or of another program.
+        LedgerError: An object is damaged. An entry that is damaged, or of another program, is logged and skipped.
     """
 
     def __init__(self, store: LogStore) -> None:
@@ -76,10 +86,14 @@ class FleetList:
     def read(self) -> Mapping[str, ListedBatch]:
         """Return all batches by id, as the newest entries have them."""
         for encoded in self._store.read_from(self._next):
-            entry = _decode(encoded)
-            known = self._batches.get(entry.submission.id)
-            if known is None or entry.taken_at >= known.taken_at:
-                self._batches[entry.submission.id] = entry
+            try:
+                entry = _decode(encoded)
+            except LedgerError as error:  # the batches of the other entries go on
+                _log.error("fleet_entry_skipped", entry=self._next, reason=str(error))
+            else:
+                known = self._batches.get(entry.submission.id)
+                if known is None or entry.taken_at >= known.taken_at:
+                    self._batches[entry.submission.id] = entry
             self._next += 1
         return self._batches
 
@@ -127,7 +141,9 @@ def _decode(encoded: bytes) -> ListedBatch:
     try:
         return ListedBatch.model_validate_json(_decompress(encoded, _MAX_ENTRY_BYTES))
     except ValidationError as error:
-        raise LedgerError(f"an entry of the fleet's list cannot be read: {error}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(each) for each in first["loc"])
+        raise LedgerError(f"an entry of the fleet's list cannot be read: {where}: {first['msg']}"[:500]) from error
 
 
 def _decompress(encoded: bytes, max_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.worker.fleet.shares import Need, Resource
-from batchrun.worker.submission import BatchCounts
+from batchrun.worker.submission import BatchCounts, SubmissionId
 
 #: Name of the page's log within the fleet's place.
 PAGE_LOG = "page"
@@ -52,7 +52,7 @@ class Member(_Model):
     held: dict[Resource, int] = {}
     needs: dict[Resource, Need] = {}
     #: By id.
-    batches: dict[str, Carried] = {}
+    batches: dict[SubmissionId, Carried] = {}
 
 
 class Page(_Model):

@@ -31,6 +31,8 @@ from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Pos
 
 #: Properties of item lines that are batchrun's.
 _ITEM_NAMES = ("_key", "_line", "_run", "_outcome", "_meta", "_own")
+#: Max bytes of the inputs that a matrix makes of one row: they are made together, in memory.
+MAX_INPUTS_BYTES = 128 << 20
 #: How deep orjson writes.
 _TOO_DEEP = "is nested deeper than 254 levels; flatten it"
 
@@ -108,8 +110,16 @@ class JobBuilder:
         for name in self._combinations[0].columns:
             if name in data:
                 raise NotAJob(f"has a property {name!r}, which jobs.matrix sets too; rename one")
+        left = MAX_INPUTS_BYTES
         for variant, (columns, key_suffix) in enumerate(self._combinations):
-            yield self._job(replace(position, variant=variant), {**data, **columns}, fields, key_suffix)
+            job = self._job(replace(position, variant=variant), {**data, **columns}, fields, key_suffix)
+            left -= len(job.body)
+            if left < 0:
+                raise NotAJob(
+                    f"gives jobs.matrix more than {MAX_INPUTS_BYTES >> 20} MB of inputs; put large content into a"
+                    " key-value store and pass its address"
+                )
+            yield job
 
     def _job(self, position: Position, cells: JsonObject, fields: AtFields, key_suffix: str) -> Job:
         override: JsonObject = cells if self._template is None else self._template.fill(cells)

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from batchrun.errors import ConfigError
 from batchrun.jobs.rows import NotAJob, brief, json_text
-from batchrun.model import JsonObject, read_json
+from batchrun.model import MAX_BODY_BYTES, JsonObject, read_json
 
 #: A row: column -> cell, or property -> value.
 Cells = Mapping[str, Any]
@@ -74,9 +74,30 @@ class Template:
         self.columns: dict[str, str] = {}
         #: How often an empty cell was filled into a text, by the dotted key of the text.
         self.empty_in_text: Counter[str] = Counter()
-        #: Fills the template with a row; DROPPED if the whole template is an optional placeholder of an empty cell.
-        #: Raises NotAJob when a cell cannot be converted, or a property is missing.
-        self.fill: Fill = self._compile(tree, key)
+        #: Characters that a row may still fill in.
+        self._left = 0
+        self._compiled = self._compile(tree, key)
+
+    def fill(self, cells: Cells) -> Any:
+        """Return the template, filled with a row; DROPPED if all of it is an optional placeholder of an empty cell.
+
+        Raises:
+            NotAJob: A cell cannot be converted, a property is missing, or more is filled in than an input may hold.
+        """
+        self._left = MAX_BODY_BYTES
+        return self._compiled(cells)
+
+    def _limited(self, fetch: Fill) -> Fill:
+        """Return what counts the text that a placeholder fills in: a long cell may stand in thousands of them."""
+
+        def fill(cells: Cells) -> Any:
+            value = fetch(cells)
+            self._left -= len(value) if type(value) is str else _chars(value, self._left)
+            if self._left < 0:
+                raise NotAJob(f"fills the templates with more than the {MAX_BODY_BYTES:,} bytes that an input may have")
+            return value
+
+        return fill
 
     def _compile(self, tree: Any, key: str) -> Fill:
         if isinstance(tree, str):
@@ -144,7 +165,7 @@ class Template:
             raise ConfigError(problem, key=key)
         column = parts["quoted"] or parts["bare"]
         self.columns.setdefault(column, key)
-        return _fetch(column, filters, key, is_optional=parts["optional"] is not None)
+        return self._limited(_fetch(column, filters, key, is_optional=parts["optional"] is not None))
 
 
 def _append_text(pieces: list[str | Fill], text: str, key: str) -> None:
@@ -152,6 +173,22 @@ def _append_text(pieces: list[str | Fill], text: str, key: str) -> None:
         raise ConfigError("'{{' is never closed with '}}'; two literal braces are written '{{{{'", key=key)
     if text:
         pieces.append(text)
+
+
+def _chars(value: Any, most: int) -> int:
+    """Return how many characters lists and objects take as JSON, at least; the rest above `most` is not counted."""
+    chars, parts = 0, [value]
+    while parts and chars <= most:
+        part = parts.pop()
+        if isinstance(part, str):
+            chars += len(part)
+        elif isinstance(part, dict):
+            chars += sum(map(len, part)) + 2 * len(part)
+            parts += part.values()
+        elif isinstance(part, list):
+            chars += 2 * len(part)
+            parts += part
+    return chars
 
 
 def _constant(value: Any) -> Fill:

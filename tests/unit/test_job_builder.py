@@ -169,6 +169,17 @@ def test_constants_lie_under_every_override(opened: Open) -> None:
     assert [job.body for job in jobs] == [b'{"a":"2024-05-01","b":{"y":1}}', b'{"a":"2024-05-01","b":{"x":1}}']
 
 
+def test_a_matrix_multiplies_no_large_line(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All jobs of a line are in memory together; the next line is read."""
+    monkeypatch.setattr("batchrun.jobs.job_builder.MAX_INPUTS_BYTES", 5_000)
+    file = opened({"x": "x" * 1000}, {"x": "short"}, matrix={"n": [1, 2, 3, 4, 5]})
+    with file:
+        found = list(file.read())
+    assert [type(each) for each in found] == [BadLine] + [Job] * 5
+    assert isinstance(found[0], BadLine)
+    assert "gives jobs.matrix more than" in found[0].reason
+
+
 def test_a_matrix_makes_every_combination(opened: Open) -> None:
     """Without a template its names are properties; to a given key the combination is added."""
     matrix = {"country": ["cz", "de"], "n": [1, None]}

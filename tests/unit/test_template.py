@@ -220,3 +220,19 @@ def test_converters_undo_writing(whole: int, real: float, truth: bool) -> None:
     """A value written into a cell comes back unchanged."""
     tree = {"a": "{{a:int}}", "b": "{{b:float}}", "c": "{{c:bool}}"}
     assert fill(tree, a=str(whole), b=repr(real), c=str(truth)) == {"a": whole, "b": real, "c": truth}
+
+
+@pytest.mark.parametrize("cell", ["x" * 100_000, ["x" * 50_000] * 2, {"x" * 50_000: "y" * 50_000}, [[]] * 50_000])
+@pytest.mark.parametrize("tree", ["{{x}}" * 200, {str(n): "{{x}}" for n in range(200)}], ids=["a text", "properties"])
+def test_a_long_cell_that_stands_in_many_placeholders_is_refused_early(tree: Any, cell: Any) -> None:
+    """Filled to the end, a row of a megabyte in 20,000 placeholders would take 20 GB."""
+    template = Template(tree, "jobs.template")
+    with pytest.raises(NotAJob, match=r"more than the 9,437,184 bytes that an input may have"):
+        template.fill({"x": cell})
+    assert template.fill({"x": "short"}), "the next row may fill in as much"
+
+
+def test_what_filters_make_of_a_cell_is_counted_too() -> None:
+    """A cell of separators becomes a list of as many parts, and each part an object with a property of this name."""
+    tree = ["{{x:split(|):objects(" + "n" * 100 + ")}}"]
+    assert "more than" in why_not(tree, x="a|" * 100_000)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchrun.model import read_json
+from batchrun.runtime.private_files import read_private
 
 #: The file of a batch in a worker's data directory, in a directory named for the batch's id.
 SUBMISSION = "batch.json"
@@ -42,7 +43,7 @@ def retry_command(out_dir: Path) -> str:
 def _id_in_spool(spool: Path, directory: Path) -> str:
     for file in sorted((spool.parent / "batches").glob(f"*/{SUBMISSION}")):
         try:
-            spooled = Path(read_json(file.read_bytes())["spooled"])
+            spooled = Path(read_json(read_private(file))["spooled"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if (spool / spooled.parent) == directory.parent and spooled.name.startswith(f"{directory.stem}."):

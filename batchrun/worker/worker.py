@@ -39,6 +39,7 @@ from batchrun.report.progress_words import Speed
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.private_files import read_private
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
@@ -195,7 +196,7 @@ class Worker:
             ConfigError: the profile names a file that only this machine has.
         """
         assert submission.profile is not None, "only a profile is copied"
-        text = profile_file(self.directory, submission.profile).read_text("utf-8")
+        text = read_private(profile_file(self.directory, submission.profile)).decode()
         replace_text(self.directory.of(submission.id) / "batch.toml", text)
         changed = submission.but(profile=None, batch_file="batch.toml")
         self._check(changed)

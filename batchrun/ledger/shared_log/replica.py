@@ -16,6 +16,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
 from batchrun.output.layout import LEDGER, SHARED
 from batchrun.output.sink import Sink, explaining
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.private_files import private_opener
 from batchrun.runtime.steady_time import boot_time
 
 #: Max entries and bytes of them per commit of a replay: one sync for all.
@@ -136,7 +137,8 @@ class Replica:
             )
         files = {}
         for name, length in lengths.items():
-            with explaining(self._directory / name), (self._directory / name).open("rb") as file:
+            path = self._directory / name
+            with explaining(path), open(path, "rb", opener=private_opener) as file:
                 files[name] = FileGrowth(offset=0, data=file.read(length))
         return Commit(changes=self._ledger.all_rows(but=(LOG_POSITION, LOG_CLAIM)), files=files)
 

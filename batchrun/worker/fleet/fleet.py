@@ -18,6 +18,7 @@ from batchrun.config.batch_settings import ReplicaConfig
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, part_url
 from batchrun.output.replacement import replace_text
+from batchrun.runtime.private_files import read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.member import FleetMember
@@ -79,7 +80,7 @@ class Fleet:
     def new_member(self) -> FleetMember:
         """Become a new member; this process, or its predecessor in this directory, is the old one no more."""
         try:
-            predecessor = self._member_file.read_text("utf-8").strip()
+            predecessor = read_private(self._member_file).decode().strip()
         except OSError:
             predecessor = ""
         name = f"{socket.gethostname()} (process {os.getpid()})"

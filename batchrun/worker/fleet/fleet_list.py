@@ -109,7 +109,7 @@ class FleetList:
     def put_file(self, file: Path) -> list[str]:
         """Store a file, and return the names of its objects."""
         names = []
-        with explaining(file), file.open("rb") as opened:
+        with explaining(file), open(file, "rb", opener=private_opener) as opened:
             while piece := opened.read(PIECE_BYTES):
                 encoded = zstandard.compress(piece)
                 names.append(sha256(encoded).hexdigest())

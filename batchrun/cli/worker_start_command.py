@@ -17,7 +17,7 @@ from batchrun.cli.stop_signals import draining_words
 from batchrun.cli.terminal import answer, say
 from batchrun.config import read_token
 from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
-from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.errors import ConfigError, LedgerError, LogUnreachable
 from batchrun.output.replacement import replace_text
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
@@ -131,7 +131,7 @@ async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.Cance
     worker.let_go()
     await worker.wait_until_drained()
     if worker.fleet is not None:
-        with suppress(LogUnreachable), anyio.move_on_after(LEAVE_LIMIT_S):
+        with suppress(LogUnreachable, LedgerError), anyio.move_on_after(LEAVE_LIMIT_S):
             await leave_fleet(worker, worker.fleet)
     under_way = sum(each.state.is_under_way for each in worker.store)
     say(f"stopped; the next start on {worker.directory.path} resumes {counted(under_way, 'batch')}")

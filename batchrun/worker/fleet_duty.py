@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from batchrun.account.account import Account, Share
 from batchrun.batch.opened_batch import Batch
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
-from batchrun.errors import BatchrunError, LogUnreachable
+from batchrun.errors import BatchrunError, LedgerError, LogUnreachable
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.member import Use
@@ -48,7 +48,7 @@ async def serve_fleet(worker: Worker, fleet: Fleet) -> None:
             try:
                 await duty.turn()
                 fleet.note_trouble("")
-            except LogUnreachable as error:
+            except (LogUnreachable, LedgerError) as error:
                 fleet.note_trouble(str(error))
             with anyio.move_on_after(min(LOOK_INTERVAL_S, fleet.lease_s / 10)):
                 await fleet.alarm.wait()
@@ -352,7 +352,7 @@ class FleetDuty:
             while fleet.member.id == member_id and fleet.carrier(batch) is None:
                 listed = fleet.listed[batch]
                 try:
-                    await fleet.call(partial(fleet.prepare, listed))
+                    await anyio.to_thread.run_sync(fleet.prepare, listed)  # for long, if the job file is large
                     await self._worker.store.take_over(listed.submission)
                 except (BatchrunError, OSError) as error:
                     _log.warning("batch_not_brought", batch=batch, reason=str(error))

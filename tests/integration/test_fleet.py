@@ -10,6 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from batchrun.ledger.shared_log.log_store import open_part
+from batchrun.worker.fleet.fleet_list import LIST_LOG
+from batchrun.worker.fleet.shared_page import PAGE_LOG, SharedPage
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, open_api, wait_until
@@ -141,8 +144,13 @@ def test_the_budget_is_of_all_workers_together(tmp_path, api):
 
 
 def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):
-    """Live Runs are followed, the worker says what it waits for, and goes on by itself."""
+    """Live Runs are followed, the worker says what it waits for, and goes on by itself.
+
+    An entry of the list that cannot be read is skipped; a page that cannot be read stops starts, too.
+    """
     with two_workers(tmp_path, api) as fleet:
+        with open_part(fleet.url, LIST_LOG) as batches:
+            batches.append(0, b"garbage")
         fleet.submit("lost", [{"n": n, "ms": 100} for n in range(200)], task="lost", **SETTINGS)
         owner = owner_of(fleet, "lost")
         wait_until(lambda: len(api.runs()) > 20)
@@ -153,6 +161,12 @@ def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):
         wait_until(lambda: set(fleet.states().values()) == {"finished"})
         assert len(fleet.records("lost")) == 200
         assert fleet.workers[owner].said().count("fleet_unreachable") == 1
+        assert fleet.workers[owner].said().count("fleet_entry_skipped") == 1
+        with open_part(fleet.url, PAGE_LOG) as store:
+            pages = SharedPage(store)
+            wait_until(lambda: pages.replace(pages.read()) and store.append(pages.number + 1, b"garbage"))
+        wait_until(lambda: "the page of the fleet cannot be read" in fleet.workers[owner].said())
+        assert fleet.workers[owner].stop() == 0
 
 
 def test_a_batch_is_submitted_to_the_store_without_a_worker(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import structlog
 import zstandard
 from structlog.testing import capture_logs
 
+from batchrun.errors import LedgerError, OutputError
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
+from batchrun.runtime.free_space import RESERVED_BYTES
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
-from batchrun.worker.fleet.fleet_list import FleetList
-from batchrun.worker.fleet.shared_page import SharedPage
+from batchrun.worker.fleet.fleet_list import MAX_PIECES, PIECE_BYTES, FleetList
+from batchrun.worker.fleet.shared_page import Page, SharedPage
 
 CONTENT = zstandard.compress(b"[notify]\ncommand = 'id'\n")
 PIECE = sha256(CONTENT).hexdigest()
@@ -60,6 +63,8 @@ BAD = {
     "the spool": entry(spooled="../../x.toml"),
     "an object outside": entry({**FILES, "batch.toml": ["../../x"]}),
     "an id outside": entry(id="../x"),
+    "a batch file of 16 MB": entry({**FILES, "batch.toml": [PIECE] * 2}),
+    "a job file without an end": entry({**FILES, "jobs.csv.gz": [PIECE] * (MAX_PIECES + 1)}),
     "no entry": b"garbage",
     "no JSON": zstandard.compress(b"{"),
 }
@@ -88,3 +93,31 @@ def test_the_files_of_a_batch_are_brought_into_its_directory(store: DirectorySto
     brought = directory.of("good")
     assert {each.name for each in brought.iterdir()} == FILES.keys()
     assert (brought / "batch.toml").read_bytes() == zstandard.decompress(CONTENT)
+
+
+def test_a_file_that_would_fill_the_disk_is_not_begun(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One small object, named again and again, has no more room than the disk."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: _Disk(free=RESERVED_BYTES + 29 * PIECE_BYTES))
+    batches = FleetList(store)
+    with pytest.raises(OutputError, match="the disk is too full"):
+        batches.get_file([PIECE] * 30, tmp_path / "jobs.csv")
+    assert [each.name for each in tmp_path.iterdir()] == ["store"]
+    batches.get_file([PIECE] * 29, tmp_path / "jobs.csv")
+
+
+@dataclass
+class _Disk:
+    free: int
+    total: int = 1 << 40
+
+
+def test_a_batch_of_the_page_has_an_id(store: DirectoryStore) -> None:
+    """It names a directory."""
+    member = {"name": "m", "address": "", "lease_s": 1, "batches": {"../x": {"taken_at": 0}}}
+    store.append(0, zstandard.compress(json.dumps({"members": {"m": member}}).encode()))
+    page = SharedPage(store)
+    with pytest.raises(LedgerError, match="the page of the fleet cannot be read"):
+        page.read()
+    assert page.page == Page()

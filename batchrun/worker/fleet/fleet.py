@@ -221,7 +221,7 @@ class Fleet:
         await self.call(partial(self._batches.append, decide))
 
     def prepare(self, batch: ListedBatch) -> None:
-        """Bring the files of a batch to this machine, and create its log; call it in a thread, by `call`."""
+        """Bring the files of a batch to this machine, and create its log; call it in a thread, beside other verbs."""
         directory = self._directory.of(batch.submission.id)
         directory.mkdir(mode=0o700, exist_ok=True)
         for name, objects in batch.files.items():
@@ -234,21 +234,21 @@ def submit_files(batches: FleetList, submission: Submission, directory: Path) ->
     """Store a batch's files, and put it on the list; return the one that was submitted with the same key, if any.
 
     Raises:
-        ConfigError: Its job file is called otherwise than a job file.
+        ConfigError: A file is too large, or its job file is called otherwise than a job file.
     """
-    names = [each for each in (submission.batch_file, submission.jobs_file, submission.schema_file) if each is not None]
+    names = (submission.batch_file, submission.jobs_file, submission.schema_file)
+    files = {name: batches.put_file(directory / name) for name in names if name is not None}
     try:
-        ListedBatch(submission=submission, files={name: [] for name in names})
+        entry = ListedBatch(submission=submission, files=files)
     except ValidationError as error:
-        raise ConfigError(f"{submission.jobs_file}: {error.errors()[0]['msg']}", key="jobs.file") from None
-    files = {name: batches.put_file(directory / name) for name in names}
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, "), key="jobs.file") from None
     key = submission.idempotency_key
     before: list[ListedBatch] = []
 
     def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
         before[:] = [each for each in listed.values() if key is not None and each.submission.idempotency_key == key]
         before.extend(each for each in listed.values() if each.submission.id == submission.id)
-        return None if before else ListedBatch(submission=submission, files=files)
+        return None if before else entry
 
     return batches.append(decide) or before[0]
 

@@ -14,9 +14,10 @@ import structlog
 import zstandard
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from batchrun.errors import LedgerError
+from batchrun.errors import LedgerError, OutputError
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.output.sink import explaining
+from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.submission import Submission
 
@@ -24,6 +25,8 @@ from batchrun.worker.submission import Submission
 LIST_LOG = "list"
 #: Bytes of a file that one object holds.
 PIECE_BYTES = 8 << 20
+#: Max pieces of a job file; the other files have one.
+MAX_PIECES = 2000
 #: Max bytes of an entry: settings are 256 KB at most.
 _MAX_ENTRY_BYTES = 4 << 20
 #: What a batch's files are called, whoever has submitted them.
@@ -63,6 +66,8 @@ class ListedBatch(BaseModel):
             raise ValueError("its files are called otherwise than those of a batch")
         if self.files.keys() != {_BATCH_FILE, batch.schema_file, jobs} - {None}:
             raise ValueError("its files are not those that it names")
+        if any(len(names) > (MAX_PIECES if file == jobs else 1) for file, names in self.files.items()):
+            raise ValueError("a file is larger than a fleet carries: 16 GB of jobs, 8 MB of anything else")
         return self
 
 
@@ -71,7 +76,7 @@ Decide = Callable[[Mapping[str, ListedBatch]], ListedBatch | None]
 
 
 class FleetList:
-    """The list. Methods block; one thread at a time calls them.
+    """The list. Methods block; one thread at a time calls `read` and `append`.
 
     Raises:
         LogUnreachable: The store does not answer. An entry may have been appended all the same: `read` shows it.
@@ -117,14 +122,21 @@ class FleetList:
         return names
 
     def get_file(self, names: list[str], file: Path) -> None:
-        """Write a file that is stored under these names; a file that is there is left as it is."""
+        """Write a file that is stored under these names; a file that is there is left as it is.
+
+        Raises:
+            OutputError: It cannot be written, or would fill the disk.
+        """
         if file.exists():
             return
         beside = file.with_name(f".{file.name}.new")
         with explaining(file):
             try:
                 with open(beside, "wb", opener=private_opener) as opened:
-                    opened.writelines(self._piece(name) for name in names)
+                    for number, name in enumerate(names):
+                        if not has_room(file.parent, (len(names) - number) * PIECE_BYTES):
+                            raise OutputError(f"{file}: the disk is too full for it")
+                        opened.write(self._piece(name))
                 beside.replace(file)
             finally:
                 with suppress(FileNotFoundError):

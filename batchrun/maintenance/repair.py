@@ -61,10 +61,14 @@ class Repaired:
     damaged_ledger: Path | None = None
 
 
-async def repair_outputs(directory: Path, environ: Mapping[str, str], client: ApifyClient | None = None) -> Repaired:
+async def repair_outputs(
+    directory: Path, environ: Mapping[str, str], client: ApifyClient | None = None, buffers: ByteBudget | None = None
+) -> Repaired:
     """Rewrite missing or damaged lines of records.jsonl, items.jsonl and bad_lines.jsonl, and all of costs.jsonl.
 
     First, a ledger that is damaged, missing or older than its records is rebuilt. Costs that are not final are read.
+
+    A worker gives its own `buffers`, which all its batches share, instead of what the batch may hold.
 
     Raises:
         OutputError: the directory holds no batch, a process runs it, or the disk refuses the new file.
@@ -78,7 +82,7 @@ async def repair_outputs(directory: Path, environ: Mapping[str, str], client: Ap
     async with open_idle_batch(directory, environ, client) as batch:
         with ExitStack() as stack:
             ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory))
-            repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger)
+            repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger, buffers)
             repair.done.damaged_ledger = damaged
             await repair.earlier_attempts()
             await repair.records()
@@ -108,12 +112,12 @@ def _refuse_no_batch(directory: Path) -> None:
 
 
 class _Repair:
-    def __init__(self, directory: Path, batch: IdleBatch, ledger: LedgerTables) -> None:
+    def __init__(self, directory: Path, batch: IdleBatch, ledger: LedgerTables, buffers: ByteBudget | None) -> None:
         self._directory = directory
         self._batch = batch
         self._ledger = ledger
         self._plan = output_plan(batch.config.output)
-        self._buffers = ByteBudget.of_megabytes(batch.config.limits.max_buffer_mb)
+        self._buffers = buffers or ByteBudget.of_megabytes(batch.config.limits.max_buffer_mb)
         #: Whether an earlier repair of the items was interrupted.
         self._is_cut_short = ledger.fact(REPAIRING) == ITEMS
         self.done = Repaired()

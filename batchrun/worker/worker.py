@@ -326,7 +326,8 @@ class Worker:
     async def repair(self, submission_id: str) -> Repaired:
         """Write missing or damaged lines of a batch that rests again. Raises what `doubts` and `repair_outputs` do."""
         async with self._mending(submission_id) as (out_dir, client):
-            return await repair_outputs(out_dir, self.environ, client)
+            assert self.account is not None, "nothing is mended before the platform has answered"
+            return await repair_outputs(out_dir, self.environ, client, self.account.shared.buffers)
 
     @asynccontextmanager
     async def _mending(self, submission_id: str) -> AsyncIterator[tuple[Path, ApifyClient]]:

@@ -9,6 +9,7 @@ import anyio
 import orjson
 import pytest
 
+from batchrun.runtime.byte_budget import ByteBudget, Room
 from batchrun.worker.submission import BatchState
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened
 from tests.support.crash import open_api
@@ -121,6 +122,28 @@ async def test_records_and_items_are_downloaded_as_a_table(client):
         assert (await answer.read()).startswith(b"PK")
     assert (await client.refusal("GET", f"/v1/batches/{batch_id}/records?format=pdf"))[:2] == (400, "bad-value")
     assert (await client.refusal("GET", f"/v1/batches/{batch_id}/log?format=csv"))[:2] == (400, "bad-value")
+
+
+async def test_a_repair_holds_no_more_in_memory_than_the_worker_may(client, monkeypatch):
+    """Whatever the batch says that it may hold: its file is a stranger's."""
+    made: list[ByteBudget] = []
+    room = ByteBudget.room
+
+    def noting(self: ByteBudget) -> Room:
+        made.append(self)
+        return room(self)
+
+    given = {"limits.max_buffer_mb": 1 << 20, "output.items": "file"}
+    batch_id = await submit(client, "greedy", [{"n": 1, "items": 2}], **given)
+    await client.until(batch_id, BatchState.FINISHED)
+    await until(lambda: not client.worker.runners, "the batch is closed")
+    out = client.worker.directory.out_dir(client.worker.store[batch_id])
+    (out / "items.jsonl").write_bytes(b"")
+    monkeypatch.setattr(ByteBudget, "room", noting)
+    _, done = await client.ask("POST", f"/v1/batches/{batch_id}/repair")
+    assert (done["item_runs"], len((out / "items.jsonl").read_bytes().splitlines())) == (1, 2)
+    assert made
+    assert all(each is client.worker.account.shared.buffers for each in made)
 
 
 async def test_live_runs_are_listed_oldest_first_read_and_aborted(client):

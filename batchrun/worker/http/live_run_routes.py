@@ -15,6 +15,7 @@ from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Run, RunId
 from batchrun.output.log_tails import LogTails
 from batchrun.report.failure_causes import run_address
+from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.worker.http.batch_files import has_ledger, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import search_of, submission_of, whole_number, worker_of
@@ -29,17 +30,39 @@ PATIENCE_S = 2.0
 _MAX_REQUESTS = 20
 #: Max Runs whose state is kept.
 _MAX_KEPT = 2000
+#: Max characters of a status and of a status message: Actors choose the latter.
+_MAX_CHARS = 1000
 LOG_BYTES = 64 << 10
 LOG_PATIENCE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What is shown of a Run: a whole one may be a megabyte."""
+
+    status: str
+    status_message: str | None
+    memory_mb: int | None
+    cost_usd: float | None
+
+
+def _shown(run: Run) -> _Shown:
+    said = run.fields.get("statusMessage")
+    return _Shown(
+        str(run.fields.get("status", run.status))[:_MAX_CHARS],
+        said[:_MAX_CHARS] if isinstance(said, str) else None,
+        run.memory_mb,
+        run.cost_usd,
+    )
 
 
 class RunStates:
     """What the platform said last about the Runs that somebody looks at: their status message, memory and cost."""
 
     def __init__(self) -> None:
-        self._known: dict[RunId, tuple[float, Run]] = {}
+        self._known: dict[RunId, tuple[float, _Shown]] = {}
 
-    async def look(self, account: Account, run_ids: list[RunId]) -> dict[RunId, Run]:
+    async def look(self, account: Account, run_ids: list[RunId]) -> dict[RunId, _Shown]:
         """Return the states of some Runs, as far as they are known within PATIENCE_S."""
         old = anyio.current_time() - FRESH_S
         asked = [each for each in run_ids if each not in self._known or self._known[each][0] < old]
@@ -59,7 +82,7 @@ class RunStates:
             except ApiError:
                 return  # its row stays without a message
             self._known.pop(run_id, None)
-            self._known[run_id] = anyio.current_time(), run
+            self._known[run_id] = anyio.current_time(), _shown(run)
 
 
 _STATES = web.AppKey("run_states", RunStates)
@@ -78,7 +101,7 @@ async def get_runs(request: web.Request) -> web.Response:
     total = 0
     if await has_ledger(out_dir):
         found, total = await anyio.to_thread.run_sync(_read, out_dir, offset, limit, search_of(request))
-    states: dict[RunId, Run] = {}
+    states: dict[RunId, _Shown] = {}
     if worker.account is not None and submission_of(request).id in worker.runners:
         states = await request.app[_STATES].look(worker.account, [run.run_id for run in found])
     items = [{**_row(run, states.get(run.run_id)), "url": run_address(worker.config.api, run.run_id)} for run in found]
@@ -90,14 +113,14 @@ def _read(out_dir: Path, offset: int, limit: int, search: str) -> tuple[list[Ope
         return ledger.measures.open_runs(offset, limit, search)
 
 
-def _row(run: OpenRun, state: Run | None) -> dict[str, Any]:
+def _row(run: OpenRun, state: _Shown | None) -> dict[str, Any]:
     row = asdict(run)
     if state is None:
         return {**row, "status": None, "status_message": None}
     return {
         **row,
-        "status": str(state.fields.get("status", state.status)),
-        "status_message": state.fields.get("statusMessage"),
+        "status": state.status,
+        "status_message": state.status_message,
         "memory_mb": state.memory_mb or run.memory_mb,
         "cost_usd": run.cost_usd if state.cost_usd is None else state.cost_usd,
     }

@@ -1,0 +1,22 @@
+"""What the worker keeps of live Runs that somebody looks at: no more than it shows."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any, cast
+
+from batchrun.account.account import Account
+from batchrun.model import Mark, RunOptions, TaskId
+from batchrun.worker.http.live_run_routes import RunStates
+from tests.support.scripted_api import Plan, ScriptedApi
+
+
+async def test_of_a_run_only_what_is_shown_is_kept_with_its_words_cut() -> None:
+    """An Actor chooses its status message; 2,000 Runs of a megabyte each would fill the worker."""
+    said = "x" * 1_000_000
+    api = ScriptedApi(Plan(run_s=60.0, status_message=said, fields={"status": said, "options": {"more": said}}))
+    run = await api.start_run(TaskId("task"), b"{}", RunOptions(), Mark("m"))
+    account = cast("Account", SimpleNamespace(client=api))
+    shown = (await RunStates().look(account, [run.id]))[run.id]
+    kept: dict[str, Any] = dataclasses.asdict(shown)
+    assert (kept["status_message"], kept["cost_usd"]) == ("x" * 1000, run.cost_usd)
+    assert sum(len(str(each)) for each in kept.values()) < 3000

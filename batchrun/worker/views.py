@@ -317,7 +317,7 @@ def worker_view(worker: Worker) -> WorkerView:
         ),
         budget=_budget_view(worker),
         rates=_rate_view(worker),
-        disk=_disk_view(worker.disk_bytes),
+        disk=_disk_view(worker.disk.room),
         data_dir=str(worker.directory.path),
         batches={state: states.count(state) for state in BatchState if state in states},
         attention=attention,

@@ -1,8 +1,5 @@
 """The worker: runs submitted batches side by side in one account, and resumes all of them after a restart."""
 
-import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -44,6 +41,7 @@ from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
+from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
 from batchrun.worker.retention import Retention
 from batchrun.worker.spool import watch_spool
@@ -70,9 +68,6 @@ SAMPLE_INTERVAL_S = 1.0
 MAX_SAMPLES = 3600
 #: Max submissions that are checked at once: a batch file of the largest size takes 150 MB for seconds.
 MAX_CHECKS = 2
-#: Seconds between two probes of the disk, and bytes that each writes and removes again.
-DISK_INTERVAL_S = 5.0
-PROBE_BYTES = 1 << 16
 
 #: States of batches that are resumed when the configuration is read: what has stopped them may be gone.
 _MAY_GO_ON = (BatchState.STOPPED, BatchState.OUT_OF_BUDGET)
@@ -113,10 +108,8 @@ class Worker:
         self.connected = anyio.Event()
         #: Why the platform cannot be reached; empty while it can.
         self.outage = ""
-        #: Why its directory cannot be written; empty while it can.
-        self.disk_trouble = ""
-        #: Free bytes of its disk, and all; None until they are read.
-        self.disk_bytes: tuple[int, int] | None = None
+        #: The disk of its directory.
+        self.disk = DiskProbe(directory.path)
         #: Requests to the platform per second.
         self.request_speed = Speed()
         self.is_draining = False
@@ -499,8 +492,8 @@ class Worker:
         return ""
 
     def _disk_words(self) -> str:
-        if self.disk_trouble:
-            return f"its directory cannot be written: {self.disk_trouble}"
+        if self.disk.trouble:
+            return f"its directory cannot be written: {self.disk.trouble}"
         held_for = self.account.shared.capacity.held_for if self.account is not None else ""
         return f"starts nothing until the disk has room: {held_for}" if held_for else ""
 
@@ -525,7 +518,7 @@ class Worker:
                 self._children = children
                 self.connected.set()
                 children.start_soon(self._sample)
-                children.start_soon(self._watch_disk)
+                children.start_soon(self.disk.run)
                 if self.fleet is None:
                     children.start_soon(
                         Retention(self.store, self.directory, lambda: self.config.worker, self.delete).run
@@ -655,17 +648,6 @@ class Worker:
             await self._watch.look(self.outage or self._refusal, disk_low)
             await anyio.sleep(SAMPLE_INTERVAL_S)
 
-    async def _watch_disk(self) -> None:
-        while True:
-            try:
-                disk = await anyio.to_thread.run_sync(shutil.disk_usage, self.directory.path)
-                self.disk_bytes = disk.free, disk.total
-                await anyio.to_thread.run_sync(_probe, self.directory.path)
-                self.disk_trouble = ""
-            except OSError as error:
-                self.disk_trouble = error.strerror or str(error)
-            await anyio.sleep(DISK_INTERVAL_S)
-
     def _note_outage(self, reason: str) -> None:
         """Note why the platform cannot be reached; its client has logged that, once."""
         self.outage = reason
@@ -695,18 +677,6 @@ def _jobs_to_retry(out_dir: Path, submission: Submission, wanted: WantedJobs) ->
         raise WrongState(f"batch {submission.id} is {submission.state}: it has no jobs to retry yet")
     config, _ = read_config(out_dir)
     return jobs_to_retry(out_dir, config, wanted)
-
-
-def _probe(directory: Path) -> None:
-    """Write some bytes beside the batches, as they would.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    with tempfile.TemporaryFile(dir=directory) as file:
-        file.write(bytes(PROBE_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @asynccontextmanager

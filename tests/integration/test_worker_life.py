@@ -503,7 +503,7 @@ async def test_batches_go_on_by_themselves_once_the_account_is_accepted_again(tm
 
 async def test_a_worker_is_not_ready_when_nothing_can_go_on(tmp_path, api, monkeypatch):
     """All batches are stopped, or its disk is full; it says which, and what resumes them."""
-    monkeypatch.setattr("batchrun.worker.worker.DISK_INTERVAL_S", 0.05)
+    monkeypatch.setattr("batchrun.worker.disk_probe.INTERVAL_S", 0.05)
     async with working(tmp_path / "data", api) as worker:
         unknown = await submit_batch(worker, jobs_of(5), task="unknown")
         (worker.directory.of(unknown.id) / "batch.toml").write_text(
@@ -518,7 +518,7 @@ async def test_a_worker_is_not_ready_when_nothing_can_go_on(tmp_path, api, monke
         def full(_directory):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("batchrun.worker.worker._probe", full)
+        monkeypatch.setattr("batchrun.worker.disk_probe._write", full)
         await until(lambda: not worker.is_ready, "a worker that is not ready")
         assert worker.why_not_ready == "its directory cannot be written: No space left on device"
 

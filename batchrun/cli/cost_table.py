@@ -8,13 +8,11 @@ from decimal import Decimal
 from batchrun.cli.terminal import answer
 from batchrun.ledger.protocol import CostRow
 from batchrun.report.number_words import money
-from batchrun.report.terminal_text import one_line, table_lines
+from batchrun.report.terminal_text import one_line, spreadsheet_text, table_lines
 
 _SUMS = ("runs", "cost_usd", "derived_usd", "unknown_cost_runs", "not_final_runs")
 _HEADINGS = ("runs", "cost", "of it derived", "unknown", "not final")
 _CELL_CHARS = 60
-#: A spreadsheet may take a cell that begins with one of these for a formula.
-_FORMULA_STARTS = "=+-@\t\r"
 
 
 def show_costs(names: Sequence[str], rows: Iterable[CostRow], total: CostRow, *, as_csv: bool) -> None:
@@ -26,13 +24,8 @@ def _write_csv(names: list[str], rows: Iterable[CostRow], total: CostRow) -> Non
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow([*names, *_SUMS])
     for row in rows:
-        out.writerow([*map(_text_cell, row.shared), *_sums(row)])
+        out.writerow([*(spreadsheet_text(text or "") for text in row.shared), *_sums(row)])
     out.writerow(["total", *[""] * (len(names) - 1), *_sums(total)])
-
-
-def _text_cell(text: str | None) -> str:
-    """Return other people's text as a cell that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text and text[0] in _FORMULA_STARTS else text or ""
 
 
 def _sums(row: CostRow) -> list[int | str]:

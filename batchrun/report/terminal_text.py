@@ -1,8 +1,10 @@
-"""Text for a terminal: tables, and foreign text that must not move the cursor or recolour the screen."""
+"""Text for a terminal: tables, and foreign text that must not move the cursor, recolour the screen or be a formula."""
 
 import re
 from collections.abc import Sequence
 
+#: A spreadsheet may take a cell that begins with one of these for a formula.
+_FORMULA_STARTS = "=+-@\t\r"
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 
 
@@ -23,6 +25,11 @@ def printable(text: str) -> str:
         char if char in "\n\t" or char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
         for char in plain
     )
+
+
+def spreadsheet_text(text: str) -> str:
+    """Return other people's text as a cell of a CSV file that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(tuple(_FORMULA_STARTS)) else text
 
 
 def last_lines(text: str, count: int, max_chars: int) -> list[str]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from batchrun.cli.cost_table import _text_cell
 from batchrun.cli.terminal import answer, say
+from batchrun.report.terminal_text import spreadsheet_text
 
 HOSTILE = "key \x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
 
@@ -19,10 +19,10 @@ def test_no_text_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_a_spreadsheet_computes_no_text_of_others(text: str) -> None:
     """A quote before it makes it text."""
-    assert _text_cell(text) == f"'{text}"
+    assert spreadsheet_text(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["", "group", "2026-11-29", "a=1"])
 def test_other_cells_stay_as_they_are(text: str) -> None:
     """No group is renamed."""
-    assert _text_cell(text) == text
+    assert spreadsheet_text(text) == text

@@ -73,7 +73,7 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     download = f"{batch_name}-{PurePath(name).stem}.{table_format}" if "download" in request.query else None
     end = await length_of(out_dir, name)
     if table_format in TABLE_FORMATS and name != BATCH_LOG:
-        pieces = table_pieces(out_dir / name, end, table_format)
+        pieces = table_pieces(out_dir / name, end, table_format, is_exact=name == ITEMS)
         return await _send(request, pieces, content_type=content_type_of(table_format), download=download)
     if table_format != "jsonl":
         raise Refused(400, "bad-value", f"format: choose from jsonl, {', '.join(TABLE_FORMATS)}; a log is jsonl")

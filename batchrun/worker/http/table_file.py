@@ -8,8 +8,10 @@ from typing import Any
 import anyio
 import orjson
 
+from batchrun.report.terminal_text import spreadsheet_text
 from batchrun.runtime.private_files import private_opener
 from batchrun.server.content.item_formats import FORMATS, add_columns
+from batchrun.server.content.item_views import leaves
 from batchrun.server.content.query import Query
 
 #: The formats, by what `format` says.
@@ -22,8 +24,12 @@ def content_type_of(table_format: str) -> str:
     return FORMATS[table_format].content_type
 
 
-async def table_pieces(file: Path, end: int, table_format: str) -> AsyncGenerator[bytes]:
-    """Yield the first `end` bytes of a file of lines as a table; it takes little memory, whatever their number."""
+async def table_pieces(file: Path, end: int, table_format: str, *, is_exact: bool) -> AsyncGenerator[bytes]:
+    """Yield the first `end` bytes of a file of lines as a table; it takes little memory, whatever their number.
+
+    If it need not be exact, no text in it is a formula; in Excel's format none ever is.
+    """
+    is_guarded = table_format == "csv" and not is_exact
     columns: dict[str, None] = {}
     with closing(_pages(file, end)) as pages:
         while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
@@ -32,8 +38,15 @@ async def table_pieces(file: Path, end: int, table_format: str) -> AsyncGenerato
     yield writer.opening
     with closing(_pages(file, end)) as pages:
         while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
-            yield await anyio.to_thread.run_sync(writer.page, page)
+            guarded = [_without_formulas(each) for each in page] if is_guarded else page
+            yield await anyio.to_thread.run_sync(writer.page, guarded)
     yield writer.closing()
+
+
+def _without_formulas(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line as its cells, of which no text is a formula."""
+    cells = {path: cell for name, value in line.items() for path, cell in leaves(name, value).items()}
+    return {path: spreadsheet_text(cell) if isinstance(cell, str) else cell for path, cell in cells.items()}
 
 
 def _pages(file: Path, end: int) -> Generator[list[Any]]:

@@ -13,7 +13,6 @@ from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
 from batchrun.account.account import Account, open_account
-from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
@@ -21,9 +20,6 @@ from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
 from batchrun.maintenance.noted_config import read_config
-from batchrun.maintenance.repair import Repaired, repair_outputs
-from batchrun.maintenance.resolve import ShownDoubt, open_resolver, show_doubt
-from batchrun.model import RunId
 from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
@@ -290,41 +286,14 @@ class Worker:
         """
         return await anyio.to_thread.run_sync(_jobs_to_retry, self.directory.out_dir(submission), submission, wanted)
 
-    async def doubts(self, submission_id: str) -> list[ShownDoubt]:
-        """Return the starts in doubt of a batch that rests, with the Runs that they may have started.
-
-        Raises:
-            WrongState: it does not rest, or is being mended.
-            OutputError: the platform has not answered yet; or another process holds the batch's directory.
-        """
-        async with (
-            self._mending(submission_id) as (out_dir, client),
-            open_resolver(out_dir, self.environ, client) as resolver,
-        ):
-            return [show_doubt(question) for question in resolver.questions]
-
-    async def resolve(self, submission_id: str, key: str, run_id: RunId | None) -> None:
-        """Decide which Run the start in doubt of a job has started; None: none. Raises what `doubts` does.
-
-        Raises:
-            ConfigError: no start of that job is in doubt.
-            LedgerError: the Run is none of the candidates.
-        """
-        async with (
-            self._mending(submission_id) as (out_dir, client),
-            open_resolver(out_dir, self.environ, client) as resolver,
-        ):
-            await resolver.decide(resolver.question_of(key), run_id)
-
-    async def repair(self, submission_id: str) -> Repaired:
-        """Write missing or damaged lines of a batch that rests again. Raises what `doubts` and `repair_outputs` do."""
-        async with self._mending(submission_id) as (out_dir, client):
-            assert self.account is not None, "nothing is mended before the platform has answered"
-            return await repair_outputs(out_dir, self.environ, client, self.account.shared.buffers)
-
     @asynccontextmanager
-    async def _mending(self, submission_id: str) -> AsyncIterator[tuple[Path, ApifyClient]]:
-        """Keep a batch that rests from being opened; one that is resumed meanwhile is opened afterwards."""
+    async def mending(self, submission_id: str) -> AsyncIterator[tuple[Path, Account]]:
+        """Keep a batch that rests from being opened; one that is resumed meanwhile is opened afterwards.
+
+        Raises:
+            WrongState: it does not rest, has not begun, or is being mended already.
+            OutputError: the platform has not answered yet.
+        """
         submission = self.store[submission_id]
         self._refuse_without_files(submission_id)
         if submission.state.is_under_way or submission_id in self.runners:
@@ -338,7 +307,7 @@ class Worker:
             raise WrongState(f"batch {submission_id} is {submission.state}: it has not begun")
         self._mended.add(submission_id)
         try:
-            yield out_dir, self.account.client
+            yield out_dir, self.account
         finally:
             self._mended.discard(submission_id)
             known = self.store.get(submission_id)
@@ -563,7 +532,7 @@ class Worker:
         if self._children is None or self.account is None or self.is_draining:
             return  # the next `run` starts the runners of all batches under way
         if submission_id in self._mended:
-            return  # `_mending` starts it in the end
+            return  # `mending` starts it in the end
         if submission_id in self.runners:
             return  # `_run_batch` starts a new runner when this one has ended
         runner = BatchRunner(

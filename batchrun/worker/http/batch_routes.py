@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from batchrun.config.load import as_config_error
 from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
+from batchrun.worker import batch_mending
 from batchrun.worker.http.batch_upload import FILES, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
@@ -174,7 +175,7 @@ async def retry_batch(request: web.Request) -> web.Response:
 
 async def get_doubts(request: web.Request) -> web.Response:
     """Return the starts in doubt of a batch that rests, with the Runs that they may have started."""
-    doubts = await worker_of(request).doubts(submission_of(request).id)
+    doubts = await batch_mending.doubts_of(worker_of(request), submission_of(request).id)
     return web.Response(body=write_json([asdict(each) for each in doubts]), content_type="application/json")
 
 
@@ -186,13 +187,14 @@ async def resolve_doubt(request: web.Request) -> web.Response:
         asked = ResolveRequest.model_validate(given)
     except ValidationError as error:
         raise Refused(400, "bad-value", str(as_config_error(error, None, {}, ResolveRequest))) from None
-    await worker.resolve(submission.id, asked.key, RunId(asked.run_id) if asked.run_id is not None else None)
+    run_id = RunId(asked.run_id) if asked.run_id is not None else None
+    await batch_mending.resolve_doubt(worker, submission.id, asked.key, run_id)
     return _answer(worker, worker.store[submission.id])
 
 
 async def repair_batch(request: web.Request) -> web.Response:
     """Write missing or damaged lines of a batch that rests again; start nothing."""
-    done = await worker_of(request).repair(submission_of(request).id)
+    done = await batch_mending.repair_batch(worker_of(request), submission_of(request).id)
     return web.Response(body=_REPAIRED.dump_json(done), content_type="application/json")
 
 

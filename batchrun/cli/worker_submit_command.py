@@ -180,11 +180,10 @@ def put_on_list(url: str, texts: dict[str, str], jobs: Path | None, key: str | N
     except ValidationError as error:
         raise as_config_error(error, None, {}, Submission) from None
     with tempfile.TemporaryDirectory() as directory, open_part(url, LIST_LOG) as store:
-        (Path(directory) / jobs_file).symlink_to(jobs.resolve())
         for field, name in (("config", "batch.toml"), ("schema", "item.schema.json")):
             if field in texts:
                 replace_text(Path(directory) / name, texts[field])
-        listed = submit_files(FleetList(store), submission, Path(directory)).submission
+        listed = submit_files(FleetList(store), submission, Path(directory), jobs.resolve()).submission
     say(f"{listed.name} ({listed.id}): on the list of the fleet")
     if is_json:
         print_json(listed.model_dump(mode="json"), is_indented=True)

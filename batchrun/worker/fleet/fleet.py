@@ -230,14 +230,23 @@ class Fleet:
             pass
 
 
-def submit_files(batches: FleetList, submission: Submission, directory: Path) -> ListedBatch:
+def submit_files(batches: FleetList, submission: Submission, directory: Path, jobs: Path | None = None) -> ListedBatch:
     """Store a batch's files, and put it on the list; return the one that was submitted with the same key, if any.
+
+    Args:
+        batches: the list.
+        submission: what is submitted.
+        directory: of the files.
+        jobs: the job file, if it is elsewhere.
 
     Raises:
         ConfigError: A file is too large, or its job file is called otherwise than a job file.
     """
     names = (submission.batch_file, submission.jobs_file, submission.schema_file)
-    files = {name: batches.put_file(directory / name) for name in names if name is not None}
+    paths = {name: directory / name for name in names if name is not None}
+    if submission.jobs_file is not None and jobs is not None:
+        paths[submission.jobs_file] = jobs
+    files = {name: batches.put_file(path) for name, path in paths.items()}
     try:
         entry = ListedBatch(submission=submission, files=files)
     except ValidationError as error:

@@ -24,6 +24,8 @@ from batchrun.runtime.open_files import TOO_MANY, too_many_words
 _HEAD_BYTES = 4096
 #: Encodings in which each character is one byte, and ASCII is ASCII: they can be split and sought like UTF-8.
 _ONE_BYTE = re.compile(r"ascii|iso8859-\d+|cp125\d|cp437|cp85\d|cp866|koi8-[rtu]|mac-\w+")
+#: Codecs of the standard library that begin again at every piece, or that hold no file: a few megabytes take hours.
+_NO_STREAM = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 #: The first bytes of files that are no text.
 _MAGIC = {
@@ -174,9 +176,11 @@ def _check_regular(path: Path) -> None:
 
 def _known_encoding(name: str) -> str:
     try:
+        normal = codecs.lookup(name).name
+        if normal in _NO_STREAM:
+            raise LookupError
         "".encode(name)
         codecs.getincrementaldecoder(name)
-        normal = codecs.lookup(name).name
     except LookupError:
         problem = f"{name!r} is not a known text encoding; leave it out for UTF-8, or try cp1252, utf-16"
         raise ConfigError(problem, key="jobs.encoding") from None

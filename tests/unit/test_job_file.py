@@ -242,8 +242,8 @@ def test_what_is_no_regular_file_gives_a_message_of_one_line(tmp_path: Path) -> 
 
 
 def test_an_unknown_encoding_is_a_config_error(write: Write) -> None:
-    """So is a codec that is not for text, like base64."""
-    for encoding in ("utf-99", "base64", ""):
+    """So is a codec that is not for text, like base64, and one whose time grows with the square of the file."""
+    for encoding in ("utf-99", "base64", "", "idna", "PunyCode", "utf7", "unicode_escape", "undefined"):
         with pytest.raises(ConfigError) as caught:
             JobFile(JobFormat(path=write("jobs.jsonl", b"{}"), encoding=encoding))
         assert caught.value.key == "jobs.encoding"

@@ -62,8 +62,10 @@ class ListedBatch(BaseModel):
         batch, jobs = self.submission, self.submission.jobs_file
         if batch.profile is not None or batch.spooled is not None or batch.batch_file != _BATCH_FILE:
             raise ValueError(f"a batch of a fleet has a file of its own, {_BATCH_FILE}")
-        if batch.schema_file not in (None, _SCHEMA_FILE) or (jobs is not None and not _IS_JOB_FILE.fullmatch(jobs)):
-            raise ValueError("its files are called otherwise than those of a batch")
+        if jobs is not None and not _IS_JOB_FILE.fullmatch(jobs):
+            raise ValueError("is no job file: use .jsonl .ndjson .json .csv .tsv, each also .gz .zst")
+        if batch.schema_file not in (None, _SCHEMA_FILE):
+            raise ValueError(f"the schema of a batch of a fleet is called {_SCHEMA_FILE}")
         if self.files.keys() != {_BATCH_FILE, batch.schema_file, jobs} - {None}:
             raise ValueError("its files are not those that it names")
         if any(len(names) > (MAX_PIECES if file == jobs else 1) for file, names in self.files.items()):

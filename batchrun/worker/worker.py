@@ -157,13 +157,19 @@ class Worker:
         Raises:
             ConfigError, JobFileError: as `check` and `make_plan` do.
             BatchRefused: the platform does not know the task.
-            OutputError: the platform has not answered yet.
+            OutputError: the platform has not answered yet, or MAX_CHECKS plans are being made.
         """
         config = await self.check(submission)
         if self.account is None:
             raise OutputError(f"nothing can be planned now: {self.why_not_ready}")
-        async with self._plans:
+        try:
+            self._plans.acquire_nowait()
+        except anyio.WouldBlock:
+            raise OutputError(f"{MAX_CHECKS} other plans are being made; ask again in a moment") from None
+        try:
             return await plan_batch(self.account.client, config, shown=shown, max_slots=self.account.max_live_runs)
+        finally:
+            self._plans.release()
 
     async def take(self, submission: Submission) -> Submission:
         """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches."""

@@ -157,6 +157,19 @@ async def test_a_plan_over_http_leaves_nothing_behind(client, api):
     assert (client.directories, len(client.worker.store), len(api.runs())) == ([], 0, runs)
 
 
+async def test_a_plan_is_refused_while_two_others_are_made(client):
+    """They would wait in the worker, with their files, however many they are."""
+    plans = client.worker._plans
+    for _ in range(2):
+        plans.acquire_nowait()
+    async with client.session.post(f"{client.address}/v1/plans", data=form_of([{"n": 1}])) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert "2 other plans are being made" in (await answer.json())["error"]["message"]
+    plans.release()
+    assert (await client.ask("POST", "/v1/plans", data=form_of([{"n": 1}])))[0] == 200
+    assert client.directories == []
+
+
 async def test_a_retry_over_http_is_shown_first_and_carried_out_once(client):
     """A field that does not exist is named; a key that is repeated adds no round."""
     settings = '{"retry.max_attempts": 1}'

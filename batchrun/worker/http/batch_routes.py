@@ -16,7 +16,7 @@ from batchrun.worker import batch_mending
 from batchrun.worker.http.batch_upload import FILES, Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
-from batchrun.worker.http.request_context import read_object, submission_of, whole_number, worker_of
+from batchrun.worker.http.request_context import read_object, submission_of, while_asked, whole_number, worker_of
 from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.views import ResolveRequest, RetryRequest, RetryView, batch_view
@@ -65,7 +65,9 @@ async def plan(request: web.Request) -> web.Response:
     shown = whole_number(request, "inputs", 0, MAX_INPUTS)
     submission_id = worker.store.new_id()
     async with uploaded(request, worker.directory.of(submission_id)) as form:
-        found = await worker.plan(_submission(submission_id, form, None), shown)
+        submission = _submission(submission_id, form, None)
+        async with while_asked(request):
+            found = await worker.plan(submission, shown)
     body = write_json({**asdict(found), "would_fail": found.would_fail})
     return web.Response(body=body, content_type="application/json")
 

@@ -22,6 +22,8 @@ _STATUS_AND_TYPE: dict[type[BatchrunError], tuple[int, str]] = {
 
 #: Max characters of a message, which may list 20 problems and a submitter's keys.
 MAX_MESSAGE_CHARS = 10_000
+#: Seconds after which what is not possible now may be.
+RETRY_AFTER_S = 5
 
 
 class Refused(Exception):
@@ -34,7 +36,10 @@ class Refused(Exception):
 
 def error_answer(status: int, type_: str, message: str) -> web.Response:
     """Return an error answer; a message that quotes what was sent is cut."""
-    return web.json_response({"error": {"type": type_, "message": message[:MAX_MESSAGE_CHARS]}}, status=status)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return web.json_response(
+        {"error": {"type": type_, "message": message[:MAX_MESSAGE_CHARS]}}, status=status, headers=headers
+    )
 
 
 @web.middleware

@@ -1,10 +1,14 @@
 """The worker, the batch and the body of a request."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import anyio
 from aiohttp import web
 
 from batchrun.config.text_bounds import parse_json
 from batchrun.model import JsonObject
+from batchrun.runtime.children import open_children
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.page_access import PageAccess
 from batchrun.worker.submission import Submission
@@ -15,6 +19,8 @@ BODY_TIMEOUT_S = 120
 MIN_BYTES_PER_S = 10_000
 #: Max characters that are searched for.
 MAX_SEARCH = 200
+#: Seconds between two looks whether a client is still there.
+_LOOK_S = 0.5
 WORKER = web.AppKey("worker", Worker)
 PAGE = web.AppKey("page", PageAccess)
 
@@ -86,3 +92,23 @@ async def read_object(request: web.Request) -> JsonObject:
     if not isinstance(found, dict):
         raise Refused(400, "bad-value", "send a JSON object")
     return found
+
+
+@asynccontextmanager
+async def while_asked(request: web.Request) -> AsyncIterator[None]:
+    """Cancel the block when the client is gone: only for what changes nothing.
+
+    Raises:
+        ConnectionResetError: the client is gone.
+    """
+    async with open_children(cancels_on_leaving=True) as children:
+        children.start_soon(_until_gone, request, children.cancel_scope)
+        yield
+    if request.transport is None:
+        raise ConnectionResetError("the client is gone")
+
+
+async def _until_gone(request: web.Request, scope: anyio.CancelScope) -> None:
+    while request.transport is not None:  # noqa: ASYNC110 - cancelling its handler is all that aiohttp offers
+        await anyio.sleep(_LOOK_S)
+    scope.cancel()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import orjson
 import pytest
 
@@ -173,3 +174,14 @@ async def test_what_is_not_delivered_is_delivered_by_the_next_process(
             await notifier.wait_a_moment()
             assert notifier.waiting == 0
     assert [each.fields["id"] for each in receiver.received] == ["n-1", "n-1"]
+
+
+async def test_tests_that_are_asked_for_together_are_made_one_after_another(tmp_path: Path) -> None:
+    """Each may run a program, and whoever has the worker's token may ask for one: 40 would run at once."""
+    noted = tmp_path / "noted"
+    config = NotifyConfig(command=["sh", "-c", f"echo begun >> {noted}; sleep 0.1; echo ended >> {noted}"])
+    notifier = Notifier(config, open_channels(config, dict(os.environ)), Outbox(tmp_path / "outbox"))
+    async with anyio.create_task_group() as children:
+        for _ in range(3):
+            children.start_soon(notifier.test)
+    assert noted.read_text() == "begun\nended\n" * 3

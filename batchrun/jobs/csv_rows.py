@@ -32,7 +32,7 @@ _LONE_CR = re.compile(r"\r(?!\n)")
 
 #: What names no column: addresses of pages, and, where every name is like that, numbers and addresses of people.
 _URL = re.compile(r"https?://", re.IGNORECASE)
-_DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|\S+@\S+\.\S+$")
+_DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|[^\s@]+@[^\s@.]+(?:\.[^\s@.]+)+$")
 
 # csv limits a cell to 128 KB, for the whole process; the limit of a row is the one that counts here.
 #: Max columns, as many as a spreadsheet has. A job file of others could have a million, in each of 10,000 rows.

@@ -31,7 +31,7 @@ from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Pos
 
 #: Properties of item lines that are batchrun's.
 _ITEM_NAMES = ("_key", "_line", "_run", "_outcome", "_meta", "_own")
-#: Max bytes of the inputs that a matrix makes of one row: they are made together, in memory.
+#: Max bytes of inputs and @meta that a matrix makes of one row: they are made together, in memory.
 MAX_INPUTS_BYTES = 128 << 20
 #: How deep orjson writes.
 _TOO_DEEP = "is nested deeper than 254 levels; flatten it"
@@ -113,11 +113,11 @@ class JobBuilder:
         left = MAX_INPUTS_BYTES
         for variant, (columns, key_suffix) in enumerate(self._combinations):
             job = self._job(replace(position, variant=variant), {**data, **columns}, fields, key_suffix)
-            left -= len(job.body)
+            left -= len(job.body) + (len(write_json(job.meta)) if job.meta is not None else 0)
             if left < 0:
                 raise NotAJob(
-                    f"gives jobs.matrix more than {MAX_INPUTS_BYTES >> 20} MB of inputs; put large content into a"
-                    " key-value store and pass its address"
+                    f"gives jobs.matrix more than {MAX_INPUTS_BYTES >> 20} MB of inputs and @meta; put large content"
+                    " into a key-value store and pass its address"
                 )
             yield job
 

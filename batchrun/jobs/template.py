@@ -56,6 +56,10 @@ _INSIDE = re.compile(
 )
 _FILTER = re.compile(r":\s*(?P<name>\w+)(?:\((?P<argument>.*?)\))?\s*(?=:|\Z)", re.DOTALL)
 _INT = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+#: Max characters inside a placeholder: reading one that is not well formed takes the square of its length.
+_MAX_INSIDE = 1000
+#: Max parts into which a cell is split, or elements that become objects: each takes 200 bytes.
+_MAX_PARTS = 100_000
 #: Whole numbers below it are the same as text and as JSON of any consumer.
 _MAX_EXACT = 2**53
 _FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -158,6 +162,8 @@ class Template:
         return pieces
 
     def _placeholder(self, inside: str, key: str) -> Fill:
+        if len(inside) > _MAX_INSIDE:
+            raise ConfigError(f"has a placeholder of {len(inside):,} characters; {_MAX_INSIDE:,} are allowed", key=key)
         parts = _INSIDE.fullmatch(inside)
         filters = None if parts is None else _filters(parts["filters"], key)
         if parts is None or filters is None:
@@ -322,12 +328,18 @@ def _to_list(value: Any) -> list[Any]:
     return [] if value is None or value == "" else [value]
 
 
+def _check_parts(count: int) -> None:
+    if count > _MAX_PARTS:
+        raise NotAJob(f"has a cell of {count:,} parts; {_MAX_PARTS:,} are allowed")
+
+
 def _splitter(separator: str) -> Callable[[Any], list[Any]]:
     def split(value: Any) -> list[Any]:
         if isinstance(value, list):
             return value
         if not isinstance(value, str):
             raise ValueError
+        _check_parts(value.count(separator))
         return [part.strip() for part in value.split(separator)] if value.strip() else []
 
     return split
@@ -337,6 +349,7 @@ def _wrapper(name: str) -> Callable[[Any], list[Any]]:
     def wrap(value: Any) -> list[Any]:
         if not isinstance(value, list):
             raise ValueError
+        _check_parts(len(value))
         return [part if isinstance(part, dict) else {name: part} for part in value]
 
     return wrap

@@ -73,7 +73,7 @@ class StopCause(StrEnum):
 class BatchCounts(BaseModel):
     """The counts of a batch, the same for people and programs."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     #: Approximate number of jobs in the file; None: unknown.
     jobs: int | None = None

@@ -184,6 +184,14 @@ def test_a_first_row_of_data_is_no_header(tmp_path: Path, row: str) -> None:
         JobFile(JobFormat(path=path))
 
 
+def test_a_name_that_is_almost_an_address_is_read_at_once(tmp_path: Path) -> None:
+    """Whether 60 KB of dots and at signs are an address took hours once, with the whole process standing still."""
+    path = tmp_path / "jobs.csv"
+    path.write_text(f"a{'@.' * 30_000} x\n1\n")
+    with JobFile(JobFormat(path=path)) as file:
+        assert [type(each).__name__ for each in file.read()] == ["Job"]
+
+
 @pytest.mark.parametrize("name", ["jobs.csv", "jobs.jsonl", "jobs.json"])
 def test_a_web_page_is_no_job_file(tmp_path: Path, name: str) -> None:
     """A download that needed a sign-in often is one."""

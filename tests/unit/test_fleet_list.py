@@ -113,6 +113,20 @@ class _Disk:
     total: int = 1 << 40
 
 
+@pytest.mark.parametrize("odd", [
+    '"limits": {"micro_usd": 1' + "0" * 400 + "}",
+    '"held": {"runs": -1}',
+    '"needs": {"runs": {"lump": 1' + "0" * 300 + "}}",
+    '"batches": {"' + "a" * 12 + '": {"taken_at": 0, "counts": {"cost_usd": NaN}}}',
+])  # fmt: skip
+def test_a_page_with_odd_numbers_is_none(store: DirectoryStore, odd: str) -> None:
+    """Whoever can write to the store could end all workers with a number that no arithmetic takes."""
+    member = '{"name": "m", "address": "", "lease_s": 1, ' + odd + "}"
+    store.append(0, zstandard.compress(('{"members": {"m": ' + member + "}}").encode()))
+    with pytest.raises(LedgerError, match="the page of the fleet cannot be read"):
+        SharedPage(store).read()
+
+
 def test_a_batch_of_the_page_has_an_id(store: DirectoryStore) -> None:
     """It names a directory."""
     member = {"name": "m", "address": "", "lease_s": 1, "batches": {"../x": {"taken_at": 0}}}

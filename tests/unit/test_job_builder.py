@@ -172,10 +172,11 @@ def test_constants_lie_under_every_override(opened: Open) -> None:
 def test_a_matrix_multiplies_no_large_line(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """All jobs of a line are in memory together; the next line is read."""
     monkeypatch.setattr("batchrun.jobs.job_builder.MAX_INPUTS_BYTES", 5_000)
-    file = opened({"x": "x" * 1000}, {"x": "short"}, matrix={"n": [1, 2, 3, 4, 5]})
+    lines = {"x": "x" * 1000}, {"x": "short"}, {"x": "short", "@meta": "m" * 1000}
+    file = opened(*lines, matrix={"n": [1, 2, 3, 4, 5]})
     with file:
         found = list(file.read())
-    assert [type(each) for each in found] == [BadLine] + [Job] * 5
+    assert [type(each) for each in found] == [BadLine] + [Job] * 5 + [BadLine]
     assert isinstance(found[0], BadLine)
     assert "gives jobs.matrix more than" in found[0].reason
 

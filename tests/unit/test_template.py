@@ -235,4 +235,17 @@ def test_a_long_cell_that_stands_in_many_placeholders_is_refused_early(tree: Any
 def test_what_filters_make_of_a_cell_is_counted_too() -> None:
     """A cell of separators becomes a list of as many parts, and each part an object with a property of this name."""
     tree = ["{{x:split(|):objects(" + "n" * 100 + ")}}"]
-    assert "more than" in why_not(tree, x="a|" * 100_000)
+    assert "more than" in why_not(tree, x="a|" * 99_000)
+
+
+def test_a_cell_of_too_many_parts_is_not_split() -> None:
+    """Each part takes 200 bytes, so 14 MB of commas would take 3 GB."""
+    assert why_not("{{x:split(,)}}", x="," * 100_001) == "has a cell of 100,001 parts; 100,000 are allowed"
+    assert "parts" in why_not("{{x:objects(u)}}", x=[1] * 100_001)
+    assert len(fill("{{x:split(,)}}", x="a," * 1000)) == 1001
+
+
+def test_a_long_placeholder_is_refused_before_it_is_read() -> None:
+    """One that is not well formed takes the square of its length: a minute for 256 KB."""
+    with pytest.raises(ConfigError, match=r"a placeholder of 160,002 characters; 1,000 are allowed"):
+        fill("{{n:" + "trim(:trim" * 16_000 + "}}", n="1")

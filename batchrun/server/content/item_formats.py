@@ -214,7 +214,8 @@ def _xlsx(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
     names = "" if query.boolean("skipHeaderRow") else _xlsx_row(columns)
     return FormatWriter(
         b"".join(parts) + sheet + archive.write(_encoded(f"{_XML_HEAD}{head}{names}")),
-        lambda items: archive.write(_encoded("".join(map(_xlsx_row, _rows(columns, items))))),
+        # Row by row: a page of small items may have thousands of columns, which are short once they are compressed.
+        lambda items: b"".join(archive.write(_encoded(_xlsx_row(row))) for row in _rows(columns, items)),
         lambda: archive.write(b"</sheetData></worksheet>") + archive.close(),
     )
 

@@ -4,15 +4,15 @@ A log of whole pages: entry N + 1 replaces entry N. It is appended only if there
 page that it has read, or none.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import orjson
 import zstandard
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
-from batchrun.worker.fleet.shares import Need, Resource
+from batchrun.worker.fleet.shares import Amount, Need, Resource
 from batchrun.worker.submission import BatchCounts, SubmissionId
 
 #: Name of the page's log within the fleet's place.
@@ -29,7 +29,7 @@ class Carried(_Model):
     """A batch that a member carries out."""
 
     #: Number of the page on which the member has taken it; a later owner's is larger.
-    taken_at: int
+    taken_at: Amount
     #: As of the member's last change of the page.
     counts: BatchCounts = BatchCounts()
 
@@ -42,14 +42,14 @@ class Member(_Model):
     #: Of its HTTP API.
     address: str
     #: For how long it may start Runs after it has last changed the page, in seconds.
-    lease_s: float
+    lease_s: Annotated[float, Field(gt=0, le=86_400)]
     #: Grows with each change.
-    beat: int = 0
+    beat: Amount = 0
     #: True once it has left its batches: they need not wait until it falls silent.
     has_left: bool = False
     #: The account's limits, as this worker knows them.
-    limits: dict[Resource, int] = {}
-    held: dict[Resource, int] = {}
+    limits: dict[Resource, Amount] = {}
+    held: dict[Resource, Amount] = {}
     needs: dict[Resource, Need] = {}
     #: By id.
     batches: dict[SubmissionId, Carried] = {}
@@ -62,7 +62,7 @@ class Page(_Model):
     #: By id of the member; no id is used twice.
     members: dict[str, Member] = {}
     #: Money that batches have cost which are over, in millionths of a US dollar.
-    spent_micro_usd: int = 0
+    spent_micro_usd: Amount = 0
 
     def limit(self, resource: Resource) -> int | None:
         """Return the limit of all together: the least that a member knows; None: unlimited."""

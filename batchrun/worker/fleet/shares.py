@@ -6,8 +6,9 @@ together then hold no more than the limit, and it gives up only what it has stop
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Resource(StrEnum):
@@ -23,6 +24,8 @@ class Resource(StrEnum):
     MONEY = "micro_usd"
 
 
+#: Within what JSON numbers hold exactly: whoever writes the page may have written anything.
+Amount = Annotated[int, Field(ge=0, le=2**53)]
 #: By resource; a missing one counts as 0, and as a limit it is unlimited.
 Amounts = Mapping[Resource, int]
 #: The whole rate.
@@ -37,9 +40,9 @@ class Need(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     #: What it uses, or has used a moment ago. If it is short: the most that it could use.
-    amount: int = 0
+    amount: Amount = 0
     #: Smaller additions are of no use to it: the memory of one Run, say.
-    lump: int = 1
+    lump: Amount = 1
     #: True if it could use more than it holds.
     is_short: bool = False
 

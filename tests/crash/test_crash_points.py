@@ -72,7 +72,7 @@ def test_a_batch_killed_at_random_instants_ends_right(tmp_path):
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(200))
         assert batch.run_with_kills(seed=1, kills=8, longest_s=0.8) == 1, batch.said()
-        assert batch.kills >= 3
+        assert batch.kills, "it ended before the first kill"
         assert_promise_kept(batch, api)
 
 

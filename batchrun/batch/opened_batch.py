@@ -74,7 +74,7 @@ class Batch:
         self._jobs = resumed.jobs
         self._sending, self._records = stream
         self._on_record: Callable[[Record], Awaitable[None]] = self._sending.send
-        #: None: nobody is notified.
+        #: None: the batch sends no notifications.
         self._notifier = notifier
         #: What was not delivered to people when the batch was closed, in words; empty: nothing.
         self.undelivered = ""
@@ -305,7 +305,7 @@ class Batch:
             self._failure = first_error(group)
 
     async def _open_conditions(self) -> ConditionWatch | None:
-        """Return what notifies people of this batch; None: nobody is notified."""
+        """Return what watches the batch for notifications; None: it sends none."""
         if self._notifier is None or not self._notifier.is_wanted:
             return None
         limits, ledger = self._config.limits, self._journal.ledger

@@ -10,7 +10,7 @@ def show_targets(targets: Mapping[str, str], events: Collection[str], results: M
     """Print where notifications go, and of a test what came of it.
 
     Raises:
-        ConfigError: nobody is notified.
+        ConfigError: there is no target.
     """
     if not targets:
         raise ConfigError(

@@ -81,7 +81,7 @@ def config_of(noted: Any, directory: Path) -> Config:
 def read_command(directory: Path) -> Command | None:
     """Return the command that the batch was last run with; None where a program ran it.
 
-    None, too, in a batch with a shared log: whoever can write to the log would choose what a person pastes.
+    In a batch with a shared log it is None: the command is shown to be pasted, and others can write to the log.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.

@@ -142,7 +142,7 @@ class BatchNotifier:
     send: Callable[[Notification], Awaitable[None]]
     #: See `Notification.batch`.
     batch: JsonObject
-    #: False: nobody is there to be notified.
+    #: True if there is a channel; without one, nothing is watched for.
     is_wanted: bool = True
     #: True if a worker carries the batch out: it watches platform and disk for all, and decides which are stopped.
     is_supervised: bool = False

@@ -149,7 +149,7 @@ def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
 def _owner(fields: Any) -> Owner:
     match fields:
         case {"id": str(id_), "name": str(name), "lease_s": int() | float() as lease_s} if 0 <= lease_s <= _MAX_LEASE_S:
-            # Whoever can write to the log has chosen the name, which is printed.
+            # On one line: the name is printed, and anybody who can write to the log may have chosen it.
             return Owner(id=id_, name=" ".join(name[:_MAX_OWNER_CHARS].split()), lease_s=lease_s)
     raise ValueError(f"its owner is none: {str(fields)[:200]}")
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import accumulate, takewhile
 
 from batchrun.report.terminal_text import printable
 
@@ -101,9 +102,9 @@ def _rows(line: str, width: int) -> int:
 def _cut(line: str, width: int) -> str:
     if _cells(line) <= width:
         return line
-    while _cells(line) > max(0, width - 1):
-        line = line[:-1]
-    return f"{line}…"
+    cells, room = accumulate(map(_cells, line)), max(0, width - 1)
+    kept = sum(1 for _ in takewhile(lambda taken: taken <= room, cells))
+    return f"{line[:kept]}…"
 
 
 def _cells(line: str) -> int:

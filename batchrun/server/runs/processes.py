@@ -64,7 +64,7 @@ _MISSING = re.compile(
 _PROXY_UNUSED = "Actor succeeded, but it asked for a proxy and sent nothing through it: see its log for errors"
 #: What Twisted prints if it takes a proxy's user and password for a part of its host's name. Apify's middleware for
 #: Scrapy hands it such a URL for http:// pages, here as on the platform.
-_PROXY_MISREAD = re.compile(r"(?:invalid hostname|no results for hostname lookup): \S+:\S+@")
+_PROXY_MISREAD = re.compile(r"(?:invalid hostname|no results for hostname lookup): \S[^\s:]*:\S[^\s@]*@")
 _NO_PAGE = (
     "The Actor got no page through the proxy that it asked for: with Apify's middleware, Scrapy takes the proxy's user "
     "and password for a part of its host's name on http:// pages, here as on the platform. Give it https:// pages or "
@@ -216,7 +216,7 @@ class ProcessRunner:
             if len(rest) > _MAX_LINE:
                 lines, newline, rest = lines + newline + rest, "", ""
             live.log_tail = (live.log_tail + lines + newline)[-_TAIL_CHARS:]
-            live.has_misread_proxy |= _PROXY_MISREAD.search(lines) is not None
+            live.has_misread_proxy = live.has_misread_proxy or _PROXY_MISREAD.search(lines) is not None
             await append_log(self._database, live, lines)
         live.log_tail += rest
         await append_log(self._database, live, rest)

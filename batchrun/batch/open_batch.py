@@ -18,13 +18,13 @@ from batchrun.batch.opened_batch import Batch
 from batchrun.batch.resume import resume
 from batchrun.batch.shared_job_file import (
     copy_job_file,
-    is_here,
     open_job_copy,
     refuse_other_job_file,
     refuse_partial_copy,
 )
 from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
+from batchrun.config.job_format_builder import is_here
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
 from batchrun.engine.notices import ReadDenied, SharedLogWeak
 from batchrun.ledger.sqlite.job_copy import JobFileCopy

@@ -1,6 +1,5 @@
 """The job file of a batch with a shared log: machines that do not have it read the log's copy."""
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +9,7 @@ import anyio
 
 from batchrun.batch.job_source import QUIET_S
 from batchrun.config import Config
-from batchrun.config.job_format_builder import job_format
+from batchrun.config.job_format_builder import is_here, job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.ledger.facts import JOB_FILE_IS_COPIED
@@ -24,11 +23,6 @@ from batchrun.runtime.private_files import private_opener
 #: Seconds between two reports of a copy that takes long.
 REPORT_EVERY_S = 5.0
 _BLOCK_BYTES = 1 << 20
-
-
-def is_here(config: Config) -> bool:
-    """True if this machine can read the job file; False: it needs a copy."""
-    return str(config.jobs.file) == "-" or os.access(config.jobs.file, os.R_OK)
 
 
 def open_job_copy(config: Config, sink: Sink) -> JobFileCopy:

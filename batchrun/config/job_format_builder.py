@@ -32,9 +32,14 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
     )
 
 
+def is_here(config: Config) -> bool:
+    """True if this machine can read the job file; False: it needs a copy."""
+    return str(config.jobs.file) == "-" or os.access(config.jobs.file, os.R_OK)
+
+
 def _copy(config: Config) -> Path | None:
     """Return the shared log's copy of the job file if this machine has the copy only."""
-    if config.replica.url is None or str(config.jobs.file) == "-" or os.access(config.jobs.file, os.R_OK):
+    if config.replica.url is None or is_here(config):
         return None
     copy = config.out_dir / JOB_FILE
     return copy if copy.is_file() and copy.stat().st_size else None

@@ -107,8 +107,8 @@ def commit_content(commit: Commit) -> Content:
         return Content(line, body)
     view = memoryview(compressed)
     parts = [bytes(view[at : at + MAX_OBJECT_BYTES]) for at in range(0, len(view), MAX_OBJECT_BYTES)]
-    objects = {digest(part): part for part in parts}
-    return Content(orjson.dumps({"objects": [digest(part) for part in parts]}), b"", objects)
+    names = [digest(part) for part in parts]
+    return Content(orjson.dumps({"objects": names}), b"", dict(zip(names, parts, strict=True)))
 
 
 def encode(kind: EntryKind, owner: Owner, previous: str, content: Content = NOTHING) -> bytes:

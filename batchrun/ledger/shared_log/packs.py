@@ -102,9 +102,10 @@ class Packer:
         """
         complete = entries // ENTRIES_PER_PACK
         if self._next is None:
-            self._next = complete
-            while self._next > 0 and self._store.get_object(pack_name(self._next - 1)) is None:
-                self._next -= 1
+            number = complete
+            while number > 0 and self._store.get_object(pack_name(number - 1)) is None:
+                number -= 1
+            self._next = number  # not before: a store that fails midway is searched again from the end
         if self._next >= complete:
             return False
         content = self._content(self._next)

@@ -58,7 +58,7 @@ class JobFileCopy:
         with explaining(self.source):
             piece = os.pread(self._fd, max_bytes, begin)
             is_last = begin + len(piece) >= self.source_bytes
-        if is_last and not piece.endswith(b"\n") and self._is_growing():
+        if piece and is_last and not piece.endswith(b"\n") and self._is_growing():
             piece = piece[: max(piece.rfind(b"\n") + 1, end - begin)]
         if piece:
             self._sink.write(piece)

@@ -35,7 +35,7 @@ def retry_jobs(directory: Path, wanted: WantedJobs, *, is_dry_run: bool, is_conf
             answer(line)
         return ExitCode.SUCCEEDED
     if not found.jobs:
-        for line in why_nothing(directory, config, to_retry.selection):
+        for line in why_nothing(directory, to_retry.selection):
             say(line)
         return ExitCode.SUCCEEDED
     say(f"Retrying {counted(found.jobs, 'job')}")

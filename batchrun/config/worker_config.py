@@ -69,11 +69,11 @@ nowhere, unless OTEL_EXPORTER_OTLP_ENDPOINT is set."""
 class WorkerConfig(Section):
     """The configuration of a worker."""
 
-    api: ApiConfig = ApiConfig()
-    server: ServerConfig = ServerConfig()
-    limits: WorkerLimitsConfig = WorkerLimitsConfig()
-    worker: ServiceConfig = ServiceConfig()
-    notify: NotifyConfig = NotifyConfig()
+    api: ApiConfig = ApiConfig.model_construct()
+    server: ServerConfig = ServerConfig.model_construct()
+    limits: WorkerLimitsConfig = WorkerLimitsConfig.model_construct()
+    worker: ServiceConfig = ServiceConfig.model_construct()
+    notify: NotifyConfig = NotifyConfig.model_construct()
 
 
 def load_worker_config(

@@ -8,7 +8,7 @@ from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
-from batchrun.report.failure_causes import Tripped, read_tripped, read_unknown
+from batchrun.report.failure_causes import Tripped, read_failures, read_tripped, read_unknown
 from batchrun.report.number_words import counted
 from batchrun.report.progress_words import outcome_counts
 from batchrun.report.shown_failures import ShownFailures, show_causes
@@ -64,13 +64,13 @@ def jobs_to_retry(directory: Path, config: Config, wanted: WantedJobs) -> JobsTo
     return JobsToRetry(selection=selection, found=found)
 
 
-def why_nothing(directory: Path, config: Config, selection: Selection) -> list[str]:
+def why_nothing(directory: Path, selection: Selection) -> list[str]:
     """Return in words why no job is retried."""
     summary = read_status(directory).summary
     lines = [f"Nothing to retry: no job matches ({outcome_counts(summary.outcomes)})"]
-    if selection.outcomes is None:
-        succeeded = show_causes(directory, config, replace(selection, outcomes=[Outcome.SUCCEEDED])).jobs
-        if succeeded and selection != Selection():
+    if selection.outcomes is None and selection != Selection():
+        succeeded = read_failures(directory, replace(selection, outcomes=[Outcome.SUCCEEDED])).jobs
+        if succeeded:
             lines.append(f"--outcome succeeded retries {counted(succeeded, 'matching job')} that succeeded")
     if summary.open_jobs:
         lines.append(f"`batchrun run` resumes {counted(summary.open_jobs, 'open job')}")

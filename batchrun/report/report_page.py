@@ -53,6 +53,8 @@ class _Batch:
     config: Config
     #: The overrides of sample jobs, as far as they could be read.
     sent: Mapping[Position, str]
+    #: The command that retries its jobs.
+    retry: str
 
     @property
     def quoted(self) -> str:
@@ -72,7 +74,7 @@ def make_report(directory: Path, config: Config, own_summary: Summary | None = N
     """
     figures = read_figures(directory, own_summary)
     sent = sent_overrides(directory, config, figures.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)
-    batch = _Batch(directory=directory, config=config, sent=sent)
+    batch = _Batch(directory=directory, config=config, sent=sent, retry=retry_command(directory))
     name = directory.resolve().name
     has_days, has_rounds = len(figures.cost_by_day) > 1, len(figures.rounds) > 1
     cards = tag(
@@ -181,7 +183,7 @@ def _beyond(failures: Failures, batch: _Batch) -> Html:
         where = str(batch.directory / BAD_LINES)
         lines.append((_many(failures.bad_lines, "bad line"), join(["each with its reason in ", tag("code", where)])))
     if failures.jobs:
-        lines.append(("all of them", command(retry_command(batch.directory))))
+        lines.append(("all of them", command(batch.retry)))
     return tag("div", facts(lines), class_="block")
 
 
@@ -213,7 +215,7 @@ def _sample(failure: Failure, api: ApiConfig) -> Html:
 
 
 def _retry(failure: Failure, batch: _Batch) -> str:
-    return f"{retry_command(batch.directory)} --failure {failure.id}"
+    return f"{batch.retry} --failure {failure.id}"
 
 
 def _distribution_card(title: str, found: Distribution | None, what: str, noun: str) -> Html:

@@ -1,12 +1,28 @@
 """A plan in lines, for `plan` and for a worker's batch before it is submitted."""
 
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 
+from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.forecast_lines import forecast_lines
+from batchrun.cli.json_output import print_json
+from batchrun.cli.terminal import answer
 from batchrun.preflight.plan import Plan
 
 #: Max groups, and max problems, that are shown; `--json` has all.
 MAX_SHOWN = 20
+
+
+def print_plan(plan: Plan, *, is_json: bool) -> ExitCode:
+    """Print a plan; return USAGE if a line would fail."""
+    if is_json:
+        print_json({**asdict(plan), "would_fail": plan.would_fail})
+    else:
+        for line in plan_lines(plan):
+            answer(line)
+        sys.stdout.flush()
+    return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:

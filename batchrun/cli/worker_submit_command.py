@@ -6,7 +6,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -20,13 +19,13 @@ from pydantic import ValidationError
 from batchrun.cli.batch_waiting import show_order
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
-from batchrun.cli.plan_lines import plan_lines
+from batchrun.cli.plan_lines import plan_lines, print_plan
 from batchrun.cli.terminal import answer, say
 from batchrun.config import load_config, parse_setting
 from batchrun.config.load import as_config_error
 from batchrun.errors import ConfigError, OutputError
 from batchrun.output.replacement import replace_text
-from batchrun.worker.submission import Submission
+from batchrun.worker.submission import FILES, Submission
 from batchrun.worker.submission_config import stored_job_file
 from batchrun.worker.submission_store import SubmissionStore
 from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
@@ -132,12 +131,7 @@ async def plan_batch_of_worker(
 ) -> ExitCode:
     """Print the plan of a form, with the inputs of its first jobs; submit nothing."""
     plan = await client.plan(texts, jobs, shown=shown)
-    if is_json:
-        print_json({**asdict(plan), "would_fail": plan.would_fail})
-    else:
-        for line in plan_lines(plan):
-            answer(line)
-    return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
+    return print_plan(plan, is_json=is_json)
 
 
 def _content_key(texts: Mapping[str, str], jobs: Path | None) -> str:
@@ -169,9 +163,9 @@ def put_on_list(url: str, texts: dict[str, str], jobs: Path | None, key: str | N
         id=SubmissionStore.new_id(),
         name=texts.get("name") or stem,
         created_at=datetime.now(UTC),
-        batch_file="batch.toml",
+        batch_file=FILES["config"],
         jobs_file=jobs_file,
-        schema_file="item.schema.json" if "schema" in texts else None,
+        schema_file=FILES["schema"] if "schema" in texts else None,
         settings=orjson.loads(texts["settings"]),
         idempotency_key=key or _content_key(texts, jobs),
     )
@@ -180,7 +174,7 @@ def put_on_list(url: str, texts: dict[str, str], jobs: Path | None, key: str | N
     except ValidationError as error:
         raise as_config_error(error, None, {}, Submission) from None
     with tempfile.TemporaryDirectory() as directory, open_part(url, LIST_LOG) as store:
-        for field, name in (("config", "batch.toml"), ("schema", "item.schema.json")):
+        for field, name in FILES.items():
             if field in texts:
                 replace_text(Path(directory) / name, texts[field])
         listed = submit_files(FleetList(store), submission, Path(directory), jobs.resolve()).submission

@@ -103,7 +103,8 @@ def find_batches(worker: Worker, query: BatchQuery) -> FoundBatches:
     """Return the batches that a query asks for."""
     rows = list_rows(worker)
     groups = {group: sum(row.belongs_to(group) for row in rows) for group in BatchGroup}
-    found = [row for row in rows if _matches(row, query)]
+    search = query.search.casefold()
+    found = [row for row in rows if _matches(row, query, search)]
     if query.sort is not BatchSort.NEWEST:
         found.sort(key=_KEYS[query.sort])
     if query.is_reversed:
@@ -124,8 +125,8 @@ def _row(worker: Worker, submission: Submission) -> ListRow:
     return ListRow(submission, counts, runner, bool(attention_words(submission, counts, budget_usd)))
 
 
-def _matches(row: ListRow, query: BatchQuery) -> bool:
-    submission, search = row.submission, query.search.casefold()
+def _matches(row: ListRow, query: BatchQuery, search: str) -> bool:
+    submission = row.submission
     return (
         (not query.states or submission.state in query.states)
         and row.belongs_to(query.group)

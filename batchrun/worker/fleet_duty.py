@@ -155,7 +155,7 @@ class FleetDuty:
             waiting = [
                 batch
                 for batch, listed in fleet.listed.items()
-                if fleet.page.carrier(batch) is None and (listed.submission.state.is_under_way or batch in fleet.wanted)
+                if (listed.submission.state.is_under_way or batch in fleet.wanted) and fleet.page.carrier(batch) is None
             ]
         number = fleet.pages.number + 1
         after = fleet.member.propose(

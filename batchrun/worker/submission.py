@@ -97,6 +97,8 @@ class BatchCounts(BaseModel):
         return self.settled - self.outcomes.get(Outcome.SUCCEEDED, 0)
 
 
+#: Files of a batch, by the text field of a form that brings them.
+FILES = {"config": "batch.toml", "schema": "item.schema.json"}
 #: What a store makes; it names a directory, and a log within a fleet's place.
 SubmissionId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 

@@ -1,5 +1,6 @@
 """The status of the worker and of its batches, the same for HTTP, command line, page and metrics."""
 
+from collections import Counter
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -297,8 +298,9 @@ def _can(state: BatchState, counts: BatchCounts) -> list[str]:
 def worker_view(worker: Worker) -> WorkerView:
     """Return the status of the worker."""
     pool = worker.account.shared.pool if worker.account is not None else None
-    states = [each.state for each in worker.store]
-    attention = sum(row.needs_attention for row in list_rows(worker))
+    rows = list_rows(worker)
+    counts = Counter(row.submission.state for row in rows)
+    attention = sum(row.needs_attention for row in rows)
     return WorkerView.model_construct(
         version=__version__,
         began_at=worker.began_at,
@@ -319,7 +321,7 @@ def worker_view(worker: Worker) -> WorkerView:
         rates=_rate_view(worker),
         disk=_disk_view(worker.disk.room),
         data_dir=str(worker.directory.path),
-        batches={state: states.count(state) for state in BatchState if state in states},
+        batches={state: counts[state] for state in BatchState if state in counts},
         attention=attention,
     )
 

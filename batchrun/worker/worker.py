@@ -44,6 +44,7 @@ from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
     CANCELLABLE,
     CANCELLED_ALREADY,
+    FILES,
     PAUSABLE,
     PAUSED_ALREADY,
     RESUMABLE,
@@ -192,8 +193,8 @@ class Worker:
         """
         assert submission.profile is not None, "only a profile is copied"
         text = read_private(profile_file(self.directory, submission.profile)).decode()
-        replace_text(self.directory.of(submission.id) / "batch.toml", text)
-        changed = submission.but(profile=None, batch_file="batch.toml")
+        replace_text(self.directory.of(submission.id) / FILES["config"], text)
+        changed = submission.but(profile=None, batch_file=FILES["config"])
         self._check(changed)
         return changed
 
@@ -458,8 +459,8 @@ class Worker:
     def _why_no_starts(self) -> str:
         if self.fleet is not None and self.fleet.trouble:
             return f"waits for the fleet's store: {self.fleet.trouble}"
-        if self._refusal:
-            return self._refusal
+        if refusal := self._refusal:
+            return refusal
         own = [each for each in self.store if self._is_own(each)]
         left = [each for each in own if not each.state.is_over and each.state is not BatchState.PAUSED]
         if left and not any(each.state.is_under_way for each in left):

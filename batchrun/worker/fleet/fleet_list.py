@@ -19,7 +19,7 @@ from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.output.sink import explaining
 from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
-from batchrun.worker.submission import Submission
+from batchrun.worker.submission import FILES, Submission
 
 #: Name of the list's log within the fleet's place.
 LIST_LOG = "list"
@@ -29,8 +29,7 @@ PIECE_BYTES = 8 << 20
 MAX_PIECES = 2000
 #: Max bytes of an entry: settings are 256 KB at most.
 _MAX_ENTRY_BYTES = 4 << 20
-#: What a batch's files are called, whoever has submitted them.
-_BATCH_FILE, _SCHEMA_FILE = "batch.toml", "item.schema.json"
+_BATCH_FILE, _SCHEMA_FILE = FILES["config"], FILES["schema"]
 _IS_JOB_FILE = re.compile(r"jobs\.(jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?", re.IGNORECASE)
 
 #: A SHA-256.

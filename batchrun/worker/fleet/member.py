@@ -125,12 +125,10 @@ class FleetMember:
 
     def settle(self, batches: Collection[str]) -> None:
         """Note that the live Runs of batches count as used from now on."""
-        for each, (held, left) in list(self._unsettled.items()):
+        for each, (_, left) in list(self._unsettled.items()):
             left.difference_update(batches)
             if not left:
                 del self._unsettled[each]
-            else:
-                self._unsettled[each] = (held, left)
 
     def set_aside(self, batch: str, uses: Amounts) -> None:
         """Use what a batch uses for nothing else, from now on: it is about to be closed, and left to the others.
@@ -343,7 +341,7 @@ class FleetMember:
         }
         active = [each for each, member in page.members.items() if not member.has_left] or [self._id]
         carried = sum(len(member.batches) for member in page.members.values())
-        part = -(-(carried + len(waiting)) // max(1, len(active)))
+        part = -(-(carried + len(waiting)) // len(active))
         runs = page.limit(Resource.RUNS)
         busy = sum(1 for each, member in page.members.items() if member.batches and each != self._id)
         if has == 0 and runs is not None and busy >= runs:

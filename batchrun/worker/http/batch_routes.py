@@ -13,11 +13,18 @@ from batchrun.config.load import as_config_error
 from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
 from batchrun.worker import batch_mending
-from batchrun.worker.http.batch_upload import FILES, Form, uploaded
+from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
-from batchrun.worker.http.request_context import read_object, submission_of, while_asked, whole_number, worker_of
-from batchrun.worker.submission import Submission
+from batchrun.worker.http.request_context import (
+    read_object,
+    submission_of,
+    validated,
+    while_asked,
+    whole_number,
+    worker_of,
+)
+from batchrun.worker.submission import FILES, Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.views import ResolveRequest, RetryRequest, RetryView, batch_view
 from batchrun.worker.worker import Worker
@@ -162,10 +169,7 @@ async def retry_batch(request: web.Request) -> web.Response:
     worker, submission = worker_of(request), submission_of(request)
     key = _idempotency_key(request)
     given = await read_object(request) if request.body_exists else {}
-    try:
-        asked = RetryRequest.model_validate(given)
-    except ValidationError as error:
-        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, RetryRequest))) from None
+    asked = validated(RetryRequest, given)
     if asked.dry_run:
         found = (await worker.jobs_to_retry(submission, asked.wanted)).found
         return web.Response(body=write_json(asdict(found)), content_type="application/json")
@@ -184,11 +188,7 @@ async def get_doubts(request: web.Request) -> web.Response:
 async def resolve_doubt(request: web.Request) -> web.Response:
     """Decide which Run the start in doubt of a job has started; null: none. The batch is to be resumed then."""
     worker, submission = worker_of(request), submission_of(request)
-    given = await read_object(request)
-    try:
-        asked = ResolveRequest.model_validate(given)
-    except ValidationError as error:
-        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, ResolveRequest))) from None
+    asked = validated(ResolveRequest, await read_object(request))
     run_id = RunId(asked.run_id) if asked.run_id is not None else None
     await batch_mending.resolve_doubt(worker, submission.id, asked.key, run_id)
     return _answer(worker, worker.store[submission.id])

@@ -20,14 +20,13 @@ from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, refuse_encoding, too_slow
+from batchrun.worker.submission import FILES
 from batchrun.worker.submission_config import stored_job_file
 
 #: Max bytes of a text: one of 1 MiB can take tomllib seconds and 150 MB.
 MAX_TEXT_BYTES = 1 << 18
 #: Max bytes of another field, apart from the job file.
 MAX_VALUE_BYTES = 1 << 12
-#: Files of a batch, by the text field that brings them.
-FILES = {"config": "batch.toml", "schema": "item.schema.json"}
 _PIECE_BYTES = 1 << 18
 _TEXTS = frozenset({"config", "schema", "settings"})
 _FIELDS = _TEXTS | {"profile", "name", "weight", "priority"}

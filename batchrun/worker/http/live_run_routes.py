@@ -1,5 +1,7 @@
 """Handlers for the live Runs of a batch: a page of them, the log of one, its abort."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -133,12 +135,8 @@ async def get_run_log(request: web.Request) -> web.Response:
     if tail is None:
         if worker.account is None:
             raise Refused(503, "not-possible-now", worker.why_not_ready)
-        try:
-            with anyio.fail_after(LOG_PATIENCE_S):
-                tail = await worker.account.client.get_log_tail(run_id, LOG_BYTES)
-        except (ApiError, TimeoutError) as error:
-            reason = str(error) or "it does not answer"
-            raise Refused(502, "not-possible-now", f"the platform does not give this log: {reason}") from None
+        with _patiently("give this log"):
+            tail = await worker.account.client.get_log_tail(run_id, LOG_BYTES)
     return web.Response(body=tail, content_type="text/plain", charset="utf-8")
 
 
@@ -147,13 +145,24 @@ async def abort_run(request: web.Request) -> web.Response:
     worker, run_id = worker_of(request), await _run_of(request)
     if worker.account is None or submission_of(request).id not in worker.runners:
         raise Refused(409, "wrong-state", "the batch is not open; resume it, then abort its Runs")
+    with _patiently("abort this Run"):
+        await worker.account.client.abort_run(run_id, gives_up=True)
+    return web.Response(status=204)
+
+
+@contextmanager
+def _patiently(what: str) -> Iterator[None]:
+    """Give the platform `LOG_PATIENCE_S` to do what is asked, named in words.
+
+    Raises:
+        Refused: it does not.
+    """
     try:
         with anyio.fail_after(LOG_PATIENCE_S):
-            await worker.account.client.abort_run(run_id, gives_up=True)
+            yield
     except (ApiError, TimeoutError) as error:
         reason = str(error) or "it does not answer"
-        raise Refused(502, "not-possible-now", f"the platform does not abort this Run: {reason}") from None
-    return web.Response(status=204)
+        raise Refused(502, "not-possible-now", f"the platform does not {what}: {reason}") from None
 
 
 async def _run_of(request: web.Request) -> RunId:

@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 from aiohttp import web
+from pydantic import BaseModel, ValidationError
 
+from batchrun.config.load import as_config_error
 from batchrun.config.text_bounds import parse_json
 from batchrun.model import JsonObject
 from batchrun.runtime.children import open_children
@@ -21,6 +24,7 @@ MIN_BYTES_PER_S = 10_000
 MAX_SEARCH = 200
 #: Seconds between two looks whether a client is still there.
 _LOOK_S = 0.5
+M = TypeVar("M", bound=BaseModel)
 WORKER = web.AppKey("worker", Worker)
 PAGE = web.AppKey("page", PageAccess)
 
@@ -92,6 +96,18 @@ async def read_object(request: web.Request) -> JsonObject:
     if not isinstance(found, dict):
         raise Refused(400, "bad-value", "send a JSON object")
     return found
+
+
+def validated(model: type[M], given: JsonObject) -> M:
+    """Return what was sent as a model.
+
+    Raises:
+        Refused: it does not fit.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, model))) from None
 
 
 @asynccontextmanager

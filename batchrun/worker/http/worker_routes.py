@@ -2,12 +2,9 @@
 
 import anyio
 from aiohttp import web
-from pydantic import ValidationError
 
-from batchrun.config.load import as_config_error
 from batchrun.config.worker_config import WorkerLimitsConfig
-from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import read_object, worker_of
+from batchrun.worker.http.request_context import read_object, validated, worker_of
 from batchrun.worker.views import NotifyTestView, notify_view, worker_view
 
 #: Max profiles that are listed.
@@ -48,10 +45,7 @@ async def patch_limits(request: web.Request) -> web.Response:
     """Change some limits until the next start or reload, and return all."""
     worker = worker_of(request)
     wanted = await read_object(request)
-    try:
-        limits = WorkerLimitsConfig.model_validate({**worker.config.limits.model_dump(), **wanted})
-    except ValidationError as error:
-        raise Refused(400, "bad-value", str(as_config_error(error, None, {}, WorkerLimitsConfig))) from None
+    limits = validated(WorkerLimitsConfig, {**worker.config.limits.model_dump(), **wanted})
     await worker.change_limits(limits)
     return await get_limits(request)
 

@@ -42,7 +42,7 @@ def _jobs(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _stop_some(fleet: FleetProcesses, chance: random.Random, kills: int, jobs: int) -> int:
+def _stop_some(fleet: FleetProcesses, chance: random.Random, kills: int) -> int:
     """Kill, freeze or end a worker, again and again, and bring it back; return how often."""
     done = 0
     while done < kills and set(fleet.states().values()) != {"finished"}:
@@ -86,7 +86,7 @@ def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, stor
             wait_until(lambda: len(fleet.page().members) == 3)
             for n in range(10):
                 fleet.submit(f"batch-{n}", _jobs(jobs, seed + n), limits__start_horizon_s=LEASE_S + 1)
-            record_property("kills", _stop_some(fleet, random.Random(seed), kills, jobs))
+            record_property("kills", _stop_some(fleet, random.Random(seed), kills))
             wait_until(lambda: set(fleet.states().values()) == {"finished"}, 600)
             runs = api.runs()
             record_property("longest_gap_s", longest_gap_s(runs))

@@ -11,7 +11,7 @@ import pytest
 from tests.support.crash import open_api, some_jobs, wait_until
 from tests.support.fault_sets import LOST_ANSWERS
 from tests.support.worker_life import most_at_once
-from tests.support.worker_process import KilledWorker
+from tests.support.worker_process import KilledWorker, log_lines
 
 SETTINGS = "[limits]\nstart_horizon_s = 2\nlisting_lag_s = 0.2\n[retry]\nbackoff_s = 0.05\n[output]\npage_size = 2\n"
 NAMES = ("one", "two", "three", "four", "five")
@@ -102,7 +102,7 @@ def test_a_retry_that_is_killed_is_one_round(tmp_path, kill_at):
             assert worker.process.wait(60) == -signal.SIGKILL, worker.said()
             worker.start()
             worker.retry("one", {}, key="once")
-            wait_until(lambda: Counter(each["round"] for each in worker.records("one")) == {1: 5, 2: 3})
+            wait_until(lambda: Counter(each["round"] for each in log_lines(worker.records_file("one"))) == {1: 5, 2: 3})
             worker.retry("one", {}, key="once")
             assert worker.stop() == 0, worker.said()
         finally:

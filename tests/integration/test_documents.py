@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
@@ -22,6 +21,7 @@ from batchrun.config.worker_config import WorkerConfig
 from batchrun.server import load_faults
 from tests.support.command_line import batchrun, serving
 from tests.support.forked import start
+from tests.support.log_stores import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "batchrun/docs"
@@ -58,12 +58,6 @@ def commands(page: str) -> list[str]:
         text = text.replace(port, str(free_port()))
     lines = (re.sub(r"\s+#\s.*|\s+\(.*\)$", "", line).strip() for line in text.splitlines())
     return [" ".join(line.split()) if line.startswith("batchrun") else line for line in lines if line]
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at; tests run side by side."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

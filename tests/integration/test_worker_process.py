@@ -41,7 +41,7 @@ def test_sigterm_waits_for_runs_that_end_in_time(tmp_path):
         worker = WorkerProcess(tmp_path / "data", api.base_url, "[limits]\nmax_concurrent_runs = 4\n")
         with worker.running() as process:
             out = worker.put_batch("shop", jobs)
-            wait_until(lambda: len(_records(out)) >= 4)
+            wait_until(lambda: len(log_lines(out / "records.jsonl")) >= 4)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, worker.said()
         started = len(api.runs())

@@ -15,6 +15,7 @@ from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api
 from tests.support.json_lines import read_lines, to_lines
+from tests.support.worker_life import SETTINGS
 from tests.support.worker_process import KilledWorker
 
 
@@ -38,10 +39,7 @@ class FleetProcesses:
             '[jobs]\nfile = "jobs.jsonl"\n'
         )
         given = {
-            "limits.start_horizon_s": 2,
-            "limits.listing_lag_s": 0.2,
-            "retry.backoff_s": 0.05,
-            "output.page_size": 2,
+            **SETTINGS,
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         submission = Submission(

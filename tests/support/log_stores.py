@@ -1,6 +1,5 @@
 """Real stores of shared logs on loopback: a directory, NATS servers, and emulators of S3 and Azure's buckets."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -70,7 +69,7 @@ def nats(path: Path, servers: int = 1) -> Iterator[Store]:
             if servers > 1:
                 others = ",".join(f"nats://127.0.0.1:{each}" for each in routes)
                 command += ["-cluster", f"nats://127.0.0.1:{route}", "-cluster_name", "logs", "-routes", others]
-            processes[f"server-{n}"] = stack.enter_context(_running(command, path / f"nats-{n}.txt", {}))
+            processes[f"server-{n}"] = stack.enter_context(_running(command, path / f"nats-{n}.txt"))
         for port in ports:
             _wait_for_port(port)
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
@@ -114,7 +113,7 @@ def s3(path: Path) -> Iterator[Store]:
     port = free_port()
     path.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, path / "s3.txt", {}):
+    with _running(command, path / "s3.txt"):
         _wait_for_port(port)
         address = f"http://127.0.0.1:{port}"
         with urlopen(Request(f"{address}/batches", method="PUT"), timeout=30):
@@ -142,7 +141,7 @@ def azure(path: Path) -> Iterator[Store]:
         "AZURE_STORAGE_ACCOUNT_KEY": key,
         "AZURE_STORAGE_ENDPOINT": address,
     }
-    with _running(command, path / "azure.txt", {}):
+    with _running(command, path / "azure.txt"):
         _wait_for_port(port)
         _create_container(environ)
         yield Store("az://batches/{name}", environ, port)
@@ -167,11 +166,9 @@ def _create_container(environ: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _running(command: list[str], log: Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as opened:
-        process = subprocess.Popen(
-            command, stdout=opened, stderr=opened, stdin=subprocess.DEVNULL, env={**os.environ, **environ}
-        )
+        process = subprocess.Popen(command, stdout=opened, stderr=opened, stdin=subprocess.DEVNULL)
         try:
             yield process
         finally:

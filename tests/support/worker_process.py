@@ -168,7 +168,11 @@ class KilledWorker(WorkerProcess):
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Return a batch's records."""
-        return read_lines(self.data_dir / "spool" / f"{name}.out" / "records.jsonl")
+        return read_lines(self.records_file(name))
+
+    def records_file(self, name: str) -> Path:
+        """Return the file of a batch's records; its last line may be half written while the batch runs."""
+        return self.data_dir / "spool" / f"{name}.out" / "records.jsonl"
 
 
 def log_lines(file: Path) -> list[dict[str, Any]]:

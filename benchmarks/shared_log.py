@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -24,11 +24,9 @@ import anyio
 from batchrun.ledger.facts import JOB_COUNT
 from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
-from batchrun.ledger.shared_log.entries import Owner
 from batchrun.ledger.shared_log.object_names import entry_name
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
-from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.sqlite.journal import Journal, Step, open_journal
 from batchrun.model import (
     Attempt,
@@ -52,6 +50,7 @@ from benchmarks.counterpart import Counterpart, open_responder
 from benchmarks.results import Size, print_table, spread, spread_words
 from benchmarks.throughput import side_of
 from tests.support import log_stores
+from tests.support.shared_logs import claim
 
 JOBS = 5_000
 ROUNDS = 3
@@ -111,14 +110,16 @@ def measure_replays(settled: int) -> dict[str, Any]:
     """Measure the take-over of a batch with settled jobs, and the replay of entries with one step each."""
     figures: dict[str, Any] = {"settled": settled}
     with _unsynced_log() as (store, log, directory):
-        entries = anyio.run(_settle, directory, log, settled)
-        _pack(store, log)
+        with _not_synced():
+            entries = anyio.run(_settle, directory, log, settled)
+            _pack(store, log)
         figures |= {"entries": entries, "log_mb": round(_size(store) / 1e6)}
         elapsed_s, cpu_s, _ = _take_over(store, directory.parent / "successor")
         figures |= {"take_over_s": elapsed_s, "take_over_cpu_us_per_job": round(cpu_s / settled * 1e6, 1)}
     with _unsynced_log() as (store, log, directory):
-        anyio.run(_note_often, directory, log)
-        _pack(store, log)
+        with _not_synced():
+            anyio.run(_note_often, directory, log)
+            _pack(store, log)
         elapsed_s, cpu_s, replayed = _take_over(store, directory.parent / "successor")
         figures |= {
             "small_entries_per_s": round(replayed / elapsed_s),
@@ -137,22 +138,18 @@ class _UnsyncedStore(DirectoryStore):
 
 @contextmanager
 def _unsynced_log() -> Iterator[tuple[DirectoryStore, OwnedLog, Path]]:
-    """Make an empty log; yield it with its owner and the owner's directory, while nothing is synced."""
-    with tempfile.TemporaryDirectory(prefix="batchrun-bench-") as name, mock.patch.object(os, "fdatasync"):
+    """Make an empty log; yield it with its owner and the owner's directory."""
+    with tempfile.TemporaryDirectory(prefix="batchrun-bench-") as name:
         directory, log = Path(name, "owner"), Path(name, "log")
-        directory.mkdir()
         log.mkdir()
         store = _UnsyncedStore(log)
         store.prepare()
-        yield store, _claim(store, directory), directory
+        yield store, claim(store, directory, name="owner"), directory
 
 
-def _claim(store: DirectoryStore, directory: Path) -> OwnedLog:
-    with open_replica(store, directory) as replica:
-        replica.catch_up()
-        log = replica.claim(Owner(id=str(directory), name="bench", lease_s=60.0), "bench")
-    assert log is not None
-    return log
+def _not_synced() -> AbstractContextManager[Any]:
+    """Return a context in which output files reach the disk when the system likes."""
+    return mock.patch.object(os, "fdatasync")
 
 
 def _pack(store: DirectoryStore, log: OwnedLog) -> None:
@@ -167,10 +164,8 @@ def _size(store: DirectoryStore) -> int:
 
 def _take_over(store: DirectoryStore, directory: Path) -> tuple[float, float, int]:
     """Claim a log from an empty directory, with syncs; return the seconds, the CPU seconds, and the entries."""
-    directory.mkdir()
-    mock.patch.stopall()
     began = time.perf_counter(), time.process_time()
-    log = _claim(DirectoryStore(store._directory), directory)  # noqa: SLF001 - the same one
+    log = claim(DirectoryStore(store._directory), directory, name="successor")  # noqa: SLF001 - the same one
     return time.perf_counter() - began[0], time.process_time() - began[1], log.last.entry
 
 

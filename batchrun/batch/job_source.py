@@ -8,11 +8,11 @@ from itertools import islice
 import anyio
 
 from batchrun.config import Config
-from batchrun.config.job_format_builder import job_format
+from batchrun.config.job_format_builder import job_format, shard_of
 from batchrun.engine.notices import UnendedLine
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
-from batchrun.jobs import JobFile, ReadPoint
+from batchrun.jobs import JobFile, ReadPoint, Shard
 from batchrun.ledger.facts import DUPLICATES, READ_TO
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import ReadTo
@@ -25,17 +25,33 @@ from batchrun.runtime.crash_points import crash_point
 QUIET_S = 2.0
 #: Bytes of a chunk's lines, after which it ends.
 MAX_CHUNK_BYTES = 32 << 20
+#: Lines of other shards, after which a chunk ends: how far the file is read is noted now and then.
+MAX_OTHERS = 10_000
 
 
 class FileSource:
-    """A `JobSource` over one open job file."""
+    """A `JobSource` over one open job file.
+
+    Args:
+        job_file: that is read.
+        entries: of it, from where earlier processes have read to.
+        left: number of entries that are read, those of other shards included; None: all.
+        shard: whose entries are given.
+        earlier: how far earlier processes have read.
+    """
 
     def __init__(
-        self, job_file: JobFile, entries: Iterator[Job | BadLine], left: int | None, earlier: ReadTo | None
+        self,
+        job_file: JobFile,
+        entries: Iterator[Job | BadLine],
+        left: int | None,
+        shard: Shard,
+        earlier: ReadTo | None,
     ) -> None:
         self.job_file = job_file
         self._entries = entries
         self._left = left
+        self._shard = shard
         #: The position of earlier processes, until this one has read further.
         self._earlier = earlier
         #: What has become of a last line without line end; None: there is none, or its turn has not come.
@@ -46,15 +62,11 @@ class FileSource:
         # Reading a pipe may block for any time, so a line is passed on at once, and a cancelled read is abandoned.
         is_pipe = not self.job_file.is_replayable
         wanted = 1 if is_pipe else max_entries
-        if self._left is not None:
-            wanted = min(wanted, self._left)
         chunk = await anyio.to_thread.run_sync(self._read, wanted, abandon_on_cancel=is_pipe)
-        if wanted and not chunk.entries and self.unended is None and (last := self.job_file.unended) is not None:
+        if chunk is None and self._left != 0 and self.unended is None and (last := self.job_file.unended) is not None:
             await self._end_line(last.position.line)
             chunk = await anyio.to_thread.run_sync(self._read, wanted)
-        if self._left is not None:
-            self._left -= len(chunk.entries)
-        return chunk if chunk.entries else None
+        return chunk
 
     async def _end_line(self, line: int) -> None:
         """Let a last line without line end be read if the file is at rest; if it may still grow, leave it unread."""
@@ -67,14 +79,19 @@ class FileSource:
             # The position stays before the line: should it grow after all, it is read again.
             self._entries = self.job_file.build_unended()
 
-    def _read(self, max_entries: int) -> Chunk:
-        entries, size = [], 0
-        for entry in islice(self._entries, max_entries):
-            entries.append(entry)
+    def _read(self, max_entries: int) -> Chunk | None:
+        entries, size, others = list[Job | BadLine](), 0, 0
+        for entry in islice(self._entries, self._left):
+            if self._left is not None:
+                self._left -= 1
+            if self._shard.has(entry):
+                entries.append(entry)
+            else:
+                others += 1
             size += entry.position.length
-            if size >= MAX_CHUNK_BYTES:
+            if len(entries) >= max_entries or size >= MAX_CHUNK_BYTES or others >= MAX_OTHERS:
                 break
-        return Chunk(entries, self._read_to())
+        return Chunk(entries, self._read_to()) if entries or others else None
 
     def _read_to(self) -> ReadTo:
         point = self.job_file.read_point
@@ -88,7 +105,10 @@ class FileSource:
             count = self.job_file.count_estimate()
         except JobFileError:
             return None  # the damaged part is reported when it is read
-        return count if count is None or self._left is None else min(count, self._left)
+        if count is None:
+            return None
+        whole = count if self._left is None else min(count, self._left)
+        return -(-whole // self._shard.count)
 
 
 @asynccontextmanager
@@ -128,7 +148,7 @@ def _open(
             file=config.jobs.file,
         )
     if start is not None and read_to is not None and config.jobs.limit is None and job_file.is_replayable:
-        _replace_jobs(ledger, job_file, start, read_to)
+        _replace_jobs(ledger, job_file, start, read_to, shard_of(config))
     if ledger.is_empty:
         bad_lines = job_file.check_head(look_at)  # also finds the `lost_fields`
         if not job_file.is_replayable:
@@ -138,16 +158,16 @@ def _open(
         if next(ledger.duplicates(), None) is None:
             with ledger.transaction():
                 ledger.note_fact(DUPLICATES, 0)  # an earlier version counted them and noted no lines: they come again
-    return FileSource(job_file, job_file.read(start, holds_back=True), config.jobs.limit, read_to)
+    return FileSource(job_file, job_file.read(start, holds_back=True), config.jobs.limit, shard_of(config), read_to)
 
 
-def _replace_jobs(ledger: LedgerTables, job_file: JobFile, start: ReadPoint, read_to: ReadTo) -> None:
+def _replace_jobs(ledger: LedgerTables, job_file: JobFile, start: ReadPoint, read_to: ReadTo, shard: Shard) -> None:
     """Give jobs the lines that replace theirs and were not read yet, before a job is started with what it had.
 
     Lines that replace a job which is under way wait until they are read.
     """
     with ledger.transaction():
-        for job in job_file.replacing(start):
+        for job in filter(shard.has, job_file.replacing(start)):
             admit_lines(
                 [job],
                 read_to,

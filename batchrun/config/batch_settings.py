@@ -12,6 +12,8 @@ from batchrun.model import JsonObject, RunOptions
 from batchrun.runtime.loopback import is_loopback_host
 
 EMBEDDED = "embedded"
+#: Max parts of a job file: each batch reads the whole file to find its own.
+MAX_SHARDS = 64
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _PositiveInt = Annotated[int, Field(ge=1)]
@@ -29,6 +31,12 @@ def _power_of_two(value: int) -> int:
 def _resource_name(value: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9-]{1,61}[a-zA-Z0-9]", value):
         raise ValueError("must be 3 to 63 letters, digits and hyphens, without a hyphen at its ends")
+    return value
+
+
+def _shard(value: list[int]) -> list[int]:
+    if len(value) != 2 or not 1 <= value[0] <= value[1] <= MAX_SHARDS:
+        raise ValueError(f"must be [number, count], like [1, 8]; the count is {MAX_SHARDS} at most")
     return value
 
 
@@ -164,6 +172,8 @@ class JobsConfig(Section):
     """Whether a new batch that costs money stops where lines set nothing: properties that the schema does not name."""
     limit: _PositiveInt | None = None
     """Number of jobs from the top of the file that are carried out; default: all."""
+    shard: Annotated[list[int], AfterValidator(_shard)] | None = None
+    """[2, 8]: only the jobs whose keys are in the second of eight parts of the file; default: all jobs."""
 
 
 class AccountLimitsConfig(Section):

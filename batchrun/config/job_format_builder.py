@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from batchrun.config.batch_settings import Config
-from batchrun.jobs import JobFormat
+from batchrun.jobs import JobFormat, Shard
 from batchrun.model import JsonObject
 from batchrun.output.layout import JOB_FILE
 
@@ -30,6 +30,11 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
         merge=jobs.merge,
         task_input=task_input,
     )
+
+
+def shard_of(config: Config) -> Shard:
+    """Return the part of the job file that a configuration carries out."""
+    return Shard() if config.jobs.shard is None else Shard(*config.jobs.shard)
 
 
 def is_here(config: Config) -> bool:

@@ -4,5 +4,6 @@ from batchrun.jobs.csv_rows import CsvDialect
 from batchrun.jobs.job_file import NO_JOBS, JobFile
 from batchrun.jobs.job_format import JobFormat, is_job_file
 from batchrun.jobs.rows import ReadPoint
+from batchrun.jobs.shard import Shard
 
-__all__ = ["NO_JOBS", "CsvDialect", "JobFile", "JobFormat", "ReadPoint", "is_job_file"]
+__all__ = ["NO_JOBS", "CsvDialect", "JobFile", "JobFormat", "ReadPoint", "Shard", "is_job_file"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from batchrun.config import Config
-from batchrun.config.job_format_builder import job_format
+from batchrun.config.job_format_builder import job_format, shard_of
 from batchrun.errors import DamagedLedger, JobFileError, LedgerError
 from batchrun.jobs import JobFile, ReadPoint
 from batchrun.ledger.facts import CONFIG, DUPLICATES, READ_TO, REPAIRING, START_COMMITS
@@ -211,12 +211,12 @@ def _admit_all(ledger: LedgerTables, config: Config) -> _Mending:
         raise LedgerError(f"{config.out_dir / LEDGER}: cannot be rebuilt, because its jobs came from standard input")
     with JobFile(wanted) as job_file:
         entries: Iterator[Job | BadLine] = job_file.read(holds_back=True)
-        left = config.jobs.limit
+        left, has = config.jobs.limit, shard_of(config).has
         while chunk := list(islice(entries, _LINES_AT_ONCE if left is None else min(left, _LINES_AT_ONCE))):
             left = None if left is None else left - len(chunk)
-            _admit(ledger, mending.without(chunk), job_file.read_point)
+            _admit(ledger, mending.without(filter(has, chunk)), job_file.read_point)
         if job_file.unended is not None and left != 0:
-            _admit(ledger, mending.without(job_file.build_unended()), job_file.read_point)
+            _admit(ledger, mending.without(filter(has, job_file.build_unended())), job_file.read_point)
     mending.admit_new()
     return mending
 

@@ -18,7 +18,7 @@ from batchrun.account.limits_watch import slot_count
 from batchrun.account.task import Task, find_task
 from batchrun.apify.client import ApifyClient
 from batchrun.config import ApiConfig, Config, ServerConfig
-from batchrun.config.job_format_builder import job_format
+from batchrun.config.job_format_builder import job_format, shard_of
 from batchrun.errors import JobFileError
 from batchrun.jobs import NO_JOBS, JobFile
 from batchrun.ledger.facts import READ_TO
@@ -186,7 +186,7 @@ async def _survey(config: Config, task: Task, check: JobCheck, shown: int) -> Su
     job_file = await anyio.to_thread.run_sync(JobFile, in_order)
     survey.columns, survey.dialect = job_file.columns, job_file.dialect
     try:
-        entries = islice(job_file.read(), config.jobs.limit)
+        entries = filter(shard_of(config).has, islice(job_file.read(), config.jobs.limit))
 
         def take_chunk() -> int:
             count = 0

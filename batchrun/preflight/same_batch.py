@@ -29,6 +29,7 @@ def check_identity(
     noted = ledger.fact(IDENTITY) or {}
     if "jobs.quote" not in noted and noted.get("jobs.delimiter") is None:
         noted.pop("jobs.delimiter", None)  # noted by a version that did not note which one it had recognised
+    noted = {"jobs.shard": None, **noted}  # earlier versions knew no parts
     masked = (ledger.fact(SECRETS) or SecretFields(None)).masked
     differences = [
         f"\n  {name}: begun with {masked(noted[name])!r}, now {masked(value)!r}"
@@ -85,5 +86,6 @@ def _identity(config: Config, task: Task) -> dict[str, Any]:
         "jobs.template": jobs.template,
         "jobs.matrix": jobs.matrix,
         "jobs.merge": jobs.merge,
+        "jobs.shard": jobs.shard,
         "input": config.input,
     }

@@ -210,16 +210,19 @@ def test_a_reread_file_has_no_more_duplicates_than_before(
     for _ in range(3):
         with opened_source(tmp_path, file) as (journal, source):
             chunk = source._read(100 if name.endswith(".gz") else 2)
+            assert chunk is not None
             with journal.ledger.transaction():
                 assert chunk.read_to is not None
                 journal.admit(chunk.entries, chunk.read_to)
             assert journal.ledger.fact(DUPLICATES) == 1
 
 
-async def read_by_a_process(directory: Path, file: Path) -> tuple[list[str], UnendedLine | None]:
+async def read_by_a_process(
+    directory: Path, file: Path, settings: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[list[str], UnendedLine | None]:
     """Read a job file as a process would; return the bodies of the jobs that are new, and the news of its last line."""
     bodies = []
-    with opened_source(directory, file) as (journal, source):
+    with opened_source(directory, file, settings) as (journal, source):
         while (chunk := await source.next_chunk(2)) is not None:
             with journal.ledger.transaction():
                 assert chunk.read_to is not None
@@ -287,6 +290,42 @@ async def test_a_line_replaces_jobs_before_they_are_resumed(tmp_path: Path, kind
     with ExitStack() as stack:
         journal = _open_journal(stack, tmp_path)
         assert journal.ledger.count_outcomes() == {Outcome.INVALID: 1}
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("limit", [None, 150])
+async def test_shards_divide_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, limit: int | None
+) -> None:
+    """Each job is in one of them, also with few lines of its own among many, and when they are read again.
+
+    A limit is one of the whole file. A line that replaces another one's job comes to the shard of that job only.
+    """
+    monkeypatch.setattr(job_source, "MAX_OTHERS", 7)
+    file, as_file = tmp_path / f"jobs.jsonl{suffix}", gzip.compress if suffix else bytes
+    lines = b"".join(b'{"@key": "k%d", "n": %d}\n' % (n % 200, n % 200) for n in range(220))
+    file.write_bytes(as_file(lines))
+    bodies = list[str]()
+    for number in range(1, 9):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        settings = {"jobs.shard": [number, 8], "jobs.limit": limit}
+        found, _ = await read_by_a_process(directory, file, settings)
+        again, _ = await read_by_a_process(directory, file, settings)
+        assert (len(found) > 5, again) == (True, [])
+        bodies += found
+    assert sorted(bodies) == sorted(f'{{"n":{n}}}' for n in range(200 if limit is None else limit))
+    if limit is None:
+        file.write_bytes(as_file(lines + b'{"@key": "k3", "n": -1, "@replaces": true}\n'))
+        changed = list[bytes]()
+        for number in range(1, 9):
+            directory, settings = tmp_path / str(number), {"jobs.shard": [number, 8]}
+            await read_by_a_process(directory, file, settings)
+            with opened_source(directory, file, settings) as (journal, source):
+                open_jobs = journal.ledger.open_jobs()
+                changed += [job.body for job in source.job_file.reread([each.position for each in open_jobs])]
+        assert (len(changed), changed.count(b'{"n":-1}'), changed.count(b'{"n":3}')) == (200, 1, 0)
 
 
 @pytest.mark.usefixtures("inline")

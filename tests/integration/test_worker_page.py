@@ -345,21 +345,28 @@ def test_the_report_is_opened_without_the_pages_key(page, worker):
 
 
 @in_a_browser
-def test_the_key_of_the_page_stays_in_its_tab(page, worker):
+def test_the_key_of_the_page_stays_in_tabs_of_its_address(page, worker):
     """The address loses it; no cookie has it, which programs at other ports would receive; a reload still works.
 
-    What the browser's history has of the link opens the page no second time.
+    A link opens in another tab of the browser while one is open; what the browser's history has opens no other browser.
     """
+    worker.put_batch("sent", [{"n": 1}])
     page.go("#/")
     assert page.driver.current_url.startswith(f"{worker.address}/#/")
     assert page.driver.get_cookies() == []
     page.driver.refresh()
     wait_until(lambda: page.text("#connection") == "live")
+    wait_until(lambda: _status(worker, "sent"))
     page.driver.switch_to.new_window("tab")
-    page.driver.get(page.opened_by)
-    wait_until(lambda: "needs the link that batchrun worker page prints" in page.text("#connection"))
+    page.driver.get(f"{worker.address}/#/batches/{_status(worker, 'sent')['id']}")
+    wait_until(lambda: page.text("h1") == "sent")
+    assert page.driver.execute_script("return localStorage.length") == 0
     page.driver.close()
     page.driver.switch_to.window(page.driver.window_handles[0])
+    with browser() as other:
+        other.get(page.opened_by)
+        said = "return document.querySelector('#connection')?.innerText ?? ''"
+        wait_until(lambda: "needs the link that batchrun worker page prints" in other.execute_script(said))
 
 
 @in_a_browser
@@ -378,7 +385,12 @@ def test_the_page_says_that_a_killed_worker_is_gone_and_opens_with_the_next_ones
         port = int(worker.address.rpartition(":")[2])
         with worker.running(port=port):
             wait_until(lambda: "a restarted worker has a new one" in page.text("#connection"))
+            before = driver.current_window_handle
+            driver.switch_to.new_window("tab")
             page = Page(driver, worker)
+            driver.close()
+            driver.switch_to.window(before)  # the next link opens it again, too
+            wait_until(lambda: page.text("#connection") == "live")
             page.see("lasting")
             page.open_batch("lasting")
             page.see("1 live Run")

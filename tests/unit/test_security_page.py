@@ -41,10 +41,10 @@ HELD = {
     "The worker's link opens its page once": (
         "integration/test_worker_http.py::test_a_link_to_the_page_opens_it_once",
     ),
-    "the tab then keeps a key, in no cookie": (
-        "integration/test_worker_page.py::test_the_key_of_the_page_stays_in_its_tab",
+    "in no cookie, that opens what the worker token does, and gives it to tabs of this address": (
+        "integration/test_worker_page.py::test_the_key_of_the_page_stays_in_tabs_of_its_address",
     ),
-    "a link for the output of one batch, valid for some minutes": (
+    "Links to one batch's output last minutes": (
         "integration/test_worker_http.py::test_a_signed_link_opens_the_output_of_one_batch_for_a_while",
     ),
     "if no other user can have made it": (

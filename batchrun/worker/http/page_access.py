@@ -2,8 +2,9 @@
 
 The page's address has a ticket in its fragment, which a browser never sends, and may keep in its history. The script
 gives the ticket, once, for the key, and keeps that in the tab's session storage: no other port of the host sees it, as
-it would a cookie. The key ends with the process, so that a program which takes the port over learns nothing that it can
-use.
+it would a cookie. The script gives it to other tabs of the same address, through a channel of the browser that no other
+origin joins; nothing is stored beyond these tabs. The key ends with the process, so that a program which takes the port
+over learns nothing that it can use.
 """
 
 import hmac

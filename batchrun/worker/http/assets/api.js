@@ -1,6 +1,8 @@
-// Requests to the worker, with the key of the page, which only this tab keeps.
+// Requests to the worker, with the key of the page, which only the tabs of this address keep.
 
 const KEY = "batchrun-page-key";
+// How long another tab may take to give the key; one that answers later still opens a page that says it is closed.
+const HANDOVER_MS = 500;
 // Sooner than a link expires.
 export const LINKS_FOR_MS = 200_000;
 
@@ -11,17 +13,45 @@ export class Problem extends Error {
   }
 }
 
-// What the page's address holds, and the browser's history, is given for the key once.
+const keyNow = () => sessionStorage.getItem(KEY);
+// Pages of this address only: what strangers wrote is shown with an origin of its own, and joins no channel of ours.
+const tabs = new BroadcastChannel(KEY);
+let whenGiven = () => {};
+tabs.addEventListener("message", ({ data }) => {
+  if (data.wanted && keyNow() !== null) tabs.postMessage({ key: keyNow() });
+  if (data.key && (data.isNew || keyNow() === null)) {
+    sessionStorage.setItem(KEY, data.key);
+    whenGiven();
+  }
+});
+
+// What the page's address holds, and the browser's history, is given for the key once; without it another tab is asked.
 export async function takeKey() {
   const given = new URLSearchParams(location.hash.slice(1)).get("key");
-  if (given === null) return;
-  history.replaceState(null, "", location.pathname);
-  const shown = { method: "POST", headers: { Authorization: `Bearer ${given}` } };
-  const answer = await fetch("/v1/page-session", shown).catch(() => null);
-  if (answer?.ok) sessionStorage.setItem(KEY, (await answer.json()).key);
+  if (given !== null) {
+    history.replaceState(null, "", location.pathname);
+    const shown = { method: "POST", headers: { Authorization: `Bearer ${given}` } };
+    const answer = await fetch("/v1/page-session", shown).catch(() => null);
+    if (answer?.ok) {
+      sessionStorage.setItem(KEY, (await answer.json()).key);
+      tabs.postMessage({ key: keyNow(), isNew: true });
+    }
+  }
+  if (keyNow() !== null) return;
+  await new Promise((done) => {
+    whenGiven = done;
+    tabs.postMessage({ wanted: true });
+    setTimeout(done, HANDOVER_MS);
+  });
 }
 
-const authorized = () => ({ Authorization: `Bearer ${sessionStorage.getItem(KEY)}` });
+// Forget a key that the worker does not take, and call back once another tab has one.
+export function dropKey(then) {
+  sessionStorage.removeItem(KEY);
+  whenGiven = then;
+}
+
+const authorized = () => ({ Authorization: `Bearer ${keyNow()}` });
 
 // Send a request and return its answer. A body is JSON, unless it is a form.
 export async function ask(method, path, { body, headers = {}, signal } = {}) {

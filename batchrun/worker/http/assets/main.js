@@ -1,6 +1,6 @@
 // The live page: which view the address names, and the events that keep it up to date.
 
-import { events, Problem, takeKey } from "./api.js";
+import { dropKey, events, Problem, takeKey } from "./api.js";
 import { openBatch } from "./batch_view.js";
 import { openList } from "./batch_list.js";
 import { byId, el, link, setText } from "./elements.js";
@@ -114,12 +114,13 @@ function refuse() {
     el(
       "p",
       {},
-      "It is opened by a link, in one tab, until the worker stops. On the worker's machine, this prints a new one:",
+      "A link opens it in this browser, until the worker stops. On the worker's machine, this prints a new one:",
     ),
     el("p", {}, el("code", { class: "command" }, "batchrun worker page --data DIR")),
   );
   view = { title: "Closed" };
   sign(true);
+  dropKey(route);
 }
 
 addEventListener("hashchange", route);

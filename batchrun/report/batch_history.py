@@ -6,7 +6,9 @@ from itertools import accumulate
 from operator import add
 from pathlib import Path
 
+from batchrun.ledger.sqlite.measures import Duration
 from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.report.report_figures import Distribution, distribution
 
 #: Max intervals: more bars cannot be told apart on a screen.
 MAX_INTERVALS = 150
@@ -30,6 +32,8 @@ class BatchHistory:
     live_runs: list[float]
     #: Costs of the Runs that had ended at the end of each interval, in US dollars.
     cost_usd: list[float]
+    #: How long all Runs took that have ended, of all rounds and whatever interval is asked for; None: none has.
+    run_times: Distribution | None
 
 
 def read_history(directory: Path, *, is_open: bool, last_s: float | None = None) -> BatchHistory | None:
@@ -67,6 +71,7 @@ def read_history(directory: Path, *, is_open: bool, last_s: float | None = None)
             done=list(accumulate(map(add, successes, not_succeeded)))[1:],
             not_succeeded=list(accumulate(not_succeeded))[1:],
             cost_usd=list(accumulate(flow.cost_usd))[1:],
+            run_times=distribution(measures, Duration.RUN),
         )
 
 

@@ -103,8 +103,8 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
         summary=summary,
         times=times,
         failures=failures_of(ledger, directory, Selection()),
-        run_times=_distribution(measures, Duration.RUN),
-        queue_times=_distribution(measures, Duration.QUEUE),
+        run_times=distribution(measures, Duration.RUN),
+        queue_times=distribution(measures, Duration.QUEUE),
         live_runs=_live_runs(measures, until),
         slowest=measures.slowest(SLOWEST_RUNS),
         attempts=measures.attempts(),
@@ -119,7 +119,8 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
     )
 
 
-def _distribution(measures: Measures, duration: Duration) -> Distribution | None:
+def distribution(measures: Measures, duration: Duration) -> Distribution | None:
+    """Return how some lengths of time are distributed; None if there is none yet."""
     spread = measures.spread(duration, PERCENTILES)
     if spread is None:
         return None

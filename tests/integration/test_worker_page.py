@@ -153,6 +153,7 @@ def test_a_batch_goes_from_its_files_to_its_downloads(page, worker, downloads, t
     assert _status(worker, "prices")["outcomes"] == {"succeeded": 5, "failed": 3}
     page.see("5 succeeded")
     wait_until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "figure.chart svg[role=img]")) == 4)
+    page.see("8 Runs that ended", "section[aria-label='How long Runs took']")
     page.link("Failures 3").click()
     page.see("told to fail")
     page.see("3 jobs did not succeed, for 1 cause")

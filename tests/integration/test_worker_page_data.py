@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -180,6 +181,15 @@ async def test_live_runs_are_listed_oldest_first_read_and_aborted(client):
     assert (await client.refusal("POST", f"{path}/runs/{run_id}/abort"))[:2] == (409, "wrong-state")
 
 
+async def run_times(client: Client, batch_id: str) -> list[float]:
+    """Return how long the Runs of a batch's records took, in seconds."""
+    async with client.session.get(f"{client.address}/v1/batches/{batch_id}/records") as answer:
+        records = [orjson.loads(line) for line in (await answer.read()).splitlines()]
+    runs = [each for record in records for each in record["attempts"]]
+    times = [[datetime.fromisoformat(run[moment]) for moment in ("started_at", "finished_at")] for run in runs]
+    return [(finished - started).total_seconds() for started, finished in times]
+
+
 async def test_the_history_of_a_batch_adds_up_to_its_counts(client):
     """From the ledger, so it is there after a restart as well; null before the first job."""
     batch_id = await submit(client, "past", [{"n": n, "fails": n < 2} for n in range(9)])
@@ -191,6 +201,10 @@ async def test_the_history_of_a_batch_adds_up_to_its_counts(client):
     assert history["cost_usd"][-1] == pytest.approx(batch["cost_usd"])
     assert len({len(history[each]) for each in ("succeeded", "failed", "live_runs", "done", "cost_usd")}) == 1
     assert (await client.ask("GET", f"/v1/batches/{batch_id}/history?last_s=60"))[1]["done"][-1] == 9
+    times, took = history["run_times"], sorted(await run_times(client, batch_id))
+    ranks = {"50": took[4], "90": took[8], "99": took[8]}
+    assert times["spread"]["percentiles"] == pytest.approx(ranks, abs=1e-6)
+    assert (times["spread"]["count"], sum(times["counts"]), len(times["edges"])) == (9, 9, len(times["counts"]) + 1)
     _, points = await client.ask("GET", "/v1/worker/history")
     assert len(points["at"]) == len(points["live_runs"]) <= 300
 

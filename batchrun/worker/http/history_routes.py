@@ -53,7 +53,8 @@ async def get_history(request: web.Request) -> web.Response:
         known = readings[key] = _Reading(history, now + _REST_PER_READING * took_s)
         while len(readings) > _MAX_KEPT:
             del readings[next(iter(readings))]
-    return web.Response(body=orjson.dumps(known.history), content_type="application/json")
+    body = orjson.dumps(known.history, option=orjson.OPT_NON_STR_KEYS)  # percentiles are by number
+    return web.Response(body=body, content_type="application/json")
 
 
 async def get_worker_history(request: web.Request) -> web.Response:

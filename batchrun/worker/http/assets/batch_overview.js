@@ -6,6 +6,7 @@ import { makeChart } from "./charts.js";
 import { card, el, every, fillTiles, link, outerLink } from "./elements.js";
 import { doubtsCard } from "./doubts.js";
 import { failedOf, legendOf, makeBar, wholeOf } from "./outcome_bar.js";
+import { runTimesCard } from "./run_times.js";
 import { count, duration, moment, money, percent, rate, secondsSince } from "./words.js";
 
 const EVERY_MS = 2000;
@@ -33,7 +34,8 @@ export function showOverview({ place, id, base, params, signal }) {
   const present = card("Now", tiles, bar.node, legend);
   present.head.append(outputLinks(id, signal));
   const doubts = doubtsCard(id, signal);
-  place.append(el("div", { class: "cards" }, doubts.node, present, overTime, told));
+  const runTimes = runTimesCard();
+  place.append(el("div", { class: "cards" }, doubts.node, present, overTime, runTimes.node, told));
   let [batch, lastS, drawn] = [null, "", null];
 
   function rateWords(perInterval) {
@@ -61,6 +63,7 @@ export function showOverview({ place, id, base, params, signal }) {
     if (found === undefined || asked !== lastS || signal.aborted) return;
     none.hidden = found !== null;
     grid.hidden = found === null;
+    runTimes.show(found?.run_times ?? null);
     if (found !== null) draw(found);
   }
 

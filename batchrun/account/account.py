@@ -34,7 +34,7 @@ RETRY_INTERVAL_S = 5.0
 MIN_MEMORY_MB = 128
 #: Starts of one task per second: 95 % of the 400 that the API documents.
 STARTS_PER_TASK_PER_S = 380.0
-#: The least part of the rates that is used: enough to follow live Runs, and to read the account's limits.
+#: The least part of the rate of requests that is used: enough to follow live Runs, and to read the account's limits.
 _LEAST_RATE = 0.02
 
 
@@ -45,7 +45,7 @@ class Share:
     #: Live Runs, and their memory in megabytes; None: unlimited.
     runs: int | None
     memory_mb: int | None
-    #: Of the rates of starts and requests, from 0 to 1.
+    #: Of the rates of starts and requests, from 0 to 1; with 0, `runs` is 0, too.
     rate: float
 
 
@@ -137,7 +137,7 @@ class Account:
         if self._counted is None:
             self._counted = {}
         if before is None or before.rate != share.rate:
-            self.shared.take_part(self._part)
+            self.shared.take_part(share.rate or _LEAST_RATE)
         if before != share:
             self.change_limits(self.limits)
 

@@ -65,9 +65,7 @@ class Throttle:
 
     def change_rate(self, rate_per_s: float) -> None:
         """Keep this rate from now on, or the announced one if that is lower."""
-        self._bucket.change_rate(rate_per_s)
-        if self._announced_per_s is not None:
-            self._bucket.stay_below(self._announced_per_s)
+        self._bucket.change_rate(rate_per_s, anyio.current_time(), limit_per_s=self._announced_per_s)
         self._changed.notify()
 
     def refused(self, retry_after_s: float | None) -> None:

@@ -194,7 +194,7 @@ class Batch:
         engine = self._engine
         engine.permits.resize(limits.wanted_runs)
         engine.permits.priority = priority
-        engine.bucket.change_rate(limits.start_rate)
+        engine.bucket.change_rate(limits.start_rate, anyio.current_time())
         engine.gate.wake()
         engine.purse.budget.limit_usd = limits.budget_usd
         engine.purse.budget.notify()

@@ -1,5 +1,7 @@
 """The limits that all batches of one account share: live Runs, capacity, rates and polls."""
 
+import anyio
+
 from batchrun.apify.throttle import Throttle
 from batchrun.engine.doubt.reconcile import Echo
 from batchrun.engine.follow.polls import Polls
@@ -42,8 +44,8 @@ class SharedLimits:
         self.instruments = Instruments()
         self._starts_per_task_per_s = starts_per_task_per_s
         self._announced_per_s: float | None = None
-        #: The part of each task's rate that is ours.
-        self._part = 1.0
+        #: The part of each task's rate that is ours; None: all, for good.
+        self._part: float | None = None
         self._buckets: dict[TaskId, TokenBucket] = {}
         self._contenders: dict[TaskId, Contenders] = {}
 
@@ -51,10 +53,13 @@ class SharedLimits:
         """Return the bucket from which all starts of a task take their tokens."""
         bucket = self._buckets.get(task_id)
         if bucket is None:
-            rate_per_s = self._starts_per_task_per_s * self._part
-            bucket = self._buckets[task_id] = TokenBucket.at_rate(rate_per_s)
+            bucket = self._buckets[task_id] = TokenBucket.at_rate(self._starts_per_task_per_s)
             if self._announced_per_s is not None:
-                bucket.stay_below(self._announced_per_s * self._part)
+                bucket.stay_below(self._announced_per_s)
+            if self._part is not None:  # without a burst: another process may have used that of this part just now
+                now = anyio.current_time()
+                bucket.close(now)
+                self._divide(bucket, now)
         return bucket
 
     def contenders(self, task_id: TaskId) -> Contenders:
@@ -65,12 +70,16 @@ class SharedLimits:
         """Keep the starts of each task below a limit that the platform announces."""
         self._announced_per_s = limit_per_s
         for bucket in self._buckets.values():
-            bucket.stay_below(limit_per_s * self._part)
+            bucket.stay_below(limit_per_s * (1.0 if self._part is None else self._part))
 
     def take_part(self, part: float) -> None:
         """Use this part of each task's rate from now on; others use the rest."""
         self._part = part
+        now = anyio.current_time()
         for bucket in self._buckets.values():
-            bucket.change_rate(self._starts_per_task_per_s * part)
-        if self._announced_per_s is not None:
-            self.stay_below(self._announced_per_s)
+            self._divide(bucket, now)
+
+    def _divide(self, bucket: TokenBucket, now: float) -> None:
+        assert self._part is not None, "there is something to divide"
+        announced_per_s = None if self._announced_per_s is None else self._announced_per_s * self._part
+        bucket.change_rate(self._starts_per_task_per_s * self._part, now, limit_per_s=announced_per_s)

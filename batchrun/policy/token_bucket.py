@@ -48,13 +48,24 @@ class TokenBucket:
         is_slower = rate_per_s < self._most_per_s
         self._pace(rate_per_s, min(self._most_burst, burst_of(rate_per_s)) if is_slower else self._most_burst)
 
-    def change_rate(self, rate_per_s: float) -> None:
-        """Keep this rate from now on."""
+    def change_rate(self, rate_per_s: float, now: float, *, limit_per_s: float | None = None) -> None:
+        """Keep this rate from now on, and stay safely below an announced limit.
+
+        The tokens that are there stay, as far as the new burst has room for them, and more come at the new rate. So
+        buckets that pass a part of one rate to each other do not give its burst twice.
+        """
+        there = self._tokens(now)
         self._most_per_s, self._most_burst = rate_per_s, burst_of(rate_per_s)
-        before_s = self._interval_s
         self._pace(self._most_per_s, self._most_burst)
-        # The distance between the last token and the next one is that of the new rate.
-        self._next = max(self._next + self._interval_s - before_s, self.closed_until)
+        if limit_per_s is not None:
+            self.stay_below(limit_per_s)
+        there = min(there, 1 + self._tolerance_s / self._interval_s)
+        self._next = max(now + self._tolerance_s + (1 - there) * self._interval_s, self.closed_until)
+
+    def _tokens(self, now: float) -> float:
+        """Return how many tokens are there; a fraction: a part of the wait for the next one is over."""
+        most = self._tolerance_s / self._interval_s
+        return 1 + min(most, (now + self._tolerance_s - self._next) / self._interval_s)
 
     def next_at(self, now: float) -> float:
         """Return when the next token may be used, not before `now`; ask again after waking before `closed_until`."""

@@ -50,6 +50,7 @@ async def serve_fleet(worker: Worker, fleet: Fleet) -> None:
                 fleet.note_trouble("")
             except (LogUnreachable, LedgerError) as error:
                 fleet.note_trouble(str(error))
+                duty.obey(fleet.page)
             with anyio.move_on_after(min(LOOK_INTERVAL_S, fleet.lease_s / 10)):
                 await fleet.alarm.wait()
             fleet.alarm = anyio.Event()
@@ -134,7 +135,7 @@ class FleetDuty:
         #: When a start last lacked Runs, memory or money, and the most money that one has lacked.
         self._lacked_at = float("-inf")
         self._start_cost = 0
-        self._apply(Page())
+        self.obey(Page())
 
     async def turn(self) -> None:
         """Look at the page once, and write it if there is something to change."""
@@ -148,7 +149,7 @@ class FleetDuty:
             await fleet.publish(worker.store[batch])
         over = [batch for batch in _over(worker, fleet) if batch not in self._coming and batch not in fleet.wanted]
         fleet.member.settle([batch for batch in fleet.member.unsettled if self._is_settled(batch)])
-        self._apply(fleet.page)
+        self.obey(fleet.page)
         if worker.is_draining:
             over, waiting = [], list[str]()
         else:
@@ -175,7 +176,7 @@ class FleetDuty:
                 return
             fleet.member.see(after, boot_time())
             fleet.page = after
-            self._apply(after)
+            self.obey(after)
         self._bring()
         if not worker.is_draining:
             self._give_away()
@@ -205,7 +206,7 @@ class FleetDuty:
             self._gave_away_at = anyio.current_time()
             ready[batch].stop_starting()
             _set_aside(fleet, batch, ready[batch])
-            self._apply(fleet.page)
+            self.obey(fleet.page)
             fleet.ready.discard(batch)
             self._closed.add(batch)
             self._worker.runners[batch].let_go()
@@ -243,15 +244,18 @@ class FleetDuty:
             self._closed.discard(batch)
             self._account.uncount_money(self._worker.directory.of(batch) / "out")
 
-    def _apply(self, page: Page) -> None:
+    def obey(self, page: Page) -> None:
         """Use no more than what the page allows, from now on."""
-        allowed = self._fleet.member.allowed(page)
+        member = self._fleet.member
+        allowed = member.allowed(page)
         limits = {resource: page.limit(resource) for resource in Resource}
+        # Once its lease is over, the others may have all of its rate. Without a part of the rate, it starts nothing.
+        rate = allowed.get(Resource.RATE, 0) / WHOLE_RATE if member.may_start() else 0.0
         self._account.use_share(
             Share(
-                runs=allowed.get(Resource.RUNS, 0),
+                runs=allowed.get(Resource.RUNS, 0) if rate > 0 else 0,
                 memory_mb=allowed.get(Resource.MEMORY),
-                rate=allowed.get(Resource.RATE, 0) / WHOLE_RATE,
+                rate=rate,
             )
         )
         self._divide_money(page, allowed.get(Resource.MONEY, 0), limits[Resource.MONEY])
@@ -276,7 +280,7 @@ class FleetDuty:
             budget.notify()
 
     def _use(self) -> Use:
-        """Return what this worker uses and needs; to be called after `_apply`, without a wait between them."""
+        """Return what this worker uses and needs; to be called after `obey`, without a wait between them."""
         worker, pool, budget = self._worker, self._account.shared.pool, self._account.budget
         peak = pool.take_peak()
         amount, self._peak = max(peak, self._peak), peak

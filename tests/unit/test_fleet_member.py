@@ -8,34 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LogUnreachable
-from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.worker.fleet.member import FleetMember, Use
 from batchrun.worker.fleet.shared_page import Member, Page, SharedPage
 from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource, next_amount, targets
+from tests.support.page_log import PageLog
 
 LIMIT, LEASE_S, MB = 7, 2.0, 3
-
-
-class MemoryStore(LogStore):
-    """A log in memory, whose next answer can be lost."""
-
-    def __init__(self) -> None:
-        self.entries: list[bytes] = []
-        self.loses_answer = False
-
-    def append(self, number: int, entry: bytes) -> bool:
-        """Append an entry."""
-        if number != len(self.entries):
-            return False
-        self.entries.append(entry)
-        if self.loses_answer:
-            self.loses_answer = False
-            raise LogUnreachable("lost")
-        return True
-
-    def read(self, number: int) -> bytes | None:
-        """Return an entry."""
-        return self.entries[number] if number < len(self.entries) else None
 
 
 @dataclass
@@ -43,7 +21,7 @@ class World:
     """Batches and their live Runs, as the platform sees them, and the process that each batch's log obeys."""
 
     now: float = 0.0
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: PageLog = field(default_factory=PageLog)
     live: dict[str, int] = field(default_factory=lambda: dict.fromkeys("abcde", 0))
     opened_by: dict[str, "Process | None"] = field(default_factory=lambda: dict.fromkeys("abcde"))
     count: int = 0

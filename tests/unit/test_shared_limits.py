@@ -213,7 +213,7 @@ async def test_a_rate_that_is_raised_holds_at_once():
 
     async def raise_it() -> None:
         await anyio.sleep(5)
-        bucket.change_rate(10)
+        bucket.change_rate(10, anyio.current_time())
         gate.wake()
 
     async with anyio.create_task_group() as children:

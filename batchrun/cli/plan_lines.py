@@ -56,6 +56,9 @@ def _jobs(plan: Plan) -> str:
 
 def _groups(plan: Plan) -> str:
     counts = [f"{count:,} {group or '(none)'}" for group, count in plan.groups.items()]
+    if plan.in_other_groups:
+        counts = [*counts[:MAX_SHOWN], f"{plan.in_other_groups:,} in groups after the first {len(plan.groups):,}"]
+        return ", ".join(counts)
     hidden = len(counts) - MAX_SHOWN
     return ", ".join(counts[:MAX_SHOWN]) + (f" and {hidden:,} more" if hidden > 0 else "")
 

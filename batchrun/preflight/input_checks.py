@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
+from itertools import islice
 from typing import NamedTuple
 
 import orjson
@@ -24,6 +25,11 @@ LINES_NAMED = 3
 #: Distinct problems that are kept, which bounds memory; further ones are counted as OTHER_PROBLEMS.
 MAX_PROBLEMS = 500
 OTHER_PROBLEMS = "other problems"
+#: Max characters of a problem, and of a name in it.
+MAX_PROBLEM_CHARS = 2_000
+_MAX_NAME_CHARS = 200
+#: Unknown properties of one input that are reported.
+_MAX_UNKNOWN = 20
 #: Properties of a schema that a message names.
 NAMES_SHOWN = 8
 
@@ -60,7 +66,7 @@ class LineProblems:
     def note(self, line: int, messages: Iterable[str]) -> None:
         """Note the problems of a line; lines come in order, and a matrix gives several jobs of one line."""
         for message in messages:
-            self._note(line, message)
+            self._note(line, message[:MAX_PROBLEM_CHARS])
 
     def _note(self, line: int, message: str) -> None:
         if line != self._failing_line:
@@ -143,7 +149,7 @@ class JobCheck:
             return Findings(problems, [])
         if self._schema is not None:
             problems += self._schema.problems(merged)
-        unknown = [self._unknown(name) for name in override if self._is_unknown(name)]
+        unknown = list(islice((self._unknown(name) for name in override if self._is_unknown(name)), _MAX_UNKNOWN))
         return Findings(problems, unknown or self._repeated(merged, options))
 
     def shown(self, job: Job) -> str:
@@ -164,6 +170,7 @@ class JobCheck:
         return name not in self._known if self._known else not _is_visible(name)
 
     def _unknown(self, name: str) -> str:
+        name = name[:_MAX_NAME_CHARS]
         if self._schema is None or not self._known:
             return f"sets {name!r}, a name with characters that cannot be seen"
         by_plain = {_plain(each): each for each in self._schema.names}

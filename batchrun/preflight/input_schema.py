@@ -189,7 +189,7 @@ def _sentences(error: "jsonschema_rs.ValidationError", path: str) -> list[str]:
         (getattr(kind, name) for name in ("limit", "types", "options", "pattern") if hasattr(kind, name)), None
     )
     if keyword == "additionalProperties" and hasattr(kind, "unexpected"):
-        return [f"Property {path}.{name} is not allowed" for name in kind.unexpected]
+        return [f"Property {path}.{name} is not allowed" for name in kind.unexpected[:MAX_PROBLEMS_PER_INPUT]]
     if "propertyNames" in error.schema_path[-2:]:
         return [f"Field {path} has names of properties that do not fit"]
     missing = str(getattr(kind, "property", "")).strip('"')

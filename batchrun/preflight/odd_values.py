@@ -2,10 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from batchrun.model import read_json
 
+#: Max odd values of one input that are looked for, and max characters of a path in a message.
+_MAX_ODD = 1_000
+_MAX_PATH = 200
 #: Whole numbers up to it are exact where numbers are doubles, as in JavaScript.
 _MAX_EXACT = 2**53
 _ANY_DIGIT = bytes.maketrans(b"123456789", b"0" * 9)
@@ -19,13 +23,13 @@ def odd_values(body: bytes) -> list[str]:
     # Most inputs have none of these bytes, and are not read again.
     if b"#" not in body and b"E+" not in body and b"0" * 16 not in body.translate(_ANY_DIGIT):
         return []
-    return sorted(set(_messages(read_json(body), "")))
+    return sorted(set(islice(_messages(read_json(body), ""), _MAX_ODD)))
 
 
 def _messages(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for name, part in value.items():
-            yield from _messages(part, f"{path}.{name}" if path else name)
+            yield from _messages(part, (f"{path}.{name}" if path else name)[:_MAX_PATH])
     elif isinstance(value, list):
         for part in value:
             yield from _messages(part, path)

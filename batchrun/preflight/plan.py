@@ -56,8 +56,12 @@ class Plan:
     quote: str | None
     #: Distinct jobs of the file, with and without problems.
     jobs: int
-    #: Jobs by group; "" counts the jobs without a group.
+    #: False: the file goes on after the lines that were read.
+    is_whole_file: bool
+    #: Jobs by group, of the first 1,000 groups; "" counts the jobs without a group.
     groups: dict[str, int]
+    #: Jobs of the groups after them.
+    in_other_groups: int
     duplicates: int
     #: Jobs that earlier processes have settled; `run` skips them.
     settled: int
@@ -97,7 +101,9 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
         return await plan_batch(client, config, shown=shown)
 
 
-async def plan_batch(client: ApifyClient, config: Config, *, shown: int, max_slots: int | None = None) -> Plan:
+async def plan_batch(
+    client: ApifyClient, config: Config, *, shown: int, max_slots: int | None = None, max_jobs: int | None = None
+) -> Plan:
     """Check the job file of a batch and forecast the batch, at an open platform; raises what `make_plan` does.
 
     Args:
@@ -105,6 +111,7 @@ async def plan_batch(client: ApifyClient, config: Config, *, shown: int, max_slo
         config: of the batch.
         shown: the number of inputs that the plan shows.
         max_slots: live Runs that the batch can have at most, whatever its own limits; None: no such limit.
+        max_jobs: jobs and bad lines that are read at most, which bounds time and memory; None: the whole file.
     """
     config = await anyio.to_thread.run_sync(settle_dialect, config)
     account = await read_account(client)
@@ -115,7 +122,7 @@ async def plan_batch(client: ApifyClient, config: Config, *, shown: int, max_slo
         number_to_pin(build)
     task = as_created(task, build)
     check = job_check(config, account, task, build)
-    survey = await _survey(config, task, check, shown)
+    survey = await _survey(config, task, check, shown, max_jobs)
     opened_again = sum(line > past.read_lines for line in survey.replacing.values())
     settled = max(0, past.settled - opened_again)
     slots = slot_count(config.limits, account, past.live_runs)
@@ -136,7 +143,9 @@ async def plan_batch(client: ApifyClient, config: Config, *, shown: int, max_slo
         delimiter=survey.dialect.delimiter if survey.dialect else None,
         quote=(survey.dialect.quote or "none") if survey.dialect else None,
         jobs=survey.jobs,
+        is_whole_file=survey.is_whole_file,
         groups=dict(survey.groups.most_common()),
+        in_other_groups=survey.in_other_groups,
         duplicates=survey.duplicates,
         settled=settled,
         largest_input_bytes=survey.largest_body_bytes,
@@ -147,7 +156,7 @@ async def plan_batch(client: ApifyClient, config: Config, *, shown: int, max_slo
         warnings=_warnings(survey, task),
         inputs=survey.inputs,
         forecast=forecast,
-        unknown=[*_unknown(build, check), *forecast.unknown],
+        unknown=[*_unread(survey), *_unknown(build, check), *forecast.unknown],
     )
 
 
@@ -178,7 +187,7 @@ def as_created(task: Task, build: Build) -> Task:
     return replace(task, input=build.schema.prefills)
 
 
-async def _survey(config: Config, task: Task, check: JobCheck, shown: int) -> Survey:
+async def _survey(config: Config, task: Task, check: JobCheck, shown: int, max_jobs: int | None) -> Survey:
     shadowed: JsonObject = task.input if config.jobs.merge == "shallow" else {}
     survey = Survey(check, shadowed, shown)
     # Problems are shown in the order of the file, so priorities are ignored.
@@ -187,12 +196,14 @@ async def _survey(config: Config, task: Task, check: JobCheck, shown: int) -> Su
     survey.columns, survey.dialect = job_file.columns, job_file.dialect
     try:
         entries = filter(shard_of(config).has, islice(job_file.read(), config.jobs.limit))
+        within = islice(entries, max_jobs)
 
         def take_chunk() -> int:
             count = 0
-            for entry in islice(entries, CHUNK_LINES):
+            for entry in islice(within, CHUNK_LINES):
                 survey.look_at(entry)
                 count += 1
+            survey.is_whole_file = count > 0 or next(entries, None) is None
             return count
 
         while await anyio.to_thread.run_sync(take_chunk, abandon_on_cancel=not job_file.is_replayable):
@@ -253,6 +264,13 @@ def _warnings(survey: Survey, task: Task) -> list[str]:
     if not task.exists:
         warnings.append("the task does not exist yet; running the batch creates it")
     return warnings
+
+
+def _unread(survey: Survey) -> list[str]:
+    if survey.is_whole_file:
+        return []
+    read = survey.jobs + survey.duplicates + survey.bad_lines
+    return [f"what the lines after the first {read:,} jobs add, and whether they are valid: a worker reads no more"]
 
 
 def _unknown(build: Build, check: JobCheck) -> list[str]:

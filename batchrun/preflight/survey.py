@@ -14,6 +14,10 @@ from batchrun.model import BadLine, Job, JobKey, JsonObject
 from batchrun.preflight.input_checks import JobCheck, LineProblems
 from batchrun.preflight.odd_values import odd_values
 
+#: Groups that are counted each; the jobs of further ones are counted together.
+MAX_GROUPS = 1_000
+#: Max characters of all inputs that are kept whole.
+MAX_INPUT_CHARS = 32 << 20
 REPEATED_KEY = "has the key of an earlier line with other content; give each line its own @key"
 
 
@@ -29,8 +33,9 @@ class Survey:
     def __init__(self, check: JobCheck, shadowed: JsonObject, shown: int = 0) -> None:
         self._check = check
         self._shown = shown
-        #: The whole inputs of the first jobs, by line.
+        #: The whole inputs of the first jobs, by line, as far as MAX_INPUT_CHARS go.
         self.inputs: list[tuple[int, str]] = []
+        self._input_chars_left = MAX_INPUT_CHARS
         self._nested = nested_properties(shadowed)
         self._seen: dict[bytes, bytes] = {}
         self.problems = LineProblems()
@@ -41,13 +46,17 @@ class Survey:
         #: Of a CSV file.
         self.columns: tuple[str, ...] = ()
         self.dialect: CsvDialect | None = None
+        #: False: the file goes on after the jobs that were looked at.
+        self.is_whole_file = True
         self.jobs = 0
         self.bad_lines = 0
         self.duplicates = 0
         #: The last line that replaces another, by the key of its job.
         self.replacing: dict[JobKey, int] = {}
-        #: Jobs by group; "" counts the jobs without a group.
+        #: Jobs by group, of the first MAX_GROUPS; "" counts the jobs without a group.
         self.groups: Counter[str] = Counter()
+        #: Jobs of the groups after them.
+        self.in_other_groups = 0
         #: Jobs whose override replaces a nested property of the task's input and loses fields of it, by property.
         self.erased: Counter[str] = Counter()
         #: The fields that are lost, by property; nested ones are not looked at.
@@ -87,19 +96,26 @@ class Survey:
 
     def _job(self, job: Job) -> None:
         self.jobs += 1
-        self.groups[job.group or ""] += 1
+        self._note_group(job.group or "")
         self.largest_body_bytes = max(self.largest_body_bytes, len(job.body))
         memory_mb = self._check.memory_mb(job)
         self.memory_mb += memory_mb or 0
         self.of_unknown_memory += memory_mb is None
         if self._nested:
             self._note_erased(orjson.loads(job.body))
-        if len(self.inputs) < self._shown:
-            self.inputs.append((job.position.line, self._check.shown(job)))
+        if len(self.inputs) < self._shown and self._input_chars_left > 0:
+            self.inputs.append((job.position.line, shown := self._check.shown(job)))
+            self._input_chars_left -= len(shown)
         self.odd.note(job.position.line, odd_values(job.body))
         found = self._check.look_at(job)
         self.problems.note(job.position.line, found.problems)
         (self.problems if self._check.stops_futile else self.odd).note(job.position.line, found.futile)
+
+    def _note_group(self, group: str) -> None:
+        if group in self.groups or len(self.groups) < MAX_GROUPS:
+            self.groups[group] += 1
+        else:
+            self.in_other_groups += 1
 
     def _note_erased(self, override: JsonObject) -> None:
         for name in lost_fields(self._nested, override):

@@ -65,6 +65,8 @@ SAMPLE_INTERVAL_S = 1.0
 MAX_SAMPLES = 3600
 #: Max submissions that are checked at once: a batch file of the largest size takes 150 MB for seconds.
 MAX_CHECKS = 2
+#: Jobs that a plan reads at most: it keeps some 300 bytes of each.
+MAX_PLANNED_JOBS = 200_000
 
 #: States of batches that are resumed when the configuration is read: what has stopped them may be gone.
 _MAY_GO_ON = (BatchState.STOPPED, BatchState.OUT_OF_BUDGET)
@@ -151,7 +153,7 @@ class Worker:
         return await anyio.to_thread.run_sync(self._check, submission, limiter=self._checks)
 
     async def plan(self, submission: Submission, shown: int) -> Plan:
-        """Check every line of a batch that is not stored, and forecast the batch; start nothing.
+        """Check the lines of a batch that is not stored, up to MAX_PLANNED_JOBS, and forecast it; start nothing.
 
         `shown` is the number of inputs that the plan shows.
 
@@ -168,7 +170,13 @@ class Worker:
         except anyio.WouldBlock:
             raise OutputError(f"{MAX_CHECKS} other plans are being made; ask again in a moment") from None
         try:
-            return await plan_batch(self.account.client, config, shown=shown, max_slots=self.account.max_live_runs)
+            return await plan_batch(
+                self.account.client,
+                config,
+                shown=shown,
+                max_slots=self.account.max_live_runs,
+                max_jobs=MAX_PLANNED_JOBS,
+            )
         finally:
             self._plans.release()
 

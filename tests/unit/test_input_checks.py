@@ -16,6 +16,7 @@ from batchrun.jobs.template import Template
 from batchrun.model import BadLine, Job, JobKey, Position, RunOptions, TaskId, write_json
 from batchrun.preflight.builds import Build
 from batchrun.preflight.input_checks import (
+    MAX_PROBLEM_CHARS,
     MAX_PROBLEMS,
     OTHER_PROBLEMS,
     HeadCheck,
@@ -26,7 +27,8 @@ from batchrun.preflight.input_checks import (
 )
 from batchrun.preflight.input_schema import InputSchema
 from batchrun.preflight.job_file_head import refuse_head
-from batchrun.preflight.survey import REPEATED_KEY, Survey
+from batchrun.preflight.odd_values import odd_values
+from batchrun.preflight.survey import MAX_GROUPS, REPEATED_KEY, Survey
 
 SCHEMA = InputSchema(
     {
@@ -152,6 +154,35 @@ def test_endless_kinds_of_problems_are_bounded():
         message=OTHER_PROBLEMS, count=2 * MAX_PROBLEMS, lines=[MAX_PROBLEMS + 1, MAX_PROBLEMS + 2, MAX_PROBLEMS + 3]
     )
     assert problems.lines == 3 * MAX_PROBLEMS
+
+
+def test_long_problems_are_cut():
+    """So that names of megabytes in the lines of others are not kept for each problem."""
+    name = "x" * 100_000
+    found = _check().look_at(_job(1, {f"{name}{n}": n for n in range(100)}))
+    assert len(found.futile) == 20
+    assert max(map(len, found.futile)) < 1_000
+    problems = LineProblems()
+    problems.note(1, [name])
+    assert len(next(iter(problems)).message) == MAX_PROBLEM_CHARS
+
+
+def test_odd_values_of_long_names_are_few_and_short():
+    """Each message would repeat the names above its value."""
+    body = write_json({"x" * 100_000: {str(n): 2**53 + 1 for n in range(10_000)}})
+    found = odd_values(body)
+    assert 0 < sum(map(len, found)) < 1_000_000
+
+
+def test_a_survey_keeps_so_many_groups_and_inputs(monkeypatch):
+    """The jobs of further groups are counted together; inputs are kept until they are large."""
+    monkeypatch.setattr("batchrun.preflight.survey.MAX_INPUT_CHARS", 1_000)
+    survey = Survey(_check({"mode": "a"}), {}, shown=100)
+    for n in range(MAX_GROUPS + 5):
+        survey.look_at(_job(n, {"maxPages": n, "mode": "a" * 400}, group=f"group {n}"))
+    survey.look_at(_job(MAX_GROUPS + 5, {"maxPages": 0, "mode": "b"}, group="group 0"))
+    assert (len(survey.groups), survey.groups["group 0"], survey.in_other_groups) == (MAX_GROUPS, 2, 5)
+    assert len(survey.inputs) == 3
 
 
 def test_a_survey_adds_up_a_job_file():

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from batchrun.config.load import as_config_error
 from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
+from batchrun.preflight.plan import Plan
 from batchrun.worker import batch_mending
 from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
@@ -67,7 +68,7 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def plan(request: web.Request) -> web.Response:
-    """Check every line of a batch and forecast it, without submitting it; `inputs` shows so many of its inputs."""
+    """Check a batch's lines and forecast it, without submitting it; `inputs` shows so many of its inputs."""
     worker = worker_of(request)
     shown = whole_number(request, "inputs", 0, MAX_INPUTS)
     submission_id = worker.store.new_id()
@@ -75,8 +76,11 @@ async def plan(request: web.Request) -> web.Response:
         submission = _submission(submission_id, form, None)
         async with while_asked(request):
             found = await worker.plan(submission, shown)
-    body = write_json({**asdict(found), "would_fail": found.would_fail})
-    return web.Response(body=body, content_type="application/json")
+    return web.Response(body=await anyio.to_thread.run_sync(_plan_json, found), content_type="application/json")
+
+
+def _plan_json(found: Plan) -> bytes:
+    return write_json({**asdict(found), "would_fail": found.would_fail})
 
 
 def _idempotency_key(request: web.Request) -> str | None:

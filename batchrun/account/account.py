@@ -93,7 +93,7 @@ class Account:
         self.watch.note(info.limits, runs=0, memory_mb=0)
         client.start_limit.subscribe(self.shared.stay_below)
 
-        self.disk = DiskWatch(work_dir, lambda: self.limits.min_free_disk_mb, self.shared.capacity)
+        self.disk = DiskWatch(work_dir, lambda: self.limits.min_free_disk_mb, self.shared)
 
     async def read_again(self) -> None:
         """Read the account again.

@@ -237,7 +237,7 @@ def build_engine(
         gate=gate,
         follower=follower,
         reconciler=reconciler,
-        collector=Collector(client, ledger, output, shared.buffers),
+        collector=Collector(client, ledger, output, shared.buffers, shared.disk_room),
         progress=progress,
         purse=purse,
         task_id=task_id,
@@ -247,7 +247,7 @@ def build_engine(
         keep_log=log_keeper.keep if log_keeper is not None else None,
     )
     scheduler = Scheduler(
-        source_reader=SourceReader(source, ledger, queue),
+        source_reader=SourceReader(source, ledger, queue, shared.disk_room),
         queue=queue,
         children=children,
         permits=permits,

@@ -18,6 +18,7 @@ from batchrun.policy.expectation import Expectation, Verdict
 from batchrun.runtime.byte_budget import ByteBudget, Fits, Room
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
+from batchrun.runtime.free_space import DiskRoom
 
 #: Key of the stored value that is a Run's output. Source: the platform's documentation of Actor output.
 OUTPUT_KEY = "OUTPUT"
@@ -116,13 +117,22 @@ class Collector:
         writer: of the item file.
         plan: what is collected.
         buffers: bounds what is in memory.
+        disk_room: of the disk that is written to; None: it has room.
     """
 
-    def __init__(self, client: RunClient, writer: ItemWriter, plan: OutputPlan, buffers: ByteBudget) -> None:
+    def __init__(
+        self,
+        client: RunClient,
+        writer: ItemWriter,
+        plan: OutputPlan,
+        buffers: ByteBudget,
+        disk_room: DiskRoom | None = None,
+    ) -> None:
         self._client = client
         self._writer = writer
         self._plan = plan
         self._buffers = buffers
+        self._disk_room = disk_room or DiskRoom()
         #: Max bytes of a page that holds more than one item.
         self._max_page_bytes = min(MAX_PAGE_BYTES, buffers.total // 32)
         #: Recent maximum sizes of an item, a page and an OUTPUT value, in bytes.
@@ -142,6 +152,7 @@ class Collector:
         Raises:
             BatchRefused: the platform does not accept the token any more.
         """
+        await self._disk_room.wait()
         collected = Collected()
         if run.dataset_id is not None and self._plan.items == "inline":
             items, problem = await self._inline(run.dataset_id, room)
@@ -208,6 +219,7 @@ class Collector:
                 problem = _left_out(left_out, dataset_id)
                 break
             offset, expected_bytes = page.next_offset, page.expected_bytes
+            await self._disk_room.wait()
         items = Items(
             count=attempt.items_count,
             dataset_id=dataset_id,

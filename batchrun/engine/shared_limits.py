@@ -11,6 +11,7 @@ from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.model import TaskId
 from batchrun.policy.token_bucket import Contenders, TokenBucket
 from batchrun.runtime.byte_budget import ByteBudget
+from batchrun.runtime.free_space import DiskRoom
 
 
 class SharedLimits:
@@ -40,6 +41,7 @@ class SharedLimits:
         self.polls = Polls(max_open_polls)
         self.throttle = throttle
         self.buffers = ByteBudget.of_megabytes(max_buffer_mb)
+        self.disk_room = DiskRoom()
         self.echo = Echo()
         self.instruments = Instruments()
         self._starts_per_task_per_s = starts_per_task_per_s

@@ -10,6 +10,7 @@ from batchrun.engine.start_queue import StartQueue
 from batchrun.ledger.protocol import Admission, Ledger
 from batchrun.model import Job
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.free_space import DiskRoom
 
 _log = structlog.get_logger()
 
@@ -21,12 +22,14 @@ class SourceReader:
         source: of lines and of jobs that earlier processes left open.
         ledger: admits the lines.
         queue: decides how many lines are needed.
+        disk_room: of the ledger's disk: lines that are no jobs become records at once. None: it has room.
     """
 
-    def __init__(self, source: JobSource, ledger: Ledger, queue: StartQueue) -> None:
+    def __init__(self, source: JobSource, ledger: Ledger, queue: StartQueue, disk_room: DiskRoom | None = None) -> None:
         self._source = source
         self._ledger = ledger
         self._queue = queue
+        self._disk_room = disk_room or DiskRoom()
         self._has_begun = False
         #: Whether lines are being read or admitted.
         self.is_reading = False
@@ -43,6 +46,8 @@ class SourceReader:
         """
         while self._has_begun and not self._queue.wants_more:
             await self._queue.reading.wait()
+        if self._has_begun:
+            await self._disk_room.wait()
         self._has_begun = True
         self.is_reading = True
         try:

@@ -25,6 +25,26 @@ def look_at_disk(directory: Path) -> tuple[int, int]:
     return disk.free, min(RESERVED_BYTES, round(disk.total * _RESERVED_SHARE))
 
 
+class DiskRoom:
+    """Whether output may be written: not while the disk is all but full. Whoever looks at the disk notes it."""
+
+    def __init__(self) -> None:
+        self._is_full = False
+        self._changed = anyio.Event()
+
+    def note(self, *, is_full: bool) -> None:
+        """Note whether the disk is all but full."""
+        if is_full != self._is_full:
+            self._is_full = is_full
+            self._changed.set()
+            self._changed = anyio.Event()
+
+    async def wait(self) -> None:
+        """Wait until output may be written."""
+        while self._is_full:
+            await self._changed.wait()
+
+
 class FreeSpace:
     """Looks at a directory's disk at most once a second, for many small uploads."""
 

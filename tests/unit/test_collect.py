@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import orjson
 import pytest
 
@@ -8,6 +9,7 @@ from batchrun.engine.collect import Collected, Collector, OutputPlan
 from batchrun.errors import BatchRefused, TransportError
 from batchrun.model import Attempt, AttemptState, DatasetId, Items, JobId, Mark, Outcome, RunId
 from batchrun.runtime.byte_budget import ByteBudget
+from batchrun.runtime.free_space import DiskRoom
 from tests.support.memory_ledger import WatchedLedger, make_job
 from tests.support.scripted_api import Plan, ScriptedApi, api_error, output_plan
 
@@ -23,6 +25,7 @@ async def collect(
     items_offset: int = 0,
     items_count: int = 0,
     meta: Any = None,
+    disk_room: DiskRoom | None = None,
 ) -> Collected:
     """Collect the output of the platform's first Run."""
     run = api.run(RunId("run-1"))
@@ -34,7 +37,7 @@ async def collect(
         items_offset=items_offset,
         items_count=items_count,
     )
-    collector = Collector(api, ledger or WatchedLedger(), plan, ByteBudget.of_megabytes(256))
+    collector = Collector(api, ledger or WatchedLedger(), plan, ByteBudget.of_megabytes(256), disk_room)
     with collector.room() as room:
         return await collector.collect(make_job(meta=meta), JobId(1), attempt, run, Outcome.SUCCEEDED, room)
 
@@ -64,6 +67,32 @@ async def test_pages_are_read_until_an_empty_one() -> None:
     assert api.pages == [0, 2, 4, 5]
     assert numbers(*ledger.item_lines, collected.item_lines) == [0, 1, 2, 3, 4]
     assert collected.items == Items(count=5, dataset_id=DATASET)
+
+
+async def test_no_page_is_read_while_the_disk_is_all_but_full() -> None:
+    """Neither the first one nor one in the middle; it goes on where it was."""
+    api, disk_room = platform(counted(5)), DiskRoom()
+    disk_room.note(is_full=True)
+    found: list[Collected] = []
+
+    async def collect_all() -> None:
+        found.append(await collect(api, output_plan("file", page_size=2), ledger=ledger, disk_room=disk_room))
+
+    class Filling(WatchedLedger):
+        async def write_items(self, *args: Any) -> None:
+            await super().write_items(*args)
+            disk_room.note(is_full=True)
+
+    ledger = Filling()
+    async with anyio.create_task_group() as children:
+        children.start_soon(collect_all)
+        read = []
+        for _ in range(4):
+            await anyio.wait_all_tasks_blocked()
+            read.append(list(api.pages))
+            disk_room.note(is_full=False)
+    assert read == [[], [0, 2], [0, 2, 4], [0, 2, 4, 5]]
+    assert numbers(*ledger.item_lines, found[0].item_lines) == [0, 1, 2, 3, 4]
 
 
 async def test_each_page_is_noted_with_where_the_next_begins() -> None:

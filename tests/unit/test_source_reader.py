@@ -7,6 +7,7 @@ from batchrun.engine.ports import Chunk
 from batchrun.engine.source_reader import SourceReader
 from batchrun.engine.start_queue import MIN_CHUNK
 from batchrun.ledger.protocol import Admission
+from batchrun.runtime.free_space import DiskRoom
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_bad_line, make_job, numbered
 from tests.support.start_gates import gate_of, permits_over, queue_over, work_of
 
@@ -28,6 +29,20 @@ async def test_the_first_lines_are_admitted_at_once_and_more_when_the_queue_need
     queue.stop_group(None)
     assert await source_reader.next() is not None
     assert source.pulled == 2 * MIN_CHUNK
+
+
+async def test_no_line_is_read_while_the_disk_is_all_but_full() -> None:
+    """Lines that are no jobs need no start to become records; those that were read first go on."""
+    disk_room = DiskRoom()
+    source = ListSource([make_bad_line(n) for n in range(1, 2 * MIN_CHUNK)])
+    source_reader = SourceReader(source, WatchedLedger(), queue_over(permits_over(gate_of(), 1)), disk_room)
+    await source_reader.next()
+    disk_room.note(is_full=True)
+    with anyio.move_on_after(100) as waiting:
+        await source_reader.next()
+    assert (waiting.cancelled_caught, source.pulled) == (True, MIN_CHUNK)
+    disk_room.note(is_full=False)
+    assert await source_reader.next() is not None
 
 
 async def test_a_cancelled_admission_is_committed_all_the_same() -> None:

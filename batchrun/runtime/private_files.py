@@ -46,10 +46,13 @@ def private_opener(path: str, flags: int) -> int:
     return descriptor
 
 
-def read_private(file: Path) -> bytes:
-    """Return the content of a regular file; a symbolic link is an error."""
+def read_private(file: Path, max_bytes: int | None = None) -> bytes:
+    """Return the content of a regular file, empty if it is larger than `max_bytes`; a symbolic link is an error."""
     with open(file, "rb", opener=private_opener) as opened:
-        return opened.read()
+        if max_bytes is None:
+            return opened.read()
+        content = opened.read(max_bytes + 1)
+        return content if len(content) <= max_bytes else b""
 
 
 def make_private_file(file: Path) -> None:

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,15 @@ from obstore.store import MemoryStore
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
 from batchrun.ledger.facts import ECHO, JOB_COUNT
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogPosition
-from batchrun.ledger.shared_log import entries, nats_store, owned_log, packs, replica
+from batchrun.ledger.shared_log import (
+    bucket_store,
+    directory_store,
+    entries,
+    nats_store,
+    owned_log,
+    packs,
+    replica,
+)
 from batchrun.ledger.shared_log.bucket_store import BucketStore
 from batchrun.ledger.shared_log.claim import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
@@ -38,9 +47,11 @@ from batchrun.ledger.shared_log.log_store import open_store
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import open_replica
+from batchrun.ledger.sqlite import foreign_statements
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import BadLine, Position
 from batchrun.output.layout import ITEMS, RECORDS
+from batchrun.runtime.free_space import RESERVED_BYTES
 from batchrun.runtime.steady_time import boot_time
 from tests.support.shared_logs import UncertainStore, claim, contents, open_log, replay
 
@@ -371,6 +382,19 @@ def test_a_batch_that_was_begun_without_a_log_follows_no_other(tmp_path, monkeyp
         (Commit(changes=[("INSERT INTO batch VALUES (?, ?)", ("x", 1 << 63))]), "", "a statement that no ledger makes"),
         (Commit(changes=[("INSERT INTO batch VALUES (?, ?)", ("x", [1]))]), "", "."),
         (Commit(changes=[("INSERT INTO batch VALUES (1, 2); DELETE FROM job", ())]), "", "."),
+        *(
+            (Commit(changes=[(f"INSERT INTO batch {foreign}", ())]), "", "a statement that no ledger makes")
+            for foreign in (
+                "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT 'x', count(*) FROM n",
+                "VALUES ('x', load_extension('/tmp/x.so'))",
+                "VALUES ('x', zeroblob(1000000000))",
+                "VALUES ('x', printf('%.1000000000c', '*'))",
+                "SELECT name, sql FROM sqlite_schema",
+                "SELECT name, type FROM pragma_table_info('job')",
+                "VALUES ('x', 1) RETURNING sqlite_version()",
+            )
+        ),
+        (Commit(changes=[("DELETE FROM sqlite_schema", ())]), "", "a statement that no ledger makes"),
     ],
 )
 def test_a_damaged_log_is_refused_and_changes_nothing(tmp_path, commit, previous, words):
@@ -381,6 +405,24 @@ def test_a_damaged_log_is_refused_and_changes_nothing(tmp_path, commit, previous
     assert store.append(1, encode(EntryKind.COMMIT, OWNER, previous, commit_content(commit)))
     with pytest.raises(LedgerError, match=words):
         replay(store, tmp_path / "b")
+
+
+def test_a_statement_without_an_end_is_given_up(tmp_path, monkeypatch):
+    """It could keep a machine busy, and a person's Ctrl-C waiting, for years; a value that grows is refused as well."""
+    monkeypatch.setattr(foreign_statements, "MAX_STEPS", 5_000_000)
+    monkeypatch.setattr(foreign_statements, "MAX_VALUE_BYTES", 100_000)
+    log = claim(open_log(tmp_path / "log"), tmp_path / "a")
+    log.append(Commit(changes=[("INSERT INTO batch VALUES (?, ?)", (f"x{n}", "y" * 90_000)) for n in range(30)]))
+    replay(open_log(tmp_path / "log"), tmp_path / "b")
+    every = ", ".join(f"batch AS t{n}" for n in range(6))
+    log.append(Commit(changes=[(f"UPDATE batch SET value = (SELECT max(t0.name || t5.name) FROM {every})", ())]))
+    with pytest.raises(LedgerError, match="a statement that no ledger makes: interrupted"):
+        replay(open_log(tmp_path / "log"), tmp_path / "b")
+    log = claim(open_log(tmp_path / "other"), tmp_path / "c")
+    log.append(Commit(changes=[("INSERT INTO batch VALUES ('x', ?)", ("y" * 90_000,))]))
+    log.append(Commit(changes=[("UPDATE batch SET value = value || value", ())]))
+    with pytest.raises(LedgerError, match="a statement that no ledger makes: string or blob too big"):
+        replay(open_log(tmp_path / "other"), tmp_path / "d")
 
 
 @pytest.mark.parametrize("lost", [0, 1])
@@ -394,6 +436,37 @@ def test_a_log_that_lacks_an_entry_is_not_claimed(tmp_path, lost):
     with pytest.raises(LedgerError, match=f"lacks entry {lost}, but has later ones"):
         claim(store, tmp_path / "b")
     assert store.read(lost) is None
+
+
+@pytest.mark.parametrize("open_one", [open_log, lambda _: BucketStore(MemoryStore(), "s3://b/p")])
+def test_what_nobody_here_writes_is_not_read_into_memory(tmp_path, monkeypatch, open_one):
+    """A giant entry or object is as good as damaged; those beside it are read."""
+    for home in (directory_store, bucket_store):
+        monkeypatch.setattr(home, "MAX_READ_ENTRY_BYTES", 10)
+        monkeypatch.setattr(home, "MAX_READ_OBJECT_BYTES", 20)
+    store = open_one(tmp_path / "log")
+    for number, size in enumerate((10, 11, 1)):
+        store.append(number, b"x" * size)
+        store.put_object(str(number), b"x" * 2 * size)
+    assert [*map(len, store.read_from(0))] == [10, 0, 1]
+    assert [len(store.get_object(str(number)) or b"") for number in range(3)] == [20, 0, 2]
+
+
+def test_a_log_does_not_fill_the_disk_of_those_who_follow_it(tmp_path, monkeypatch):
+    """An entry of some KB may hold a GB."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    log.append(Commit(files={RECORDS: FileGrowth(offset=0, data=b"x" * (RESERVED_BYTES >> 4))}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: _Disk(free=RESERVED_BYTES))
+    with pytest.raises(OutputError, match="the disk is too full to follow the shared log"):
+        replay(store, tmp_path / "b")
+    assert contents(tmp_path / "b")[RECORDS] == b""
+
+
+@dataclass
+class _Disk:
+    free: int
+    total: int = 1 << 40
 
 
 def test_a_bucket_that_ignores_the_condition_of_a_put_is_refused():

@@ -10,7 +10,12 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import ObjectStore, from_url
 
 from batchrun.errors import ConfigError, LogUnreachable
-from batchrun.ledger.shared_log.object_names import entry_name, object_name
+from batchrun.ledger.shared_log.object_names import (
+    MAX_READ_ENTRY_BYTES,
+    MAX_READ_OBJECT_BYTES,
+    entry_name,
+    object_name,
+)
 from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 
 #: Seconds for one request.
@@ -39,7 +44,7 @@ class BucketStore:
         return self._create(entry_name(number), entry)
 
     def read(self, number: int) -> bytes | None:
-        return self._get(entry_name(number))
+        return self._get(entry_name(number), MAX_READ_ENTRY_BYTES)
 
     def read_from(self, number: int) -> Iterator[bytes]:
         return read_up_to_the_end(self.read, number)
@@ -48,7 +53,7 @@ class BucketStore:
         self._create(object_name(name), content)
 
     def get_object(self, name: str) -> bytes | None:
-        return self._get(object_name(name))
+        return self._get(object_name(name), MAX_READ_OBJECT_BYTES)
 
     def _refuse_overwriting(self) -> None:
         """Check that the bucket refuses to create an object twice: some vendors ignore the condition of a put.
@@ -83,9 +88,10 @@ class BucketStore:
             raise self._unreachable(error) from error
         return True
 
-    def _get(self, path: str) -> bytes | None:
+    def _get(self, path: str, max_bytes: int) -> bytes | None:
         try:
-            return bytes(obstore.get(self._store, path).bytes())
+            found = obstore.get(self._store, path)
+            return bytes(found.bytes()) if found.meta["size"] <= max_bytes else b""
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:

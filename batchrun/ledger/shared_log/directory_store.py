@@ -10,7 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from batchrun.errors import ConfigError, LogUnreachable
-from batchrun.ledger.shared_log.object_names import entry_name, object_name
+from batchrun.ledger.shared_log.object_names import (
+    MAX_READ_ENTRY_BYTES,
+    MAX_READ_OBJECT_BYTES,
+    entry_name,
+    object_name,
+)
 from batchrun.output.sink import sync_directory
 from batchrun.runtime.private_files import private_opener, read_private
 
@@ -44,7 +49,7 @@ class DirectoryStore:
         return self._create(self._directory / entry_name(number), entry)
 
     def read(self, number: int) -> bytes | None:
-        return _read(self._directory / entry_name(number))
+        return _read(self._directory / entry_name(number), MAX_READ_ENTRY_BYTES)
 
     def read_from(self, number: int) -> Iterator[bytes]:
         while (entry := self.read(number)) is not None:
@@ -55,7 +60,7 @@ class DirectoryStore:
         self._create(self._directory / object_name(name), content)
 
     def get_object(self, name: str) -> bytes | None:
-        return _read(self._directory / object_name(name))
+        return _read(self._directory / object_name(name), MAX_READ_OBJECT_BYTES)
 
     def has_later(self, number: int) -> bool:
         this = self._directory / entry_name(number)
@@ -84,10 +89,10 @@ class DirectoryStore:
         return True
 
 
-def _read(file: Path) -> bytes | None:
+def _read(file: Path, max_bytes: int) -> bytes | None:
     with _explaining(file):
         try:
-            return read_private(file)
+            return read_private(file, max_bytes)
         except FileNotFoundError:
             # If the mount is gone, so is this folder: report that, not an empty log.
             if not file.parent.exists():

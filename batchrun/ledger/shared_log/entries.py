@@ -6,7 +6,6 @@ Of a large commit the header names objects, which hold the rest of the line and 
 """
 
 import re
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
 from enum import StrEnum
@@ -19,6 +18,7 @@ import zstandard
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
+from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Of the format. A reader refuses a log with entries of a later version.
@@ -36,7 +36,6 @@ _MAX_OWNER_CHARS = 200
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}")
 #: zstd's fastest level that is not "fast": an entry is compressed while others wait for its commit.
 _LEVEL = 1
-_of_thread = threading.local()
 
 
 class EntryKind(StrEnum):
@@ -171,23 +170,13 @@ def _compress(content: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL).compress(content)
 
 
-def _decompress(encoded: bytes) -> bytes:
-    """Decompress with one decompressor per thread, since making one takes longer than most entries."""
-    if not hasattr(_of_thread, "decompressor"):
-        _of_thread.decompressor = zstandard.ZstdDecompressor()
-    if zstandard.frame_content_size(encoded) > MAX_CONTENT_BYTES:
-        raise ValueError(f"it holds more than {MAX_CONTENT_BYTES >> 20} MB")
-    decompressed: bytes = _of_thread.decompressor.decompress(encoded)
-    return decompressed
-
-
 def _split(encoded: bytes) -> tuple[Any, bytes]:
     """Return the JSON line of an entry or of a large commit, and the bytes after it."""
     try:
-        line, _, body = _decompress(encoded).partition(b"\n")
+        line, _, body = decompress_bounded(encoded, MAX_CONTENT_BYTES).partition(b"\n")
         return orjson.loads(line), body
-    except (zstandard.ZstdError, ValueError) as error:
-        raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error
+    except ValueError as error:
+        raise LedgerError(f"an entry of the shared log cannot be read: it {error}") from error
 
 
 def _commit_header(commit: Commit) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """A shared log in a stream of NATS JetStream: a message an entry, appended at an expected sequence number."""
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPException
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
@@ -23,10 +24,16 @@ from nats.js.errors import APIError, NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.ledger.shared_log.object_names import MAX_READ_ENTRY_BYTES, MAX_READ_OBJECT_BYTES
 from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 #: Seconds for one request.
 _REQUEST_S = 5.0
+#: Seconds for an object, which is read in pieces.
+_OBJECT_S = 60.0
 #: Seconds for the first connection, over all servers.
 _CONNECT_S = 10.0
 #: Seconds for one request that creates something, and for all of them.
@@ -72,7 +79,8 @@ class NatsStore:
     def read(self, number: int) -> bytes | None:
         with _explaining(self._stream):
             try:
-                return self._portal.call(partial(self._js.get_msg, self._stream, number + 1)).data or b""
+                entry = self._portal.call(partial(self._js.get_msg, self._stream, number + 1)).data or b""
+                return entry if len(entry) <= MAX_READ_ENTRY_BYTES else b""
             except NotFoundError as error:
                 if error.err_code != _NO_MESSAGE:  # the stream itself is missing, say: that is no empty log
                     raise
@@ -88,9 +96,21 @@ class NatsStore:
     def get_object(self, name: str) -> bytes | None:
         with _explaining(self._stream):
             try:
-                return self._portal.call(partial(self._objects.get, name)).data
+                return self._portal.call(self._read_object, name)
             except ObjectNotFoundError:
                 return None
+            except (ValueError, LookupError, TypeError, AttributeError):
+                return b""  # what describes it was not written by a client of NATS
+
+    async def _read_object(self, name: str) -> bytes:
+        """Return an object; empty if it is too large, or a link, which could lead to another store or to itself."""
+        with anyio.fail_after(_OBJECT_S):  # one that lacks its end is waited for
+            info = await self._objects.get_info(name)
+            if info.is_link() or (info.size or 0) > MAX_READ_OBJECT_BYTES:
+                return b""
+            content = _BoundedBytes()
+            await self._objects.get(name, writeinto=content)
+            return content.getvalue()
 
     def has_later(self, number: int) -> bool:  # noqa: ARG002 - the stream counts its messages, and refuses any but the next
         return False
@@ -109,6 +129,15 @@ class NatsStore:
             f"NATS stream {self._stream}: {words}. Without sync_interval: always in the jetstream section of its"
             " configuration, a server can lose entries that it has acknowledged when its machine loses power"
         )
+
+
+class _BoundedBytes(io.BytesIO):
+    """What is read of an object, which may be larger than it says."""
+
+    def write(self, content: "ReadableBuffer") -> int:
+        if self.tell() > MAX_READ_OBJECT_BYTES:
+            raise ValueError("it is larger than it says")
+        return super().write(content)
 
 
 def _synced_every_s(monitor: str) -> float | None:

@@ -1,7 +1,11 @@
-"""The names of a log's entries and objects in a directory or bucket; they are part of the documented format."""
+"""The names of a log's entries and objects in a directory or bucket, a part of the documented format, and bounds."""
 
 #: Digits of an entry's number, so that a listing is in order.
 _DIGITS = 12
+#: Max bytes of an entry and of an object that are read; what nobody here writes could fill the memory. A fleet's page,
+#: and a pack of entries, are the largest.
+MAX_READ_ENTRY_BYTES = 8 << 20
+MAX_READ_OBJECT_BYTES = 24 << 20
 
 
 def entry_name(number: int) -> str:

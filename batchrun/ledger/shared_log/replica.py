@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from batchrun.errors import LedgerError, LogUnreachable
+from batchrun.errors import LedgerError, LogUnreachable, OutputError
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogClaim, LogPosition
 from batchrun.ledger.shared_log.entries import NOTHING, Entry, EntryKind, Owner, commit_content, decode, digest, encode
@@ -16,6 +16,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
 from batchrun.output.layout import LEDGER, SHARED
 from batchrun.output.sink import Sink, explaining
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.runtime.steady_time import boot_time
 
@@ -162,6 +163,8 @@ class Replica:
         """Take over entries, in one commit."""
         if not some:
             return
+        if not has_room(self._directory, sum(read.bytes for read in some)):
+            raise OutputError(f"{self._directory}: the disk is too full to follow the shared log; free some space")
         lengths = {name: sink.length for name, sink in self._sinks.items()}
         with self._ledger.transaction():
             for read in some:
@@ -225,7 +228,7 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
     refuse_missing_ledger(directory)
     with ExitStack() as stack:
         ledger = stack.enter_context(open_tables(directory))
-        ledger.widen_cache()
+        ledger.prepare_replay()
         lengths, sinks = ledger.output_lengths(), {}
         for name in SHARED:
             sinks[name] = Sink(directory / name, lengths.get(name))

@@ -19,6 +19,7 @@ from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION, Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import CHANGING, Connection, apply_schema_steps, open_connection
+from batchrun.ledger.sqlite.foreign_statements import StatementBounds, is_of_this_machine
 from batchrun.ledger.sqlite.reader import IS_BEGUN, SELECTED, LedgerReader, parameters
 from batchrun.model import (
     Attempt,
@@ -53,6 +54,7 @@ class LedgerTables(LedgerReader):
         self.log = log
         if log is not None:
             connection.changes = []
+        self._bounds: StatementBounds | None = None
         self._write = connection.writer()
         self._write_many = connection.many_writer()
         #: The time of the transaction, as a value and in seconds since 1970 as the tables have it.
@@ -116,27 +118,37 @@ class LedgerTables(LedgerReader):
             changes += [(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row)) for row in rows]
         return changes
 
-    def widen_cache(self) -> None:
-        """Let SQLite keep 64 MB of pages in memory: a replay changes rows all over the tables."""
+    def prepare_replay(self) -> None:
+        """Bound what replayed statements may do, and let SQLite keep 64 MB of pages: they change rows everywhere."""
         self._db.execute("PRAGMA cache_size = -65536")
+        self._bounds = StatementBounds(self._db)
 
     def replay(self, commit: Commit) -> None:
-        """Change the tables as a commit of another machine has.
+        """Change the tables as a commit of another machine has; `prepare_replay` comes first.
 
         Raises:
             LedgerError: It is no commit of a ledger.
         """
-        for sql, changes in groupby(commit.changes, itemgetter(0)):
-            if not sql.startswith(CHANGING):
-                raise LedgerError(f"the shared log has {sql[:200]!r}, which is none of a ledger's statements")
-            rows = [values for _, values in changes]
-            try:
-                if len(rows) == 1:
-                    self._write(sql, rows[0])
-                else:
-                    self._write_many(sql, rows)
-            except (sqlite3.ProgrammingError, ValueError, TypeError, OverflowError) as error:
-                raise LedgerError(f"the shared log has a statement that no ledger makes: {error}") from error
+        assert self._bounds is not None, "a replay was prepared"
+        self._bounds.begin()
+        try:
+            for sql, changes in groupby(commit.changes, itemgetter(0)):
+                self._replay_one(sql, [values for _, values in changes])
+        finally:
+            self._bounds.end()
+
+    def _replay_one(self, sql: str, rows: list[Parameters]) -> None:
+        if not sql.startswith(CHANGING):
+            raise LedgerError(f"the shared log has {sql[:200]!r}, which is none of a ledger's statements")
+        try:
+            if len(rows) == 1:
+                self._write(sql, rows[0])
+            else:
+                self._write_many(sql, rows)
+        except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError) as error:
+            if is_of_this_machine(error):
+                raise
+            raise LedgerError(f"the shared log has a statement that no ledger makes: {error}; {sql[:200]!r}") from error
 
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
         self.note_json(fact.name, write_json(None if value is None else fact.to_json(value)).decode())

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 import orjson
 import zstandard
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
+from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.worker.fleet.shares import Amount, Need, Resource
 from batchrun.worker.submission import BatchCounts, SubmissionId
 
@@ -19,6 +20,11 @@ from batchrun.worker.submission import BatchCounts, SubmissionId
 PAGE_LOG = "page"
 #: Max bytes of a page.
 _MAX_BYTES = 16 << 20
+_MAX_WORDS = 500
+
+
+#: A text that is shown, cut where it is longer than any worker makes it.
+Words = Annotated[str, AfterValidator(lambda words: words[:_MAX_WORDS])]
 
 
 class _Model(BaseModel):
@@ -38,9 +44,9 @@ class Member(_Model):
     """A worker, as it stands on the page. Only the worker itself changes that, until it falls silent."""
 
     #: Host and process, for people.
-    name: str
+    name: Words
     #: Of its HTTP API.
-    address: str
+    address: Words
     #: For how long it may start Runs after it has last changed the page, in seconds.
     lease_s: Annotated[float, Field(gt=0, le=86_400)]
     #: Grows with each change.
@@ -119,8 +125,6 @@ class SharedPage:
 
 def _decode(encoded: bytes) -> Page:
     try:
-        if zstandard.frame_content_size(encoded) > _MAX_BYTES:
-            raise ValueError("it is too large")
-        return Page.model_validate_json(zstandard.decompress(encoded))
-    except (zstandard.ZstdError, ValidationError, ValueError) as error:
+        return Page.model_validate_json(decompress_bounded(encoded, _MAX_BYTES))
+    except (ValidationError, ValueError) as error:
         raise LedgerError(f"the page of the fleet cannot be read: {error}") from error

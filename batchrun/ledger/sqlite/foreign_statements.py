@@ -1,0 +1,75 @@
+"""What the statements of a shared log may do: whoever can write to the log chooses them, and they are carried out here.
+
+A ledger's statements change rows of its tables, a few at a time or those that a condition finds. Nothing else is
+prepared: no recursion, no other function, no other file. What remains is bounded in steps, in the size of a value, and
+in the size of the file.
+"""
+
+import sqlite3
+
+from batchrun.ledger.sqlite.connection import Connection
+from batchrun.runtime.free_space import look_at_disk
+
+#: Max steps of SQLite's machine for the statements of one call, some 20 s; those of a round of 1,000,000 jobs are 60
+#: million.
+MAX_STEPS = 1_000_000_000
+#: Steps between two looks.
+_LOOK_STEPS = 1_000_000
+#: Max bytes of a value or a row. The largest are the keys of a retry's jobs.
+MAX_VALUE_BYTES = 64 << 20
+#: What ledgers' statements call.
+_FUNCTIONS = frozenset({"abs", "coalesce", "failure_id", "ifnull", "iif", "json_each", "max", "min"})
+_ON_TABLES = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
+_PLAIN = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_TRANSACTION})
+
+_OF_THIS_MACHINE = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+})  # fmt: skip
+
+
+def is_of_this_machine(error: Exception) -> bool:
+    """Return whether a statement failed for a reason that is not in the statement: a full disk, say."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _OF_THIS_MACHINE  # the low byte is the kind of error
+
+
+class StatementBounds:
+    """Bounds what a connection carries out, between `begin` and `end`."""
+
+    def __init__(self, connection: Connection) -> None:
+        names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        self._tables = frozenset(name for (name,) in names.fetchall()) | {"json_each"}
+        self._is_foreign = False
+        self._looks = 0
+        connection.execute("SELECT value FROM json_each('[]')")  # its first use notes it in the schema, of this process
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+        free, reserve = look_at_disk(connection.file.parent)
+        page_bytes, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count"))
+        # Each page is written into the file beside the ledger first.
+        connection.execute(f"PRAGMA max_page_count = {pages + max(0, free - reserve) // 2 // page_bytes}")
+        connection.set_progress_handler(self._look, _LOOK_STEPS)
+        connection.set_authorizer(self._decide)
+
+    def begin(self) -> None:
+        """Carry out statements of the log from now on, which share MAX_STEPS."""
+        self._is_foreign, self._looks = True, 0
+
+    def end(self) -> None:
+        """Carry out statements of this program again."""
+        self._is_foreign = False
+
+    def _look(self) -> int:
+        """Interrupt what takes too long."""
+        self._looks += 1
+        return int(self._is_foreign and self._looks > MAX_STEPS // _LOOK_STEPS)
+
+    def _decide(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        is_own = (
+            not self._is_foreign
+            or action in _PLAIN
+            or (action in _ON_TABLES and first in self._tables)
+            or (action == sqlite3.SQLITE_FUNCTION and second in _FUNCTIONS)
+        )
+        return sqlite3.SQLITE_OK if is_own else sqlite3.SQLITE_DENY

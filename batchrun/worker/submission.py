@@ -1,11 +1,10 @@
 """A submitted batch: what was submitted, its state, and its counts while it is not open."""
 
-from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.model import JsonObject, Outcome, Selection
@@ -103,6 +102,10 @@ FILES = {"config": "batch.toml", "schema": "item.schema.json"}
 SubmissionId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 
 
+#: Others may have written it, in a fleet.
+_MAX_REASON_CHARS = 20_000
+
+
 class RetryOrder(BaseModel):
     """A round of a batch that was ordered: the jobs that get it, and an id by which it is carried out once."""
 
@@ -119,10 +122,10 @@ class Submission(BaseModel):
 
     id: SubmissionId
     name: str
-    created_at: datetime
+    created_at: AwareDatetime
     state: BatchState = BatchState.QUEUED
     #: Why it is in that state, in words; empty if that needs none.
-    reason: str = ""
+    reason: Annotated[str, AfterValidator(lambda reason: reason[:_MAX_REASON_CHARS])] = ""
     #: What has stopped it, in the state `stopped`.
     cause: StopCause | None = None
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
@@ -148,8 +151,8 @@ class Submission(BaseModel):
     retry: RetryOrder | None = None
     #: Id of the last retry that was carried out.
     retried: str | None = None
-    begun_at: datetime | None = None
-    ended_at: datetime | None = None
+    begun_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
     counts: BatchCounts = BatchCounts()
 
     @property

@@ -65,6 +65,11 @@ BAD = {
     "an id outside": entry(id="../x"),
     "a batch file of 16 MB": entry({**FILES, "batch.toml": [PIECE] * 2}),
     "a job file without an end": entry({**FILES, "jobs.csv.gz": [PIECE] * (MAX_PIECES + 1)}),
+    "a long name": entry(name="x" * 300),
+    "a name that controls a terminal": entry(name="a\x1b[2Jb"),
+    "a long key": entry(idempotency_key="x" * 300),
+    "a setting of many parts": entry(settings={".".join("a" * 17): 1}),
+    "a time without its zone": entry(created_at="2026-01-01T00:00:00"),
     "no entry": b"garbage",
     "no JSON": zstandard.compress(b"{"),
 }

@@ -12,11 +12,13 @@ from typing import Annotated, Literal, Self
 
 import structlog
 import zstandard
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from batchrun.config.text_bounds import MAX_KEY_PARTS
 from batchrun.errors import LedgerError, OutputError
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.output.sink import explaining
+from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.submission import FILES, Submission
@@ -29,6 +31,8 @@ PIECE_BYTES = 8 << 20
 MAX_PIECES = 2000
 #: Max bytes of an entry: settings are 256 KB at most.
 _MAX_ENTRY_BYTES = 4 << 20
+#: Max characters of a batch's name (200, and what tells it from its namesakes), of its keys, and of a worker's name.
+_MAX_NAME, _MAX_KEY, _MAX_WORKER = 250, 250, 1_000
 _BATCH_FILE, _SCHEMA_FILE = FILES["config"], FILES["schema"]
 _IS_JOB_FILE = re.compile(r"jobs\.(jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?", re.IGNORECASE)
 
@@ -54,7 +58,20 @@ class ListedBatch(BaseModel):
     #: Number of the page on which the owner that has written this took the batch; -1: it had none.
     taken_at: int = -1
     #: The worker that has written this, for people: its name and address.
-    worker: str = ""
+    worker: Annotated[str, AfterValidator(lambda worker: worker[:_MAX_WORKER])] = ""
+
+    @model_validator(mode="after")
+    def _could_be_submitted(self) -> Self:
+        batch = self.submission
+        if len(batch.name) > _MAX_NAME or not batch.name.isprintable():
+            raise ValueError(f"a name has at most {_MAX_NAME} printable characters")
+        retry_id = batch.retry.id if batch.retry is not None else None
+        keys = (batch.idempotency_key, batch.content_digest, batch.retried, retry_id)
+        if any(key is not None and len(key) > _MAX_KEY for key in keys):
+            raise ValueError(f"a key or a digest has at most {_MAX_KEY} characters")
+        if any(key.count(".") >= MAX_KEY_PARTS for key in batch.settings):
+            raise ValueError(f"a setting has at most {MAX_KEY_PARTS} parts")
+        return self
 
     @model_validator(mode="after")
     def _has_own_files_only(self) -> Self:
@@ -147,22 +164,18 @@ class FleetList:
         encoded = self._store.get_object(name)
         if encoded is None or sha256(encoded).hexdigest() != name:
             raise LedgerError(f"the fleet's store lacks the object {name}, or it is damaged")
-        return _decompress(encoded, PIECE_BYTES)
+        try:
+            return decompress_bounded(encoded, PIECE_BYTES)
+        except ValueError as error:
+            raise LedgerError(f"the object {name} of the fleet's store {error}") from error
 
 
 def _decode(encoded: bytes) -> ListedBatch:
     try:
-        return ListedBatch.model_validate_json(_decompress(encoded, _MAX_ENTRY_BYTES))
+        return ListedBatch.model_validate_json(decompress_bounded(encoded, _MAX_ENTRY_BYTES))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(each) for each in first["loc"])
         raise LedgerError(f"an entry of the fleet's list cannot be read: {where}: {first['msg']}"[:500]) from error
-
-
-def _decompress(encoded: bytes, max_bytes: int) -> bytes:
-    try:
-        if zstandard.frame_content_size(encoded) > max_bytes:
-            raise LedgerError("an object of the fleet's store is larger than it may be")
-        return zstandard.decompress(encoded)
-    except zstandard.ZstdError as error:
-        raise LedgerError(f"an object of the fleet's store cannot be read: {error}") from error
+    except ValueError as error:
+        raise LedgerError(f"an entry of the fleet's list cannot be read: it {error}") from error

@@ -1,9 +1,8 @@
 """`batchrun report DIR`: the report of a batch as one HTML file."""
 
-import sys
 from pathlib import Path
 
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import say, write_data
 from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
@@ -15,8 +14,7 @@ def write_batch_report(directory: Path, out: Path | None) -> None:
     config, _ = read_config(directory)
     page = make_report(directory, config)
     if out == Path("-"):
-        sys.stdout.buffer.write(page.encode())
-        sys.stdout.buffer.flush()
+        write_data(page.encode())
         return
     file = out if out is not None else directory / REPORT
     replace_text(file, page, is_private=out is None)

@@ -1,7 +1,6 @@
 """`batchrun task create|get|run`: one API call each; the answer is JSON on stdout."""
 
 import secrets
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.wire import task_options
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.json_output import print_json
+from batchrun.cli.terminal import write_data
 from batchrun.config import ApiConfig, LimitsConfig, load_api, read_token
 from batchrun.errors import BatchRefused, ConfigError, ConnectFailed, NotFound, TransportError
 from batchrun.model import JsonObject, Mark, RunOptions, TaskId, read_json, write_json
@@ -45,7 +45,7 @@ def run_task(task: str, options: RunOptions, *, input_json: str | None, is_sync:
     body = write_json(_read_input(input_json) or {})
     if is_sync:
         _, value = _call(api_url, task, lambda client: client.run_task_sync(TaskId(task), body, options))
-        sys.stdout.buffer.write(value)
+        write_data(value)
         return
     mark = Mark(secrets.token_hex(12))
     started = _call(api_url, task, lambda client: client.start_run(TaskId(task), body, options, mark))

@@ -1,8 +1,10 @@
 """The only place that prints text: what comes from outside cannot control the terminal.
 
-Lines for people go to stderr, answers to stdout. JSON, files and pages are data, and are written as they are.
+Lines for people go to stderr, answers to stdout. JSON, files and pages are data, and are written as they are, except to
+a terminal.
 """
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ _USUAL_WIDTH = 80
 #: Erases the row of the cursor; moves it up by a row. To erase all below it in one go would put the screen into tmux's
 #: history where the lines stand at its top.
 _ERASE, _UP = "\x1b[2K", "\x1b[A"
+#: Of the data that a terminal gets in pieces; a process has one stdout.
+_decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def say(text: str) -> None:
@@ -30,6 +34,15 @@ def say(text: str) -> None:
 def answer(text: str, *, end: str = "\n", flush: bool = False) -> None:
     """Print an answer on stdout."""
     print(printable(text), end=end, flush=flush)
+
+
+def write_data(data: bytes) -> None:
+    """Write data on stdout: as it is, or as text without what controls a terminal, if stdout is one."""
+    if sys.stdout.isatty():
+        answer(_decoder.decode(data), end="", flush=True)
+        return
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 class LiveLines:

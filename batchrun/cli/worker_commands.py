@@ -2,8 +2,7 @@
 
 import os
 import shlex
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +17,7 @@ from batchrun.cli.exit_codes import ExitCode, exit_code_of_deliveries
 from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.notify_lines import show_targets
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer, say, write_data
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
@@ -96,13 +95,12 @@ async def print_cost(ref: str, by: str, as_csv: bool, client: WorkerClient) -> N
 async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None:
     """Write the report of a batch to `out`; `-` is stdout, None a file named for the batch's id."""
     batch = await client.batch(ref)
-    pieces = client.stream(batch.id, "report")
+    page = await client.report(batch.id)
     if out == Path("-"):
-        await _print_pieces(pieces)
+        write_data(page.encode())
         return
     file = out or Path(f"{batch.id}.html")
-    page = b"".join([piece async for piece in pieces])
-    await anyio.to_thread.run_sync(partial(replace_text, file, page.decode(), is_private=False))
+    await anyio.to_thread.run_sync(partial(replace_text, file, page, is_private=False))
     say(f"report   {file}")
 
 
@@ -127,14 +125,9 @@ async def print_stream(ref: str, stream: Stream, follows: bool, client: WorkerCl
     """Print the lines of a batch; with `follows`, also new ones until the batch rests."""
     batch = await client.batch(ref)
     pieces = client.follow(batch.id, stream, say) if follows else client.stream(batch.id, stream)
-    await _print_pieces(pieces)
-
-
-async def _print_pieces(pieces: AsyncIterator[bytes]) -> None:
     async with aclosing(pieces) as opened:  # type: ignore[type-var]  # both are generators
         async for piece in opened:
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+            write_data(piece)
 
 
 async def give_order(refs: list[str], order: Order, client: WorkerClient) -> ExitCode:

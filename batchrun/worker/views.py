@@ -19,6 +19,7 @@ from batchrun.worker.submission import (
     BatchState,
     StopCause,
     Submission,
+    SubmissionId,
 )
 from batchrun.worker.worker import Worker
 
@@ -43,7 +44,7 @@ class JobCounts(_View):
 class BatchView(_View):
     """The status of a batch."""
 
-    id: str
+    id: SubmissionId
     name: str
     state: BatchState
     reason: str

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from yarl import URL
 
 from batchrun.apify.aiohttp_errors import reason_of
+from batchrun.config.text_bounds import parse_json
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.maintenance.repair import Repaired
@@ -35,11 +36,17 @@ from batchrun.worker.views import BatchPage, BatchView, NotifyTestView, NotifyVi
 T = TypeVar("T")
 
 #: Files of a batch that can be streamed.
-Stream = Literal["records", "items", "log", "report"]
+Stream = Literal["records", "items", "log"]
 #: Orders to a batch.
 Order = Literal["pause", "resume", "cancel"]
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+#: For answers that are read whole: they are made at once.
+_ANSWER_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=10, sock_read=60)
+#: Max bytes of an answer, of a refusal, and characters of its message. The largest is a plan with inputs.
+MAX_ANSWER_BYTES = 128 << 20
+_MAX_REFUSAL_BYTES = 1 << 20
+_MAX_MESSAGE_CHARS = 20_000
 #: A followed batch may be silent for hours.
 _STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)
 #: Seconds before each retry of a submission without an answer.
@@ -132,7 +139,7 @@ async def open_client(address: WorkerAddress, report: Report) -> AsyncIterator["
             connector = aiohttp.UnixConnector(stack.enter_context(short_path(address.socket)))
         async with (
             aiohttp.ClientSession(
-                connector=connector, timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector, timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
             ) as session,
             open_children(cancels_on_leaving=True) as children,
         ):
@@ -168,16 +175,16 @@ class WorkerClient:
 
     async def worker(self) -> WorkerView:
         """Return the status of the worker."""
-        return WorkerView.model_validate_json(await self._ask("GET", "/v1/worker"))
+        return await self._ask("GET", "/v1/worker", read=WorkerView.model_validate_json)
 
     async def batches(self, *, states: str = "", limit: int = 100) -> BatchPage:
         """Return the newest batches; `states` restricts them to some states, separated by commas."""
         query = {"limit": str(limit), **({"state": states} if states else {})}
-        return BatchPage.model_validate_json(await self._ask("GET", "/v1/batches", params=query))
+        return await self._ask("GET", "/v1/batches", params=query, read=BatchPage.model_validate_json)
 
     async def batch(self, ref: str) -> BatchView:
         """Return the status of a batch."""
-        return BatchView.model_validate_json(await self._ask("GET", _path(ref)))
+        return await self._ask("GET", _path(ref), read=BatchView.model_validate_json)
 
     async def submit(self, texts: Mapping[str, str], jobs: Path | None, *, key: str) -> tuple[BatchView, bool]:
         """Submit a batch; retry if the answer is lost, with the same idempotency key.
@@ -213,11 +220,11 @@ class WorkerClient:
         query = {"inputs": str(shown)}
         request: dict[str, Any] = {"params": query, "timeout": _STREAM_TIMEOUT}
         async with self._form_answer("/v1/plans", texts, jobs, **request) as answer:
-            return _PLAN.validate_json(await answer.read())
+            return await self._read(answer, _PLAN.validate_json)
 
     async def _submit(self, texts: Mapping[str, str], jobs: Path | None, key: str) -> tuple[BatchView, bool]:
         async with self._form_answer("/v1/batches", texts, jobs, headers={"Idempotency-Key": key}) as answer:
-            return BatchView.model_validate_json(await answer.read()), answer.status == 201
+            return await self._read(answer, BatchView.model_validate_json), answer.status == 201
 
     @asynccontextmanager
     async def _form_answer(
@@ -239,20 +246,20 @@ class WorkerClient:
 
     async def failures(self, ref: str) -> ShownFailures:
         """Return the jobs of a batch that did not succeed, by cause."""
-        return _FAILURES.validate_json(await self._ask("GET", f"{_path(ref)}/failures"))
+        return await self._ask("GET", f"{_path(ref)}/failures", read=_FAILURES.validate_json)
 
     async def cost(self, ref: str, by: str) -> CostSums:
         """Return the costs of a batch, summed by some columns, which commas separate."""
-        return _COSTS.validate_json(await self._ask("GET", f"{_path(ref)}/cost", params={"by": by}))
+        return await self._ask("GET", f"{_path(ref)}/cost", params={"by": by}, read=_COSTS.validate_json)
 
     async def give_order(self, ref: str, order: Order) -> BatchView:
         """Pause, resume or cancel a batch."""
-        return BatchView.model_validate_json(await self._ask("POST", f"{_path(ref)}/{order}"))
+        return await self._ask("POST", f"{_path(ref)}/{order}", read=BatchView.model_validate_json)
 
     async def would_retry(self, ref: str, wanted: WantedJobs) -> ShownFailures:
         """Return the jobs of a batch that a retry would reopen, by cause."""
         body = write_json({**asdict(wanted), "dry_run": True})
-        return _FAILURES.validate_json(await self._ask("POST", f"{_path(ref)}/retry", data=body))
+        return await self._ask("POST", f"{_path(ref)}/retry", data=body, read=_FAILURES.validate_json)
 
     async def retry(self, ref: str, wanted: WantedJobs) -> RetryView:
         """Retry jobs of a batch; ask again if the answer is lost, with the same idempotency key."""
@@ -260,50 +267,54 @@ class WorkerClient:
 
         async def send() -> RetryView:
             body = write_json(asdict(wanted))
-            answer = await self._ask("POST", f"{_path(ref)}/retry", data=body, headers=headers)
-            return RetryView.model_validate_json(answer)
+            path = f"{_path(ref)}/retry"
+            return await self._ask("POST", path, data=body, headers=headers, read=RetryView.model_validate_json)
 
         return await self._patiently(send)
 
     async def doubts(self, ref: str) -> list[ShownDoubt]:
         """Return the starts in doubt of a batch that rests, with the Runs that they may have started."""
-        return _DOUBTS.validate_json(await self._ask("GET", f"{_path(ref)}/doubts"))
+        return await self._ask("GET", f"{_path(ref)}/doubts", read=_DOUBTS.validate_json)
 
     async def resolve(self, ref: str, key: str, run_id: RunId | None) -> None:
         """Decide which Run a start in doubt has started; None: none."""
-        await self._ask("POST", f"{_path(ref)}/resolve", data=orjson.dumps({"key": key, "run_id": run_id}))
+        await self._ask("POST", f"{_path(ref)}/resolve", data=orjson.dumps({"key": key, "run_id": run_id}), read=bytes)
 
     async def repair(self, ref: str) -> Repaired:
         """Write missing or damaged lines of a batch that rests again; it takes as long as there are Runs to read."""
-        return _REPAIRED.validate_json(await self._ask("POST", f"{_path(ref)}/repair", timeout=_STREAM_TIMEOUT))
+        return await self._ask("POST", f"{_path(ref)}/repair", timeout=_STREAM_TIMEOUT, read=_REPAIRED.validate_json)
 
     async def change(self, ref: str, changes: JsonObject) -> BatchView:
         """Change a batch's weight, priority or limits; None restores the limit of its batch file."""
-        return BatchView.model_validate_json(await self._ask("PATCH", _path(ref), data=orjson.dumps(changes)))
+        return await self._ask("PATCH", _path(ref), data=orjson.dumps(changes), read=BatchView.model_validate_json)
 
     async def delete(self, ref: str) -> None:
         """Delete a batch that is not under way, with its results in the worker's own directory."""
-        await self._ask("DELETE", _path(ref))
+        await self._ask("DELETE", _path(ref), read=bytes)
 
     async def page_key(self) -> str:
         """Return what opens the worker's page once."""
-        return str(_object(await self._ask("GET", "/v1/page-key"))["key"])
+        return await self._ask("GET", "/v1/page-key", read=lambda body: str(_object(body)["key"]))
 
     async def notify(self) -> NotifyView:
         """Return who is notified."""
-        return NotifyView.model_validate_json(await self._ask("GET", "/v1/notify"))
+        return await self._ask("GET", "/v1/notify", read=NotifyView.model_validate_json)
 
     async def test_notify(self) -> NotifyTestView:
         """Have the worker send a test in each way, once."""
-        return NotifyTestView.model_validate_json(await self._ask("POST", "/v1/notify/test"))
+        return await self._ask("POST", "/v1/notify/test", read=NotifyTestView.model_validate_json)
 
     async def limits(self) -> JsonObject:
         """Return the limits of all batches together."""
-        return _object(await self._ask("GET", "/v1/limits"))
+        return await self._ask("GET", "/v1/limits", read=_object)
 
     async def change_limits(self, changes: JsonObject) -> JsonObject:
         """Change some limits until the next start or reload, and return all."""
-        return _object(await self._ask("PATCH", "/v1/limits", data=orjson.dumps(changes)))
+        return await self._ask("PATCH", "/v1/limits", data=orjson.dumps(changes), read=_object)
+
+    async def report(self, ref: str) -> str:
+        """Return the report of a batch, a page in HTML."""
+        return await self._ask("GET", f"{_path(ref)}/report", timeout=_STREAM_TIMEOUT, read=bytes.decode)
 
     async def stream(self, ref: str, stream: Stream, *, offset: int = 0, follows: bool = False) -> AsyncIterator[bytes]:
         """Yield a batch's file from an offset; with `follows`, also new bytes, until batch or worker stops."""
@@ -336,25 +347,35 @@ class WorkerClient:
                 show(batch)
             await anyio.sleep(INTERVAL_S)
 
-    async def _ask(self, method: str, path: str, **request: Any) -> bytes:
+    async def _ask(self, method: str, path: str, *, read: Callable[[bytes], T], **request: Any) -> T:
+        request.setdefault("timeout", _ANSWER_TIMEOUT)
         async with self._answer(method, path, **request) as answer:
-            return await answer.read()
+            return await self._read(answer, read)
+
+    async def _read(self, answer: aiohttp.ClientResponse, read: Callable[[bytes], T]) -> T:
+        """Return what an answer says; whoever has the worker's port may have sent it."""
+        body = await _body(answer, MAX_ANSWER_BYTES)
+        try:
+            return read(body)
+        except (ValueError, LookupError, TypeError):
+            raise OutputError(f"{self._address.place} answers, but not as a worker would; is it one?") from None
 
     @asynccontextmanager
     async def _answer(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **request: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         address = self._address
-        headers = dict(headers or {})
+        # A compressed answer could be a thousand times larger than what is sent.
+        headers = {"Accept-Encoding": "identity", **(headers or {})}
         if address.token is not None:
             headers["Authorization"] = f"Bearer {address.token}"
         url = URL(address.url + path, encoded=True)
         self._asked = (address.place, anyio.current_time())
         try:
-            async with self._session.request(method, url, headers=headers, **request) as answer:
+            async with self._session.request(method, url, headers=headers, allow_redirects=False, **request) as answer:
                 self._asked = None
-                if answer.status >= 400:
-                    raise _refusal(answer.status, await answer.read(), address)
+                if answer.status >= 300:
+                    raise _refusal(answer.status, await _body(answer, _MAX_REFUSAL_BYTES), address)
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(address, error) from error
@@ -393,14 +414,30 @@ def _path(ref: str) -> str:
 
 
 def _object(body: bytes) -> JsonObject:
-    found: JsonObject = orjson.loads(body)
-    return found
+    found: JsonObject = parse_json(body)
+    return dict(found)
+
+
+async def _body(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Return the body of an answer.
+
+    Raises:
+        OutputError: it is longer than any worker's.
+    """
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_bytes:
+            answer.close()
+            raise OutputError(f"{answer.url.origin()} answers without an end, not as a worker would; is it one?")
+    return b"".join(pieces)
 
 
 def _refusal(status: int, body: bytes, address: WorkerAddress) -> BatchrunError:
     """Return an error answer as one of our errors; one without the worker's envelope is an OutputError."""
     try:
-        message = str(orjson.loads(body)["error"]["message"])
+        message = str(orjson.loads(body)["error"]["message"])[:_MAX_MESSAGE_CHARS]
     except (ValueError, KeyError, TypeError):
         return OutputError(f"{address.place} answers {status}, not as a worker would; is it one?")
     if status == 401:

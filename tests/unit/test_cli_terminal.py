@@ -1,8 +1,10 @@
 """What is printed for people controls no terminal, and no spreadsheet computes it."""
 
+import sys
+
 import pytest
 
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer, say, write_data
 from batchrun.report.terminal_text import spreadsheet_text
 
 HOSTILE = "key \x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
@@ -14,6 +16,19 @@ def test_no_text_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> No
     answer(HOSTILE)
     shown = capsys.readouterr()
     assert shown.out == shown.err == "key \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}31m\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_data_controls_no_terminal(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    """Items and values are bytes of strangers; in a file or a pipe they are as they are, a cut character too."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    data = HOSTILE.encode() + "é\n".encode()
+    for piece in (data[:-2], data[-2:]):
+        write_data(piece)
+    cleaned = "key \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}31mé\n"
+    assert capsysbinary.readouterr().out == (cleaned.encode() if is_terminal else data)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])

@@ -96,15 +96,17 @@ def submit(
     fleet: Annotated[
         str | None, typer.Option(help="Store of a fleet: put the batch on its list, without calling a worker.")
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=2, help="In a fleet: divide the batch among its workers, in N parts.", metavar="N"),
+    ] = None,
 ) -> None:
     """Submit a batch to the worker; the same content under the same name is one batch."""
     from batchrun.cli.worker_commands import call_worker
     from batchrun.cli.worker_submit_command import batch_form, put_on_list, submit_batch
 
-    with batch_form(batch, profile, jobs, {"name": name, "weight": weight, "priority": priority}, settings or []) as (
-        texts,
-        job_file,
-    ):
+    options = {"name": name, "weight": weight, "priority": priority, "shards": shards}
+    with batch_form(batch, profile, jobs, options, settings or []) as (texts, job_file):
         if fleet is not None:
             put_on_list(fleet, texts, job_file, key, json)
             return

@@ -25,6 +25,7 @@ from batchrun.config import load_config, parse_setting
 from batchrun.config.load import as_config_error
 from batchrun.errors import ConfigError, OutputError
 from batchrun.output.replacement import replace_text
+from batchrun.worker.shard_limits import refuse_indivisible
 from batchrun.worker.submission import FILES, Submission
 from batchrun.worker.submission_config import stored_job_file
 from batchrun.worker.submission_store import SubmissionStore
@@ -44,7 +45,7 @@ def batch_form(
 ) -> Iterator[tuple[dict[str, str], Path | None]]:
     """Yield the form fields and the job file of a batch file, or of a profile and a job file.
 
-    Options are its name, weight and priority.
+    Options are its name, weight, priority and number of shards.
 
     Raises:
         ConfigError: neither is given, or the batch file is invalid; nothing was sent.
@@ -170,13 +171,17 @@ def put_on_list(url: str, texts: dict[str, str], jobs: Path | None, key: str | N
         idempotency_key=key or _content_key(texts, jobs),
     )
     try:
-        submission = submission.but(**{field: texts[field] for field in ("weight", "priority") if field in texts})
+        given = ("weight", "priority", "shards")
+        submission = submission.but(**{field: texts[field] for field in given if field in texts})
     except ValidationError as error:
         raise as_config_error(error, None, {}, Submission) from None
     with tempfile.TemporaryDirectory() as directory, open_part(url, LIST_LOG) as store:
         for field, name in FILES.items():
             if field in texts:
                 replace_text(Path(directory) / name, texts[field])
+        if submission.shards is not None:
+            flags = {**submission.settings, "jobs.file": str(jobs.resolve())}
+            refuse_indivisible(load_config(Path(directory) / FILES["config"], flags=flags), submission.shards)
         listed = submit_files(FleetList(store), submission, Path(directory), jobs.resolve()).submission
     say(f"{listed.name} ({listed.id}): on the list of the fleet")
     if is_json:

@@ -73,6 +73,8 @@ class ListRow(NamedTuple):
     submission: Submission
     counts: BatchCounts
     runner: BatchRunner | None
+    #: Settled jobs per second; None: it settles none.
+    per_s: float | None
     needs_attention: bool
 
     @property
@@ -114,15 +116,18 @@ def find_batches(worker: Worker, query: BatchQuery) -> FoundBatches:
 
 
 def list_rows(worker: Worker) -> list[ListRow]:
-    """Return all batches, newest first."""
-    return [_row(worker, each) for each in worker.store][::-1]
+    """Return all batches, newest first; parts of a batch in shards are in its row."""
+    return [_row(worker, each) for each in worker.store if each.part_of is None or each.part_of not in worker.store][
+        ::-1
+    ]
 
 
 def _row(worker: Worker, submission: Submission) -> ListRow:
     runner = worker.runners.get(submission.id)
     counts = submission.counts if runner is None else runner.counts()
     budget_usd = runner.batch.budget_usd if runner is not None and runner.batch is not None else None
-    return ListRow(submission, counts, runner, bool(attention_words(submission, counts, budget_usd)))
+    is_urgent = bool(attention_words(submission, counts, budget_usd))
+    return ListRow(submission, counts, runner, worker.per_s(submission.id), is_urgent)
 
 
 def _matches(row: ListRow, query: BatchQuery, search: str) -> bool:
@@ -141,7 +146,7 @@ def eta_s(counts: BatchCounts, per_s: float | None) -> float | None:
 
 
 def _rate(row: ListRow) -> float:
-    return (row.runner.speed.per_s() if row.runner is not None else None) or 0.0
+    return row.per_s or 0.0
 
 
 def _took_s(row: ListRow) -> float:

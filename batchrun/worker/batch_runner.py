@@ -269,7 +269,12 @@ class BatchRunner:
 
     @property
     def _resume_command(self) -> str:
-        return f"batchrun worker resume {self.id}"
+        return f"batchrun worker resume {self._id_for_orders}"
+
+    @property
+    def _id_for_orders(self) -> str:
+        """The batch to which a person gives orders: that of which this one is a part, if it is one."""
+        return self.submission.part_of or self.id
 
     async def _run_opened(self) -> None:
         self._is_outdated = self._has_moved = False
@@ -347,9 +352,8 @@ class BatchRunner:
                 )
                 await self._end(BatchState.TRIPPED, reason, counts)
             case Ending.OUT_OF_BUDGET:
-                more = (
-                    f"`batchrun worker limits {self.id} --set budget_usd=…` raises it, `{self._resume_command}` resumes"
-                )
+                raise_it = f"batchrun worker limits {self._id_for_orders} --set budget_usd=…"
+                more = f"`{raise_it}` raises it, `{self._resume_command}` resumes"
                 await self._end(BatchState.OUT_OF_BUDGET, f"the budget does not allow the next start; {more}", counts)
             case Ending.OUT_OF_TIME:
                 await self._stop(StopCause.DEADLINE, "deadlines.max_batch_s is over", counts)

@@ -18,6 +18,7 @@ from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.member import Use
 from batchrun.worker.fleet.shared_page import Page
 from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource
+from batchrun.worker.fleet.whole_order import OrderVerb
 from batchrun.worker.submission import BatchState
 from batchrun.worker.worker import Worker
 
@@ -127,6 +128,8 @@ class FleetDuty:
         self._children = children
         #: Batches whose files are being brought here.
         self._coming: set[str] = set()
+        #: Batches for which orders are being carried out.
+        self._obeying: set[str] = set()
         #: Batches that were closed here, and whose money is counted as long as the page names them beside this worker.
         self._closed: set[str] = set()
         self._gave_away_at = float("-inf")
@@ -147,7 +150,8 @@ class FleetDuty:
         self._mirror()
         for batch in sorted(fleet.ready):
             await fleet.publish(worker.store[batch])
-        over = [batch for batch in _over(worker, fleet) if batch not in self._coming and batch not in fleet.wanted]
+        self._obey_orders()
+        over = [batch for batch in _over(worker, fleet) if batch not in self._coming and not self._is_wanted(batch)]
         fleet.member.settle([batch for batch in fleet.member.unsettled if self._is_settled(batch)])
         self.obey(fleet.page)
         if worker.is_draining:
@@ -156,7 +160,8 @@ class FleetDuty:
             waiting = [
                 batch
                 for batch, listed in fleet.listed.items()
-                if (listed.submission.state.is_under_way or batch in fleet.wanted) and fleet.page.carrier(batch) is None
+                if (listed.submission.state.is_under_way or self._is_wanted(batch))
+                and fleet.page.carrier(batch) is None
             ]
         number = fleet.pages.number + 1
         after = fleet.member.propose(
@@ -228,6 +233,33 @@ class FleetDuty:
         for batch, listed in self._fleet.listed.items():
             if batch not in self._fleet.ready:
                 self._worker.store.mirror(listed.submission)
+        if self._worker.wholes is not None:
+            self._worker.wholes.mirror()
+
+    def _is_wanted(self, batch: str) -> bool:
+        """True if there is an order for a batch, which is carried out by the worker that has it."""
+        return batch in self._fleet.wanted or bool(self._fleet.orders_for(batch))
+
+    def _obey_orders(self) -> None:
+        """Carry out orders for the parts of batches in shards that this worker has."""
+        for batch in self._fleet.ready - self._obeying:
+            if self._fleet.orders_for(batch):
+                self._obeying.add(batch)
+                self._children.start_soon(self._obey, batch)
+
+    async def _obey(self, batch: str) -> None:
+        try:
+            part = self._worker.store[batch]
+            if (whole := self._fleet.whole_of(part)) is None:
+                return
+            for order in whole.orders_for(part):
+                if self._worker.store[batch].retry is not None and order.verb is OrderVerb.RETRY:
+                    return  # one after the other
+                await self._worker.obey(batch, whole.listed.submission, order)
+        except (BatchrunError, OSError) as error:
+            _log.warning("order_not_obeyed", batch=batch, reason=str(error))
+        finally:
+            self._obeying.discard(batch)
 
     def _is_settled(self, batch: str) -> bool:
         """True if the live Runs of a batch count as used, or it has none that this worker will follow."""
@@ -364,6 +396,8 @@ class FleetDuty:
                     continue
                 if fleet.member.id == member_id:
                     fleet.ready.add(batch)
+                    self._obeying.add(batch)
+                    await self._obey(batch)  # before it begins
                     self._worker.begin(batch)
                 return
         finally:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from batchrun.config.batch_settings import MAX_SHARDS
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.model import JsonObject, Outcome, Selection
 
@@ -151,6 +152,12 @@ class Submission(BaseModel):
     retry: RetryOrder | None = None
     #: Id of the last retry that was carried out.
     retried: str | None = None
+    #: Number of batches of a fleet that carry it out, each a part of its job file; None: it is carried out by itself.
+    shards: Annotated[int, Field(ge=2, le=MAX_SHARDS)] | None = None
+    #: The batch of whose job file it carries out a part; None: none.
+    part_of: SubmissionId | None = None
+    #: Number of the last order for that batch which it has obeyed.
+    ordered: int = 0
     begun_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     counts: BatchCounts = BatchCounts()

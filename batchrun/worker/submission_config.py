@@ -15,6 +15,7 @@ from batchrun.config.load import ENVIRONMENT_PREFIX, read_settings
 from batchrun.config.worker_config import WorkerConfig, refuse_planted
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.shard_limits import refuse_indivisible, with_part_of_limits
 from batchrun.worker.submission import Submission
 
 #: Tables that the worker's configuration decides, and why: a submission could name another platform, a program to run,
@@ -67,7 +68,9 @@ def config_of(
     tables = {"api": worker.api, "server": worker.server, "notify": NotifyConfig(), "limits": limits}
     config = config.model_copy(update=tables)
     _check_paths(config, submission, directory, environ)
-    return config
+    if submission.shards is not None:
+        refuse_indivisible(config, submission.shards)
+    return config if submission.part_of is None else with_part_of_limits(config)
 
 
 def _without_worker_tables(environ: Mapping[str, str]) -> dict[str, str]:

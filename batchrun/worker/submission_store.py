@@ -78,6 +78,9 @@ class SubmissionStore:
         """Iterate over all submissions, oldest first."""
         return iter(sorted(self._known.values(), key=lambda each: (each.created_at, each.id)))
 
+    def __contains__(self, submission_id: str) -> bool:
+        return submission_id in self._known
+
     def __len__(self) -> int:
         return len(self._known)
 

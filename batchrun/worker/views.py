@@ -53,6 +53,8 @@ class BatchView(_View):
     """What has stopped it, in the state `stopped`; null in other states."""
     worker: str | None
     """The worker of the fleet that carries it out, in words; null: this one, or none."""
+    shards: int | None
+    """The number of parts in which a fleet carries it out; null: it is not divided."""
     weight: float
     priority: int
     profile: str | None
@@ -247,7 +249,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     if worker.fleet is not None and (carrier := worker.fleet.carrier_words(submission.id)):
         counts = worker.fleet.counts(submission.id) or counts
     batch = runner.batch if runner is not None else None
-    per_s = runner.speed.per_s() if runner is not None else None
+    per_s = worker.per_s(submission.id)
     budget_usd = batch.budget_usd if batch is not None else None
     return BatchView.model_construct(
         id=submission.id,
@@ -256,6 +258,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         reason=submission.reason or carrier,
         cause=submission.cause if submission.state is BatchState.STOPPED else None,
         worker=carrier or None,
+        shards=submission.shards,
         weight=submission.weight,
         priority=submission.priority,
         profile=submission.profile,

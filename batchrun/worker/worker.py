@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
+from batchrun.worker.fleet.whole_order import OrderVerb, WholeOrder
 from batchrun.worker.retention import Retention
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
@@ -57,6 +58,7 @@ from batchrun.worker.submission import (
 from batchrun.worker.submission_config import config_of, profile_file
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import is_summary_current, remove_summary_file, write_summary_file
+from batchrun.worker.whole_batches import WholeBatches
 from batchrun.worker.worker_watch import WorkerWatch
 
 #: Seconds between two samples of the batches' progress and of slot use.
@@ -116,6 +118,8 @@ class Worker:
         self.trace: Trace = no_trace
         #: The budget of all batches together.
         self.budget = Budget(config.limits.budget_usd)
+        #: The batches in shards; None: it works alone, and has none.
+        self.wholes = WholeBatches(fleet, self.store, self.runners) if fleet is not None else None
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
         self._plans = anyio.Semaphore(MAX_CHECKS)
         #: Ids of batches that rest and are being looked at or repaired.
@@ -210,6 +214,12 @@ class Worker:
         config = config_of(submission, self.directory, self.config, self.environ)
         if self.fleet is not None:
             config = self.fleet.with_log(config, submission.id)
+        elif submission.shards is not None:
+            raise ConfigError(
+                "divides a batch among the workers of a fleet, and this worker is alone: it uses the whole account for"
+                " one batch as well. Leave it out, or start the workers with --fleet",
+                key="shards",
+            )
         expectation(config.output)
         try:
             is_file = config.jobs.file.is_file()
@@ -223,6 +233,8 @@ class Worker:
         """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""
         if self.store[submission_id].state in PAUSED_ALREADY:
             return self.store[submission_id]
+        if (wholes := self._wholes_with(submission_id)) is not None:
+            return await wholes.order(submission_id, OrderVerb.PAUSE, PAUSABLE, "paused")
         async with self._ordered(submission_id):
             changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
             await self._apply_state(changed)
@@ -232,6 +244,8 @@ class Worker:
         """Stop new starts of a batch and abort its live Runs; it ends when all have records. May be repeated."""
         if self.store[submission_id].state in CANCELLED_ALREADY:
             return self.store[submission_id]
+        if (wholes := self._wholes_with(submission_id)) is not None:
+            return await wholes.order(submission_id, OrderVerb.CANCEL, CANCELLABLE, "cancelled")
         async with self._ordered(submission_id):
             changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
             await self._apply_state(changed)
@@ -253,9 +267,15 @@ class Worker:
 
     async def resume(self, submission_id: str) -> Submission:
         """Resume a batch that rests or is pausing. May be repeated."""
+        if (wholes := self._wholes_with(submission_id)) is not None:  # some parts may rest while others go on
+            return await wholes.order(submission_id, OrderVerb.RESUME, RESUMABLE | RESUMED_ALREADY, "resumed")
         if self.store[submission_id].state not in RESUMED_ALREADY:
             await self._open_again(submission_id, RESUMABLE, "resumed")
         return self.store[submission_id]
+
+    def _wholes_with(self, submission_id: str) -> WholeBatches | None:
+        """Return what gives orders to all parts of a batch in shards; None: this one is not in shards."""
+        return self.wholes if self.wholes is not None and self.wholes.has(submission_id) else None
 
     async def _open_again(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> None:
         again = {"state": BatchState.QUEUED, "reason": "", "ended_at": None}
@@ -282,6 +302,7 @@ class Worker:
         async with self._retrying:
             self._refuse_without_files(submission_id)
             submission = self.store[submission_id]
+            wholes = self._wholes_with(submission_id)
             if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
                 return None
             if submission.retry is not None and submission.state.is_under_way:
@@ -289,7 +310,10 @@ class Worker:
             to_retry = await self.jobs_to_retry(submission, wanted)
             if to_retry.found.jobs:
                 order = RetryOrder(id=order_id, selection=to_retry.selection)
-                await self._open_again(submission_id, RETRYABLE, "retried", retry=order)
+                if wholes is not None:
+                    await wholes.order(submission_id, OrderVerb.RETRY, RETRYABLE, "retried", retry=order)
+                else:
+                    await self._open_again(submission_id, RETRYABLE, "retried", retry=order)
         return to_retry.found
 
     async def jobs_to_retry(self, submission: Submission, wanted: WantedJobs) -> JobsToRetry:
@@ -339,6 +363,10 @@ class Worker:
             wanted = self.store[submission_id].but(**changes)
         except ValidationError as error:
             raise as_config_error(error, None, {}, Submission) from None
+        if (wholes := self._wholes_with(submission_id)) is not None:
+            await wholes.bring_settings(submission_id)
+            await self._budget_of(wanted)  # it must be valid
+            return await wholes.order(submission_id, OrderVerb.CHANGE, frozenset(BatchState), "changed", **changes)
         budget_usd = await self._budget_of(wanted)
         is_out = self.store[submission_id].state is BatchState.OUT_OF_BUDGET
         before_usd = await self._budget_of(self.store[submission_id]) if is_out else None
@@ -349,6 +377,28 @@ class Worker:
         elif is_out and _is_more(budget_usd, before_usd):
             await self.resume(submission_id)
         return self.store[submission_id]
+
+    async def obey(self, part_id: str, whole: Submission, order: WholeOrder) -> None:
+        """Carry out an order for a batch in shards on one part, whose state may be one that needs no change.
+
+        Raises:
+            ConfigError, OutputError, LogUnreachable: it is not carried out, and may be tried again.
+        """
+        part = self.store[part_id]
+        with suppress(WrongState):
+            match order.verb:
+                case OrderVerb.PAUSE:
+                    await self.pause(part_id)
+                case OrderVerb.RESUME:
+                    await self.resume(part_id)
+                case OrderVerb.CANCEL:
+                    await self.cancel(part_id)
+                case OrderVerb.RETRY if order.retry is not None and part.retried != order.retry.id:
+                    await self._open_again(part_id, RETRYABLE, "retried", retry=order.retry)
+                case OrderVerb.CHANGE:
+                    settings = {**whole.settings, "jobs.shard": part.settings["jobs.shard"]}
+                    await self.change(part_id, weight=whole.weight, priority=whole.priority, settings=settings)
+        await self.store.update(part_id, lambda _: {"ordered": order.number})
 
     async def _budget_of(self, submission: Submission) -> float | None:
         config = await anyio.to_thread.run_sync(
@@ -435,6 +485,14 @@ class Worker:
         """Return a batch's log file; None if there is no such batch. May be called in any thread."""
         submission = self.store.get(submission_id)
         return None if submission is None else self.directory.out_dir(submission) / BATCH_LOG
+
+    def per_s(self, submission_id: str) -> float | None:
+        """Return the settled jobs per second of a batch; None: it settles none, or another worker carries it out."""
+        if (wholes := self._wholes_with(submission_id)) is not None:
+            speed = wholes.speeds.get(submission_id)
+            return speed.per_s() if speed is not None else None
+        runner = self.runners.get(submission_id)
+        return runner.speed.per_s() if runner is not None else None
 
     @property
     def live_runs(self) -> int:

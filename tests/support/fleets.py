@@ -9,7 +9,7 @@ from typing import Any
 from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.worker.fleet.fleet import submit_files
-from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
+from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.shared_page import PAGE_LOG, Page, SharedPage
 from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR
@@ -28,7 +28,14 @@ class FleetProcesses:
         self.jobs: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.workers = [KilledWorker(directory / f"worker-{n}", api.base_url, config) for n in range(count)]
 
-    def submit(self, name: str, jobs: Sequence[Mapping[str, Any]], task: str = "crash", **settings: Any) -> None:
+    def submit(
+        self,
+        name: str,
+        jobs: Sequence[Mapping[str, Any]],
+        task: str = "crash",
+        shards: int | None = None,
+        **settings: Any,
+    ) -> None:
         """Put a batch on the list, without a worker; settings with `__` for the dot."""
         self.jobs[name] = jobs
         directory = self.directory / f"submitted-{name}"
@@ -44,15 +51,20 @@ class FleetProcesses:
         }
         submission = Submission(
             id=name, name=name, created_at=datetime.now(UTC), batch_file="batch.toml", jobs_file="jobs.jsonl",
-            settings=given,
+            settings=given, shards=shards,
         )  # fmt: skip
         with open_part(self.url, LIST_LOG) as store:
             submit_files(FleetList(store), submission, directory)
 
-    def states(self) -> dict[str, str]:
-        """Return the states of the batches, as the list has them."""
+    def listed(self) -> dict[str, ListedBatch]:
+        """Return the batches that workers carry out, as the list has them, with the parts of those in shards."""
         with open_part(self.url, LIST_LOG) as store:
-            return {each: str(listed.submission.state) for each, listed in FleetList(store).read().items()}
+            listed = FleetList(store).read()
+        return {batch: each for batch, each in listed.items() if each.submission.shards is None}
+
+    def states(self) -> dict[str, str]:
+        """Return the states of the batches that workers carry out, as the list has them."""
+        return {batch: str(each.submission.state) for batch, each in self.listed().items()}
 
     def page(self) -> Page:
         """Return the newest page."""
@@ -60,10 +72,14 @@ class FleetProcesses:
             return SharedPage(store).read()
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """Return a batch's records, as its log has them."""
-        directory = self.directory / f"replayed-{name}"
+        """Return a batch's records, as its log has them, or those of all its parts."""
+        parts = [each for each, listed in self.listed().items() if listed.submission.part_of == name]
+        return [record for log in parts or [name] for record in self._records_of(log)]
+
+    def _records_of(self, log: str) -> list[dict[str, Any]]:
+        directory = self.directory / f"replayed-{log}"
         directory.mkdir()
-        with open_part(self.url, f"batch-{name}") as store, open_replica(store, directory) as replica:
+        with open_part(self.url, f"batch-{log}") as store, open_replica(store, directory) as replica:
             replica.catch_up()
         return read_lines(directory / "records.jsonl")
 

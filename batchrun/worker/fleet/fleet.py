@@ -3,11 +3,11 @@
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import structlog
@@ -23,7 +23,9 @@ from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.member import FleetMember
 from batchrun.worker.fleet.shared_page import PAGE_LOG, Member, Page, SharedPage
-from batchrun.worker.submission import BatchCounts, Submission
+from batchrun.worker.fleet.whole_batch import WholeBatch, find_wholes
+from batchrun.worker.fleet.whole_order import OrderVerb, WholeOrder
+from batchrun.worker.submission import BatchCounts, RetryOrder, Submission
 from batchrun.worker.submission_store import UnknownBatch, WrongState
 
 T = TypeVar("T")
@@ -49,7 +51,10 @@ class Fleet:
         self.pages = pages
         #: The page and the list that were read last.
         self.page = Page()
+        #: The batches that workers carry out, the parts of those in shards among them.
         self.listed: Mapping[str, ListedBatch] = {}
+        #: The batches in shards.
+        self.wholes: Mapping[str, WholeBatch] = {}
         #: Why the store cannot be reached; empty: it can.
         self.trouble = ""
         #: Batches that this worker carries out, and whose files are here.
@@ -98,13 +103,51 @@ class Fleet:
     async def read(self) -> None:
         """Read the page and the list."""
         self.page = await self.call(self.pages.read)
-        self.listed = await self.call(self._batches.read)
+        self._note_list(await self.call(self._batches.read))
+
+    def _note_list(self, listed: Mapping[str, ListedBatch]) -> None:
+        self.wholes = find_wholes(listed)
+        self.listed = {batch: entry for batch, entry in listed.items() if batch not in self.wholes}
 
     def note_trouble(self, reason: str) -> None:
         """Note why the store cannot be reached; empty: it can again."""
         if bool(reason) != bool(self.trouble):
             _log.warning("fleet_unreachable", reason=reason) if reason else _log.info("fleet_reached")
         self.trouble = reason
+
+    # Batches in shards.
+
+    def whole_of(self, part: Submission) -> WholeBatch | None:
+        """Return the batch of which another one is a part; None: of none."""
+        return self.wholes.get(part.part_of) if part.part_of is not None else None
+
+    def orders_for(self, batch: str) -> list[WholeOrder]:
+        """Return the orders for a batch in shards that a part has not obeyed yet; none if this is no part."""
+        listed = self.listed.get(batch)
+        whole = self.whole_of(listed.submission) if listed is not None else None
+        return [] if listed is None or whole is None else whole.orders_for(listed.submission)
+
+    async def order(
+        self, batch: str, verb: OrderVerb, changes: Mapping[str, Any], retry: RetryOrder | None = None
+    ) -> None:
+        """Order something of all parts of a batch in shards: their workers obey once they have read it.
+
+        Args:
+            batch: in shards.
+            verb: what all parts are to do.
+            changes: of weight, priority or settings.
+            retry: which jobs are retried; one with the same id is ordered once.
+        """
+
+        def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
+            whole = find_wholes(listed)[batch]
+            if retry is not None and whole.has_retry(retry.id):
+                return None
+            return whole.with_order(verb, changes, retry)
+
+        await self.call(partial(self._batches.append, decide))
+        self._note_list(await self.call(self._batches.read))
+        self.alarm.set()
 
     # What Worker and views ask.
 
@@ -121,9 +164,23 @@ class Fleet:
         return None if member.has_left else member
 
     def carrier_words(self, batch: str) -> str:
-        """Say which other worker carries a batch out; empty: this one does, or none."""
+        """Say which other worker carries a batch out, or which workers do that in shards; empty: this one, or none."""
+        if (whole := self.wholes.get(batch)) is not None:
+            return self._carriers_words(whole)
         carrier = self.carrier(batch)
         return "" if carrier is None else f"carried out by the worker {carrier.name}, at {carrier.address}"
+
+    def _carriers_words(self, whole: WholeBatch) -> str:
+        parts = {part.submission.id for part in whole.parts}
+        carriers = {
+            f"{member.name}, at {member.address}": len(parts & member.batches.keys())
+            for member in self.page.members.values()
+            if parts & member.batches.keys()
+        }
+        if not carriers:
+            return ""
+        each = "; ".join(f"{count} by {carrier}" for carrier, count in carriers.items())
+        return f"{sum(carriers.values())} of {len(parts)} shards are carried out: {each}"
 
     def counts(self, batch: str) -> BatchCounts | None:
         """Return the counts of a batch that another worker carries out."""
@@ -174,7 +231,7 @@ class Fleet:
         """Put a checked batch, whose files are in its directory, on the list; the same key is submitted once."""
         directory = self._directory.of(submission.id)
         listed = await self.call(partial(submit_files, self._batches, submission, directory))
-        self.listed = await self.call(self._batches.read)
+        self._note_list(await self.call(self._batches.read))
         self.alarm.set()
         return listed
 
@@ -222,12 +279,16 @@ class Fleet:
 
     def prepare(self, batch: ListedBatch) -> None:
         """Bring the files of a batch to this machine, and create its log; call it in a thread, beside other verbs."""
-        directory = self._directory.of(batch.submission.id)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        for name, objects in batch.files.items():
-            self._batches.get_file(objects, directory / name)
+        self.bring_files(batch, batch.files)
         with open_part(self.url, f"batch-{batch.submission.id}"):
             pass
+
+    def bring_files(self, batch: ListedBatch, names: Iterable[str]) -> None:
+        """Bring some files of a batch to its directory; call it in a thread."""
+        directory = self._directory.of(batch.submission.id)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for name in names:
+            self._batches.get_file(batch.files[name], directory / name)
 
 
 def submit_files(batches: FleetList, submission: Submission, directory: Path, jobs: Path | None = None) -> ListedBatch:

@@ -4,7 +4,7 @@ A later entry of a batch replaces an earlier one, unless an owner has written it
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from batchrun.output.sink import explaining
 from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
+from batchrun.worker.fleet.whole_order import WholeOrder
 from batchrun.worker.submission import FILES, Submission
 
 #: Name of the list's log within the fleet's place.
@@ -29,6 +30,8 @@ LIST_LOG = "list"
 PIECE_BYTES = 8 << 20
 #: Max pieces of a job file; the other files have one.
 MAX_PIECES = 2000
+#: Max characters of the id of a batch in shards: its parts have longer ones.
+MAX_ID = 60
 #: Max bytes of an entry: settings are 256 KB at most.
 _MAX_ENTRY_BYTES = 4 << 20
 #: Max characters of a batch's name (200, and what tells it from its namesakes), of its keys, and of a worker's name.
@@ -59,6 +62,8 @@ class ListedBatch(BaseModel):
     taken_at: int = -1
     #: The worker that has written this, for people: its name and address.
     worker: Annotated[str, AfterValidator(lambda worker: worker[:_MAX_WORKER])] = ""
+    #: Of a batch in shards: what its parts are to obey, oldest first.
+    orders: list[WholeOrder] = []
 
     @model_validator(mode="after")
     def _could_be_submitted(self) -> Self:
@@ -86,7 +91,24 @@ class ListedBatch(BaseModel):
             raise ValueError("its files are not those that it names")
         if any(len(names) > (MAX_PIECES if file == jobs else 1) for file, names in self.files.items()):
             raise ValueError("a file is larger than a fleet carries: 16 GB of jobs, 8 MB of anything else")
+        if batch.shards is not None and (batch.part_of is not None or len(batch.id) > MAX_ID):
+            raise ValueError("a part of a batch has no parts")
         return self
+
+    def parts(self) -> Iterator[Self]:
+        """Yield the batches that carry out one in shards, as they are when it has just been submitted."""
+        whole = self.submission
+        for number in range(1, (whole.shards or 0) + 1):
+            part = whole.but(
+                id=f"{whole.id}-{number}",
+                name=f"{whole.name[:200]}-{number}of{whole.shards}",
+                settings={**whole.settings, "jobs.shard": [number, whole.shards]},
+                shards=None,
+                part_of=whole.id,
+                idempotency_key=None,
+                content_digest=None,
+            )
+            yield type(self)(submission=part, files=self.files)
 
 
 #: Returns the entry to append, given what the list has; None: none is to be appended.
@@ -117,6 +139,8 @@ class FleetList:
                 known = self._batches.get(entry.submission.id)
                 if known is None or entry.taken_at >= known.taken_at:
                     self._batches[entry.submission.id] = entry
+                for part in entry.parts():
+                    self._batches.setdefault(part.submission.id, part)
             self._next += 1
         return self._batches
 

@@ -18,6 +18,7 @@ from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
 from batchrun.worker.http.request_context import (
+    batch_to_order,
     read_object,
     submission_of,
     validated,
@@ -107,7 +108,8 @@ def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
     name = texts.get("name") or form.jobs_stem or submission_id
     if len(name) > MAX_NAME or not name.isprintable():
         raise Refused(400, "bad-value", f"name: send at most {MAX_NAME} printable characters")
-    given = {"weight": form.number("weight", float), "priority": form.number("priority", int)}
+    numbers = {"weight": float, "priority": int, "shards": int}
+    given = {field: form.number(field, kind) for field, kind in numbers.items()}
     try:
         return Submission(
             id=submission_id,
@@ -146,31 +148,31 @@ async def get_config(request: web.Request) -> web.Response:
 
 async def delete_batch(request: web.Request) -> web.Response:
     """Delete a batch that is not under way."""
-    await worker_of(request).delete(submission_of(request).id)
+    await worker_of(request).delete(batch_to_order(request).id)
     return web.Response(status=204)
 
 
 async def pause_batch(request: web.Request) -> web.Response:
     """Stop new starts of a batch."""
     worker = worker_of(request)
-    return _answer(worker, await worker.pause(submission_of(request).id))
+    return _answer(worker, await worker.pause(batch_to_order(request).id))
 
 
 async def resume_batch(request: web.Request) -> web.Response:
     """Resume a batch."""
     worker = worker_of(request)
-    return _answer(worker, await worker.resume(submission_of(request).id))
+    return _answer(worker, await worker.resume(batch_to_order(request).id))
 
 
 async def cancel_batch(request: web.Request) -> web.Response:
     """Abort a batch's live Runs and stop new starts of it."""
     worker = worker_of(request)
-    return _answer(worker, await worker.cancel(submission_of(request).id))
+    return _answer(worker, await worker.cancel(batch_to_order(request).id))
 
 
 async def retry_batch(request: web.Request) -> web.Response:
     """Retry jobs that did not succeed, or a selection of them; with `dry_run`, only show them."""
-    worker, submission = worker_of(request), submission_of(request)
+    worker, submission = worker_of(request), batch_to_order(request)
     key = _idempotency_key(request)
     given = await read_object(request) if request.body_exists else {}
     asked = validated(RetryRequest, given)
@@ -206,7 +208,7 @@ async def repair_batch(request: web.Request) -> web.Response:
 
 async def patch_batch(request: web.Request) -> web.Response:
     """Change a batch's weight, priority or limits, also while it is open; null restores the batch file's limit."""
-    worker, submission = worker_of(request), submission_of(request)
+    worker, submission = worker_of(request), batch_to_order(request)
     wanted = await read_object(request)
     unknown = [name for name in wanted if name not in (*_LIMITS, *_PRIORITIES)]
     if unknown:

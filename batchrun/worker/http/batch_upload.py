@@ -29,7 +29,7 @@ MAX_TEXT_BYTES = 1 << 18
 MAX_VALUE_BYTES = 1 << 12
 _PIECE_BYTES = 1 << 18
 _TEXTS = frozenset({"config", "schema", "settings"})
-_FIELDS = _TEXTS | {"profile", "name", "weight", "priority"}
+_FIELDS = _TEXTS | {"profile", "name", "weight", "priority", "shards"}
 
 
 @dataclass(slots=True)

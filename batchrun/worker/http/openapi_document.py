@@ -6,6 +6,7 @@ from typing import Any, get_args, get_origin
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from batchrun.config.batch_settings import MAX_SHARDS
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.maintenance.repair import Repaired
 from batchrun.maintenance.resolve import ShownDoubt
@@ -96,6 +97,12 @@ _FORM = {
         "name": {"type": "string", "maxLength": batch_routes.MAX_NAME},
         "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
+        "shards": {
+            "type": "integer",
+            "minimum": 2,
+            "maximum": MAX_SHARDS,
+            "description": "In a fleet: the number of parts, which its workers carry out side by side.",
+        },
         "settings": {**_TEXT, "description": "A JSON object by dotted key; it overrides the batch file."},
     },
 }

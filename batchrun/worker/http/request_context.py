@@ -43,6 +43,20 @@ def submission_of(request: web.Request) -> Submission:
     return worker_of(request).store.find(request.match_info["ref"])
 
 
+def batch_to_order(request: web.Request) -> Submission:
+    """Return the batch in a request's path, for an order that changes it.
+
+    Raises:
+        UnknownBatch: as `submission_of`.
+        Refused: it is a part of another one, which obeys for all its parts.
+    """
+    submission = submission_of(request)
+    if submission.part_of is not None:
+        problem = f"batch {submission.id} is a part of {submission.part_of}: give the order for that batch"
+        raise Refused(409, "wrong-state", problem)
+    return submission
+
+
 def whole_number(request: web.Request, name: str, default: int, most: int) -> int:
     """Return a parameter of a request's query.
 

@@ -1,0 +1,84 @@
+"""Batches in shards, as a worker of the fleet shows them: each is one batch, whichever workers carry its parts out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from batchrun.report.progress_words import Speed
+from batchrun.worker.batch_runner import BatchRunner
+from batchrun.worker.fleet.fleet import Fleet
+from batchrun.worker.fleet.fleet_list import ListedBatch
+from batchrun.worker.fleet.whole_order import OrderVerb
+from batchrun.worker.submission import BatchState, RetryOrder, Submission
+from batchrun.worker.submission_store import SubmissionStore, WrongState
+
+
+class WholeBatches:
+    """The batches in shards of one fleet.
+
+    Args:
+        fleet: its list and its page.
+        store: shows them beside the other batches.
+        runners: of the parts that this worker has.
+    """
+
+    def __init__(self, fleet: Fleet, store: SubmissionStore, runners: Mapping[str, BatchRunner]) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._runners = runners
+        #: Settled jobs per second of each batch.
+        self.speeds: dict[str, Speed] = {}
+
+    def has(self, batch: str) -> bool:
+        """True if a batch is in shards."""
+        return batch in self._fleet.wholes
+
+    def mirror(self) -> None:
+        """Let the store show the batches in shards as their parts are now."""
+        for batch, whole in self._fleet.wholes.items():
+            together = whole.together([self._as_now(part) for part in whole.parts])
+            self._store.mirror(together)
+            self.speeds.setdefault(batch, Speed()).note(anyio.current_time(), together.counts.settled)
+
+    def _as_now(self, part: ListedBatch) -> Submission:
+        """Return a part with its present counts."""
+        batch = part.submission.id
+        known = self._store[batch] if self._fleet.owns(batch) else part.submission
+        runner = self._runners.get(batch)
+        counts = runner.counts() if runner is not None else self._fleet.counts(batch)
+        return known if counts is None else known.model_copy(update={"counts": counts})
+
+    async def bring_settings(self, batch: str) -> None:
+        """Bring the batch file and the schema of a batch to this machine.
+
+        Raises:
+            LogUnreachable: the store does not answer.
+            OutputError: they cannot be written.
+        """
+        listed = self._fleet.wholes[batch].listed
+        names = listed.files.keys() - {listed.submission.jobs_file}
+        await anyio.to_thread.run_sync(self._fleet.bring_files, listed, names)
+
+    async def order(
+        self,
+        batch: str,
+        verb: OrderVerb,
+        allowed: frozenset[BatchState],
+        what: str,
+        *,
+        retry: RetryOrder | None = None,
+        **changes: Any,
+    ) -> Submission:
+        """Order something of all parts of a batch; return the batch as it is once they have obeyed.
+
+        Raises:
+            WrongState: the state of the batch does not allow it; `what` says what cannot be done.
+            LogUnreachable: the store does not answer.
+        """
+        state = self._store[batch].state
+        if state not in allowed:
+            raise WrongState(f"batch {batch} is {state}: it cannot be {what}")
+        await self._fleet.order(batch, verb, changes, retry)
+        self.mirror()
+        return self._store[batch]

@@ -47,6 +47,7 @@ from batchrun.errors import (
 )
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
+from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.byte_budget import Fits
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.version import __version__
@@ -311,6 +312,7 @@ class Transport:
         timeout: aiohttp.ClientTimeout,
         fits: Fits,
     ) -> tuple[Answer, str]:
+        await need_authorities()  # a redirect may lead to https
         async with self._session.request(
             method,
             self._url(target),
@@ -326,6 +328,7 @@ class Transport:
 
     async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
         began_s = perf_counter()
+        await need_authorities()
         try:
             async with self._session.get(
                 self._url(path), headers=self._token.headers, timeout=_timeout(READ_TIMEOUT_S)
@@ -508,6 +511,8 @@ async def open_transport(
     headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
     # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
     proxy = proxy_for(base_url, os.environ, has_token=token is not None)
+    if yarl.URL(base_url).scheme == "https":
+        await need_authorities()
     # No limit here: permits and `max_open_polls` bound the open connections, and a second bound would hide waits.
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=_socket)
     async with aiohttp.ClientSession(

@@ -128,13 +128,16 @@ def run(
 ) -> None:
     """Start a batch, or resume it: the same command."""
     import_leanly()
-    from batchrun.cli.run_command import run_batch_command
+    from batchrun.runtime.authorities import loading_authorities
 
     if no_standby:
         settings = [*(settings or ()), "replica.standby=false"]
     config = _load_config(
         batch, task, jobs, out, max_concurrent_runs, start_rate, limit, api_url, settings, format, budget_usd, actors
     )
+    with loading_authorities(config.api.base_url):
+        from batchrun.cli.run_command import run_batch_command
+
     raise typer.Exit(run_batch_command(config, is_confirmed=yes, is_json=json))
 
 

@@ -13,6 +13,7 @@ from pydantic import SecretBytes, SecretStr
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.apify.proxies import proxy_for
 from batchrun.notify.notification import Notification, Undelivered
+from batchrun.runtime.authorities import need_authorities
 from batchrun.version import __version__
 
 #: Seconds for one call, from the connection to the status line.
@@ -58,6 +59,7 @@ class WebhookChannel:
             key, sent_at = self._signing_key.get_secret_value(), int(datetime.now(UTC).timestamp())
             headers |= signature_headers(key, notification.id, body, sent_at)
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
+        await need_authorities()
         try:
             async with (
                 aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,

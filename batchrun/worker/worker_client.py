@@ -25,6 +25,7 @@ from batchrun.model import JsonObject, RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
+from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.private_files import refuse_anothers, refuse_open_directory
@@ -133,6 +134,8 @@ async def open_client(address: WorkerAddress, report: Report) -> AsyncIterator["
     Raises:
         OutputError: the path of the socket is too long.
     """
+    if address.socket is None:
+        await need_authorities()
     with ExitStack() as stack:
         connector = None
         if address.socket is not None:

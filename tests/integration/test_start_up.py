@@ -121,26 +121,6 @@ def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
     assert not {name for name in own if name.startswith(("batchrun.server.", "batchrun.worker"))}
 
 
-#: Prints how many authorities the contexts trust: one of ssl, and those of aiohttp that verify and that do not.
-TRUST = """
-import ssl
-from batchrun.runtime.lean_imports import import_leanly
-import_leanly()
-from aiohttp import connector
-contexts = (ssl.create_default_context(), connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED)
-print(*(len(context.get_ca_certs()) for context in contexts))
-print(ssl.SSLContext.set_default_verify_paths.__name__)
-"""
-
-
-def test_a_lean_import_of_aiohttp_trusts_the_same_authorities():
-    """Only the context that verifies no certificate is without them, and ssl is as it was."""
-    done = subprocess.run([sys.executable, "-c", TRUST], capture_output=True, text=True, timeout=60, check=True)
-    (usual, verified, unverified), method = done.stdout.split()[:3], done.stdout.split()[3]
-    assert usual == verified
-    assert (int(unverified), method) == (0, "set_default_verify_paths")
-
-
 #: Keeps eight worker threads busy at once, and prints by how many kilobytes they let the process's data grow.
 THREADS = """
 import threading

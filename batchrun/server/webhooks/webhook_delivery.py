@@ -20,6 +20,7 @@ import anyio
 import structlog
 
 from batchrun.model import JsonObject
+from batchrun.runtime.authorities import need_authorities
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
@@ -144,6 +145,7 @@ class WebhookDelivery:
         variables = await self._variables(doc)
         template = webhook.get("payloadTemplate") or DEFAULT_PAYLOAD
         interpolates = bool(webhook.get("shouldInterpolateStrings"))
+        await need_authorities()
         payload = render(template, variables, interpolates_strings=interpolates).encode(errors="replace")
         try:
             async with session.post(

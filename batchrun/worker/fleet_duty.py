@@ -346,6 +346,7 @@ class FleetDuty:
                 amount=used_money + (needs_runs * self._start_cost if is_hungry else 0),
                 lump=max(1, self._start_cost),
                 is_short=is_hungry and self._start_cost > 0,
+                gone=min(used_money, math.ceil(budget.spent_usd * _MICRO)),
             ),
         }
         return Use(

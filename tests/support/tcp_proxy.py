@@ -17,6 +17,8 @@ class TcpProxy:
         self.port: int = self._listener.getsockname()[1]
         #: Seconds that bytes take each way.
         self.delay_s = 0.0
+        #: When each HTTP request came, on the clock of `time.monotonic`.
+        self.requests: list[float] = []
         self._requests_pass, self._answers_pass = threading.Event(), threading.Event()
         self._open: set[socket.socket] = set()
         self.heal()
@@ -62,6 +64,8 @@ class TcpProxy:
     def _carry(self, begin: socket.socket, end: socket.socket, may_pass: threading.Event) -> None:
         with suppress(OSError):
             while data := begin.recv(1 << 16):
+                if may_pass is self._requests_pass:
+                    self.requests += [time.monotonic()] * data.count(b" HTTP/1.1\r\n")
                 time.sleep(self.delay_s)
                 may_pass.wait()
                 end.sendall(data)

@@ -240,6 +240,13 @@ def test_what_is_divided_fits_the_runs():
     assert targets(8192, needs, {"a": 4096, "b": 4096}) == {"a": 4096, "b": 0, "c": 4096}
 
 
+def test_money_that_is_gone_leaves_room_for_whole_starts():
+    """What a worker has spent is added to what its next starts reserve: otherwise it could pay for one fewer."""
+    needs = {each: Need(amount=900, lump=40, is_short=True, gone=gone) for each, gone in (("a", 3), ("b", 0))}
+    assert targets(165, needs, {"a": 80, "b": 80}) == {"a": 83, "b": 80}
+    assert targets(2, needs, {}) == {"a": 2, "b": 0}
+
+
 def test_the_newest_page_is_found_among_many():
     """From nothing, and from any page before it."""
     world = World()

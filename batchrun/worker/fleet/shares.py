@@ -45,6 +45,8 @@ class Need(BaseModel):
     lump: Amount = 1
     #: True if it could use more than it holds.
     is_short: bool = False
+    #: Of the amount: what never comes free again. Lumps are added to it.
+    gone: Amount = 0
 
 
 def targets(limit: int, needs: Mapping[str, Need], held: Mapping[str, int]) -> dict[str, int]:
@@ -58,6 +60,9 @@ def targets(limit: int, needs: Mapping[str, Need], held: Mapping[str, int]) -> d
     order = sorted(needs, key=lambda each: (not (needs[each].is_short and not held.get(each)), each))
     wanted = {each: min(limit, needs[each].amount) for each in order}
     shares, left = dict.fromkeys(order, 0), limit
+    for each in order:
+        shares[each] = min(needs[each].gone, wanted[each], left)
+        left -= shares[each]
     while order:
         for each in list(order):
             lump = min(_step(limit, needs[each]), wanted[each] - shares[each])

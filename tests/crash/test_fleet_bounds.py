@@ -1,0 +1,111 @@
+"""What three workers of a fleet hold together, counted at the server, while one after the other is killed."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.support.crash import Api, open_api, wait_until
+from tests.support.fleets import FleetProcesses, assert_every_batch_right
+from tests.support.tcp_proxy import proxy_to
+
+LEASE_S = 2.0
+#: Of all requests per second; a worker that is not on the page asks with 2 % of it.
+REQUEST_RATE = 80.0
+#: What a start reserves: a compute unit's price, for the hour that a Run of 128 MB may take.
+UNIT_USD, START_USD = 0.3, 0.3 / 8
+HELD_RUNS = 6
+BUDGET_USD = (HELD_RUNS + 0.5) * START_USD
+
+
+def most_money_usd(runs: Sequence[dict[str, Any]]) -> float:
+    """Return the most that ended Runs had cost, and live ones could cost, at the start of any Run."""
+    most = 0.0
+    for run in runs:
+        begun = [each for each in runs if each["startedAt"] <= run["startedAt"]]
+        ended = [each["usageTotalUsd"] for each in begun if (each["finishedAt"] or "9") <= run["startedAt"]]
+        most = max(most, sum(ended) + START_USD * (len(begun) - len(ended)))
+    return most
+
+
+def kill_an_owner(fleet: FleetProcesses) -> None:
+    """Kill a worker that carries out a batch, wait until the others have replaced it, and begin another process."""
+    members = {(worker.data_dir / "member").read_text().strip(): worker for worker in fleet.workers}
+    owner = next(each for each, member in fleet.page().members.items() if member.batches)
+    members[owner].kill()
+    wait_until(lambda: owner not in fleet.page().members)
+    members[owner].start()
+
+
+def wait_for_page_changes(fleet: FleetProcesses, count: int) -> None:
+    """Wait until the page was changed so often."""
+    beats = sum(member.beat for member in fleet.page().members.values())
+    wait_until(lambda: sum(member.beat for member in fleet.page().members.values()) >= beats + count)
+
+
+def counted_runs(fleet: FleetProcesses) -> int:
+    """Return the live Runs that workers count in batches that they have opened."""
+    return sum(carried.counts.live_runs for each in fleet.page().members.values() for carried in each.batches.values())
+
+
+@contextmanager
+def three_workers(directory: Path, api: Api, limits: str) -> Iterator[FleetProcesses]:
+    """Run three workers that are all on the page, and show them all batches."""
+    url = f"file://{directory}/store"
+    (directory / "store").mkdir()
+    config = f'[worker]\nfleet = "{url}"\nlease_s = {LEASE_S}\n[limits]\nmax_concurrent_runs = 20\n{limits}\n'
+    fleet = FleetProcesses(directory, api, url, 3, config)
+    try:
+        for worker in fleet.workers:
+            worker.start()
+        wait_until(lambda: len(fleet.page().members) == 3)
+        yield fleet
+    finally:
+        fleet.end()
+
+
+def test_a_dead_workers_runs_and_money_count_until_they_are_over(tmp_path):
+    """While all money is reserved nothing is started, not even when a worker dies and another one has its batches.
+
+    Then Runs and money stay within the limits of all, and every batch is right.
+    """
+    ends = tmp_path / "ends"
+    with (
+        open_api(tmp_path / "api") as api,
+        three_workers(tmp_path, api, f"budget_usd = {BUDGET_USD}") as fleet,
+    ):
+        for name in "abc":
+            jobs = [{"n": n, "until": str(ends)} for n in range(6)]
+            fleet.submit(name, jobs, limits__start_horizon_s=LEASE_S + 1, limits__compute_unit_usd=UNIT_USD)
+        wait_until(lambda: counted_runs(fleet) == HELD_RUNS)
+        kill_an_owner(fleet)
+        wait_until(lambda: counted_runs(fleet) == HELD_RUNS)
+        wait_for_page_changes(fleet, 10)
+        assert len(api.runs()) == HELD_RUNS, fleet.said()
+        ends.touch()
+        wait_until(lambda: set(fleet.states().values()) == {"finished"})
+        assert most_money_usd(api.runs()) <= BUDGET_USD
+        assert_every_batch_right(fleet, api)
+
+
+def test_requests_of_all_workers_keep_one_rate(tmp_path):
+    """No more than a burst, and the rate times the time since then, while one is killed and replaced, and comes back.
+
+    A token for each worker, and what was under way before, come on top.
+    """
+    with open_api(tmp_path / "api") as api, proxy_to(urlsplit(api.base_url).port or 0) as proxy:
+        through = Api(f"http://127.0.0.1:{proxy.port}", api.process)
+        with three_workers(tmp_path, through, f"request_rate = {REQUEST_RATE}") as fleet:
+            before, begun_at = len(proxy.requests), time.monotonic()
+            for name in "abc":
+                jobs = [{"n": n, "ms": 20} for n in range(40)]
+                fleet.submit(name, jobs, limits__start_horizon_s=LEASE_S + 1)
+            wait_until(lambda: len(proxy.requests) > before + 150)
+            kill_an_owner(fleet)
+            wait_until(lambda: set(fleet.states().values()) == {"finished"})
+            sent = [at - begun_at for at in proxy.requests[before:]]
+            allowed = [REQUEST_RATE * (1.06 * after_s + 0.05) + 3 + 10 for after_s in sent]
+            assert all(n <= most for n, most in enumerate(allowed, 1)), fleet.said()
+            assert_every_batch_right(fleet, api)

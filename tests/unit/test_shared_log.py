@@ -48,7 +48,7 @@ from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.sqlite import foreign_statements
-from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import BadLine, Position
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.runtime.free_space import RESERVED_BYTES
@@ -590,6 +590,23 @@ def test_a_store_that_fails_in_the_middle_is_caught_up_with_in_steps(tmp_path):
     with open_ledger(tmp_path / "b", log=log) as ledger:
         assert ledger.fact(JOB_COUNT) == 1
     assert replay(store, tmp_path / "b") == 2
+
+
+def test_a_first_replay_that_is_cut_short_is_resumed(tmp_path, monkeypatch):
+    """The files are written before the ledger's commit; what was not committed is cut off."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    log.append(Commit(files={RECORDS: FileGrowth(offset=0, data=b"12345")}))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(LedgerTables, "note_fact", _killed)
+        replay(store, tmp_path / "b")
+    (tmp_path / "b" / RECORDS).write_bytes(b"123")
+    replay(store, tmp_path / "b")
+    assert contents(tmp_path / "b")[RECORDS] == b"12345"
+
+
+def _killed(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_long_log_is_read_from_packs(tmp_path, monkeypatch):

@@ -167,6 +167,8 @@ class Replica:
             raise OutputError(f"{self._directory}: the disk is too full to follow the shared log; free some space")
         lengths = {name: sink.length for name, sink in self._sinks.items()}
         with self._ledger.transaction():
+            if self._last is None and some[0].entry.commit.changes:  # all that a batch had without a log
+                self._ledger.forget_output_lengths()
             for read in some:
                 commit = read.entry.commit
                 for name, growth in commit.files.items():
@@ -233,4 +235,7 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
         for name in SHARED:
             sinks[name] = Sink(directory / name, lengths.get(name))
             stack.callback(sinks[name].close)
+        if len(lengths) < len(sinks):  # so that what a crash leaves in the files can be cut off
+            with ledger.transaction():
+                ledger.note_output_lengths({name: sink.length for name, sink in sinks.items()})
         yield Replica(store, directory, ledger, sinks)

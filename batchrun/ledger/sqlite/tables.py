@@ -166,6 +166,10 @@ class LedgerTables(LedgerReader):
             lengths.items(),
         )
 
+    def forget_output_lengths(self) -> None:
+        """Remove what is noted of output files, before a log's first entry notes it again."""
+        self._db.execute("DELETE FROM output")
+
     def admit(self, job: Job) -> OpenJob | Known:
         """Note a new job, or return the job that has its key."""
         job_id = self._insert_job(job.key, job.digest, job.position, job.group)

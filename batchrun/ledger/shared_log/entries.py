@@ -6,7 +6,8 @@ Of a large commit the header names objects, which hold the rest of the line and 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, field
 from enum import StrEnum
 from hashlib import sha256
@@ -19,7 +20,7 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.runtime.bounded_zstd import decompress_bounded
-from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.fast_dataclasses import dataclass, replace
 
 #: Of the format. A reader refuses a log with entries of a later version.
 VERSION = 1
@@ -126,21 +127,48 @@ def encode(kind: EntryKind, owner: Owner, previous: str, content: Content = NOTH
     return _compress(header[:-1] + more + b"\n" + content.body)
 
 
-def decode(encoded: bytes, get_object: Callable[[str], bytes | None]) -> Entry:
+def decode(encoded: bytes, get_object: Callable[[str], bytes | None], *, with_changes: bool = True) -> Entry:
     """Return the entry that some bytes hold; `get_object` returns a part of a large one.
+
+    Args:
+        encoded: what `encode` has returned.
+        get_object: returns an object of the log; None: there is none.
+        with_changes: False leaves out what the commit changes in the tables.
 
     Raises:
         LedgerError: The bytes are no entry, or a newer batchrun wrote them.
     """
     header, body = _split(encoded)
-    try:
-        if header["v"] > VERSION or header.get("tables", 0) > len(SCHEMA_STEPS):
-            raise LedgerError("the shared log was written by a newer batchrun; use that one")
-        kind, content = EntryKind(header["kind"]), header
+    with _explaining():
+        entry, content = _head(header), header
         if names := header.get("objects"):
-            content, body = _split(b"".join(_part(_object_name(name), get_object) for name in names))
-        commit = _commit(content, body) if kind is EntryKind.COMMIT or "changes" in content else Commit()
-        return Entry(kind=kind, owner=_owner(header["owner"]), previous=header["previous"], commit=commit)
+            content, body = _split(b"".join(read_part(_object_name(name), get_object) for name in names))
+        if entry.kind is EntryKind.COMMIT or "changes" in content:
+            return replace(entry, commit=_commit(content, body, with_changes=with_changes))
+        return entry
+
+
+def decode_head(encoded: bytes) -> Entry:
+    """Return an entry without its commit: nothing but who has appended it, after which one.
+
+    Raises:
+        LedgerError: as `decode` does.
+    """
+    header, _ = _split(encoded)
+    with _explaining():
+        return _head(header)
+
+
+def _head(header: Any) -> Entry:
+    if header["v"] > VERSION or header.get("tables", 0) > len(SCHEMA_STEPS):
+        raise LedgerError("the shared log was written by a newer batchrun; use that one")
+    return Entry(kind=EntryKind(header["kind"]), owner=_owner(header["owner"]), previous=header["previous"])
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    try:
+        yield
     except (AttributeError, KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error
 
@@ -159,7 +187,12 @@ def _object_name(name: Any) -> str:
     return name
 
 
-def _part(name: str, get_object: Callable[[str], bytes | None]) -> bytes:
+def read_part(name: str, get_object: Callable[[str], bytes | None]) -> bytes:
+    """Return an object that is named by its SHA-256.
+
+    Raises:
+        LedgerError: It is missing or damaged.
+    """
     part = get_object(name)
     if part is None or digest(part) != name:
         raise LedgerError(f"an entry of the shared log lacks its object {name}, or the object is damaged")
@@ -187,11 +220,8 @@ def _commit_header(commit: Commit) -> dict[str, Any]:
     return {"statements": list(numbers), "changes": changes, "files": files}
 
 
-def _commit(header: Mapping[str, Any], body: bytes) -> Commit:
-    statements = header["statements"]
-    if not all(isinstance(sql, str) for sql in statements):
-        raise ValueError("a statement of it is no text")
-    changes = [(statements[number], _parameters(values)) for number, values in header["changes"]]
+def _commit(header: Mapping[str, Any], body: bytes, *, with_changes: bool) -> Commit:
+    changes = _changes(header["statements"], header["changes"]) if with_changes else ()
     files, at = {}, 0
     for name, (offset, length) in header["files"].items():
         if not (type(offset) is type(length) is int and offset >= 0 and length >= 0):
@@ -201,6 +231,12 @@ def _commit(header: Mapping[str, Any], body: bytes) -> Commit:
     if at != len(body):
         raise ValueError("its bytes are not those that it names")
     return Commit(changes=changes, files=files)
+
+
+def _changes(statements: Sequence[str], uses: Sequence[tuple[int, Any]]) -> list[tuple[str, Parameters]]:
+    if not all(isinstance(sql, str) for sql in statements):
+        raise ValueError("a statement of it is no text")
+    return [(statements[number], _parameters(values)) for number, values in uses]
 
 
 def _bytes_json(value: Any) -> Any:

@@ -19,7 +19,7 @@ from batchrun.ledger.shared_log.entries import (
     EntryKind,
     Owner,
     commit_content,
-    decode,
+    decode_head,
     digest,
     encode,
 )
@@ -196,7 +196,7 @@ class OwnedLog:
         try:
             taken = self._store.read(number)
             if taken is not None:
-                name = decode(taken, self._store.get_object).owner.name
+                name = decode_head(taken).owner.name
         except (LogUnreachable, LedgerError):
             pass
         return (

@@ -7,7 +7,17 @@ from pathlib import Path
 from batchrun.errors import LedgerError, LogUnreachable, OutputError
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogClaim, LogPosition
-from batchrun.ledger.shared_log.entries import NOTHING, Entry, EntryKind, Owner, commit_content, decode, digest, encode
+from batchrun.ledger.shared_log.entries import (
+    NOTHING,
+    Entry,
+    EntryKind,
+    Owner,
+    commit_content,
+    decode,
+    decode_head,
+    digest,
+    encode,
+)
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
@@ -33,8 +43,11 @@ class _Read:
 
     position: LogPosition
     entry: Entry
-    #: Length of what it appends to files.
-    bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Length of what it appends to files."""
+        return sum(len(growth.data) for growth in self.entry.commit.files.values())
 
 
 class Replica:
@@ -69,7 +82,7 @@ class Replica:
                 f"{self._directory}: has {position.entry + 1} entries of a shared log, and the log at replica.url"
                 " does not have them. Name the log that this batch was begun with, or choose another --out"
             )
-        return _Read(position, decode(encoded, self._store.get_object), 0)
+        return _Read(position, decode_head(encoded))
 
     def catch_up(self) -> int:
         """Replay what has been appended since, and return the number of new entries.
@@ -109,13 +122,13 @@ class Replica:
         encoded = self._store.read(0)
         if encoded is None:
             return False
-        entry, own = decode(encoded, self._store.get_object), self._ledger.fact(LOG_CLAIM)
+        entry, own = decode_head(encoded), self._ledger.fact(LOG_CLAIM)
         if own is None or entry.owner.id != own.owner_id:
             raise LedgerError(
                 f"{self._directory}: this batch was begun without a shared log, and replica.url names another batch's."
                 " Name an empty place, run it without [replica], or choose another --out"
             )
-        self._note_beginning(_Read(LogPosition(entry=0, digest=digest(encoded)), entry, 0))
+        self._note_beginning(_Read(LogPosition(entry=0, digest=digest(encoded)), entry))
         return True
 
     def _note_beginning(self, read: _Read) -> None:
@@ -155,8 +168,7 @@ class Replica:
             entry = decode(each, self._store.get_object)
             if entry.previous != (last.position.digest if last is not None else ""):
                 raise LedgerError(f"entry {number} of the shared log does not continue the entry before: it is damaged")
-            size = sum(len(growth.data) for growth in entry.commit.files.values())
-            last = _Read(LogPosition(entry=number, digest=digest(each)), entry, size)
+            last = _Read(LogPosition(entry=number, digest=digest(each)), entry)
             yield last
 
     def _replay(self, some: Sequence[_Read]) -> None:
@@ -215,7 +227,7 @@ class Replica:
             return None
         position = LogPosition(entry=self._next, digest=digest(encoded))
         if self._is_unlogged:
-            self._note_beginning(_Read(position, Entry(kind=EntryKind.CLAIM, owner=owner, previous=previous), 0))
+            self._note_beginning(_Read(position, Entry(kind=EntryKind.CLAIM, owner=owner, previous=previous)))
         return OwnedLog(self._store, owner, position, sent_at, membership)
 
 

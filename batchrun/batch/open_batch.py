@@ -16,12 +16,7 @@ from batchrun.account.connected_task import connect
 from batchrun.batch.batch_engine import batch_terms, build_batch_engine
 from batchrun.batch.opened_batch import Batch
 from batchrun.batch.resume import resume
-from batchrun.batch.shared_job_file import (
-    copy_job_file,
-    open_job_copy,
-    refuse_other_job_file,
-    refuse_partial_copy,
-)
+from batchrun.batch.shared_job_file import JobFileComparison, copy_job_file, open_job_copy, refuse_partial_copy
 from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.config.job_format_builder import is_here
@@ -100,8 +95,9 @@ async def open_batch(
             await anyio.to_thread.run_sync(read_token, config.api, environ)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir), _notifier(config, channels) as own:
+            job_file = JobFileComparison(config)
             async with (
-                _shared_log(config, on_standby, membership) as log,
+                _shared_log(config, on_standby, membership, job_file) as log,
                 _open(
                     config,
                     environ,
@@ -110,6 +106,7 @@ async def open_batch(
                     account,
                     priority,
                     log,
+                    job_file,
                     on_copy,
                     notifier or _alone(own, config),
                 ) as batch,
@@ -133,6 +130,7 @@ async def _open(
     account: Account | None,
     priority: BatchPriority,
     log: "OwnedLog | None",
+    job_file: JobFileComparison,
     on_copy: Callable[[int, int], None] | None,
     notifier: BatchNotifier | None,
 ) -> AsyncIterator[Batch]:
@@ -140,11 +138,13 @@ async def _open(
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(config.out_dir, log, _job_copy(config)))
         if log is not None:
-            await anyio.to_thread.run_sync(refuse_other_job_file, config)
+            await anyio.to_thread.run_sync(job_file.refuse_other)
             await anyio.to_thread.run_sync(refuse_partial_copy, config, journal.ledger)
             config = await check_before_start(config)
         watch, answered = await stack.enter_async_context(open_children(cancels_on_leaving=True)), anyio.Event()
         watch.start_soon(note_slow_opening, config.out_dir, answered)
+        weakness = _Weakness()
+        watch.start_soon(weakness.look, log)
         connected = await connect(stack, config, environ, inline_actors, account, journal.ledger)
         prepared = await preflight(config, connected, journal.ledger, command)
         answered.set()
@@ -155,7 +155,7 @@ async def _open(
         stack.callback(engine.leave)
         for denied in prepared.denied:
             engine.progress.notices.add(ReadDenied(what=denied))
-        if log is not None and (how := await anyio.to_thread.run_sync(log.caution)):
+        if how := await weakness.found():
             engine.progress.notices.add(SharedLogWeak(how=how))
         stream = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
         for end in stream:
@@ -163,6 +163,24 @@ async def _open(
         # Entered last, so that the engine's children have released their permits when the engine leaves the account.
         children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
         yield Batch(config, connected, resumed, journal, engine, children, stream, notifier)
+
+
+class _Weakness:
+    """How the store of a shared log can lose entries; it is asked while the batch opens, since that takes a second."""
+
+    def __init__(self) -> None:
+        self._how = ""
+        self._is_known = anyio.Event()
+
+    async def look(self, log: "OwnedLog | None") -> None:
+        if log is not None:
+            self._how = await anyio.to_thread.run_sync(log.caution)
+        self._is_known.set()
+
+    async def found(self) -> str:
+        """Wait for it; empty: no way is known."""
+        await self._is_known.wait()
+        return self._how
 
 
 @asynccontextmanager
@@ -193,7 +211,10 @@ def _job_copy(config: Config) -> Callable[[Sink], JobFileCopy] | None:
 
 @asynccontextmanager
 async def _shared_log(
-    config: Config, on_standby: "Callable[[Standby], None] | None", membership: "Membership | None"
+    config: Config,
+    on_standby: "Callable[[Standby], None] | None",
+    membership: "Membership | None",
+    job_file: JobFileComparison,
 ) -> "AsyncIterator[OwnedLog | None]":
     """Own the batch's shared log; None: it has none."""
     replica = config.replica
@@ -209,7 +230,7 @@ async def _shared_log(
         may_wait=replica.standby,
         on_standby=on_standby,
         membership=membership,
-        check=partial(refuse_other_job_file, config),
+        check=job_file.refuse_other,
     ) as log:
         yield log
 

@@ -1,5 +1,6 @@
 """The job file of a batch with a shared log: machines that do not have it read the log's copy."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -43,38 +44,53 @@ def _is_growing(text: TextSource) -> bool:
         return quiet_s < QUIET_S or text.is_being_written()
 
 
-def refuse_other_job_file(config: Config) -> None:
-    """Check that the job file on this machine begins with the shared log's copy; lines may have been appended.
+class JobFileComparison:
+    """Compares the job file on this machine with the shared log's copy, which grows while this machine stands by."""
 
-    Raises:
-        JobFileError: It does not; or it cannot be read.
-    """
-    file, copy = config.jobs.file, config.out_dir / JOB_FILE
-    if not is_here(config) or not copy.exists():
-        return
-    try:
-        with file.open("rb") as ours, open(copy, "rb", opener=private_opener) as theirs:
-            differs_at = _first_difference(ours, theirs)
-    except OSError as error:
-        raise JobFileError(f"cannot be read: {error.strerror}", file=file) from error
-    if differs_at is not None:
-        raise JobFileError(
-            f"is not the one that the batch's shared log has: they differ from byte {differs_at:,} on. With a shared"
-            " log, lines can only be appended. Restore the file, or move it away: then this machine reads the log's",
-            file=file,
-        )
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        #: The job file as it was compared last: device, inode, length and time of the last change.
+        self._compared: tuple[int, ...] = ()
+        #: Up to where it was the same.
+        self._same_bytes = 0
 
+    def refuse_other(self) -> None:
+        """Check that the job file begins with the copy; lines may have been appended.
 
-def _first_difference(ours: BufferedReader, theirs: BufferedReader) -> int | None:
-    """Return the offset from which one file does not begin with the other; None: it does."""
-    at = 0
-    while wanted := theirs.read(_BLOCK_BYTES):
-        found = ours.read(len(wanted))
-        if found != wanted:
-            same = next((n for n, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), len(found))
-            return at + same
-        at += len(wanted)
-    return None
+        Raises:
+            JobFileError: It does not; or it cannot be read.
+        """
+        file, copy = self._config.jobs.file, self._config.out_dir / JOB_FILE
+        if not is_here(self._config) or not copy.exists():
+            return
+        try:
+            with file.open("rb") as ours, open(copy, "rb", opener=private_opener) as theirs:
+                differs_at = self._first_difference(ours, theirs)
+        except OSError as error:
+            raise JobFileError(f"cannot be read: {error.strerror}", file=file) from error
+        if differs_at is not None:
+            raise JobFileError(
+                f"is not the one that the batch's shared log has: they differ from byte {differs_at:,} on. With a"
+                " shared log, lines can only be appended. Restore the file, or move it away: then this machine reads"
+                " the log's",
+                file=file,
+            )
+
+    def _first_difference(self, ours: BufferedReader, theirs: BufferedReader) -> int | None:
+        """Return the offset from which one file does not begin with the other; None: it does."""
+        found = os.fstat(ours.fileno())
+        stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        at = self._same_bytes if stamp == self._compared else 0
+        for each in (ours, theirs):
+            each.seek(at)
+        while wanted := theirs.read(_BLOCK_BYTES):
+            block = ours.read(len(wanted))
+            if block != wanted:
+                same = next((n for n, (a, b) in enumerate(zip(block, wanted, strict=False)) if a != b), len(block))
+                return at + same
+            at += len(wanted)
+        self._compared, self._same_bytes = stamp, at
+        return None
 
 
 def refuse_partial_copy(config: Config, ledger: LedgerTables) -> None:

@@ -29,13 +29,13 @@ def show_cost(directory: Path, by: str, *, as_csv: bool) -> None:
     names = cost_columns(by)
     update_costs(directory)
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        show_costs(names, ledger.costs(names), ledger.total_costs(), as_csv=as_csv)
+        show_costs(names, ledger.costs.by(names), ledger.costs.total(), as_csv=as_csv)
 
 
 def update_costs(directory: Path) -> None:
     """Read costs that are not final, if no process runs the batch, and write costs.jsonl; say what hinders it."""
     with open_for_reading(directory) as ledger:
-        count = ledger.total_costs().open_costs
+        count = ledger.costs.total().open_costs
     try:
         # An embedded server ends with its batch, and would start the batch's live Runs again.
         if count and holder(directory) is None and not read_config(directory)[0].api.is_embedded:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
-from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
+from batchrun.ledger.sqlite.cost_rows import COST_COLUMNS
+from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import write_json
 from batchrun.runtime.fast_dataclasses import dataclass
 
@@ -44,6 +45,6 @@ def cost_sums_json(directory: Path, names: list[str]) -> Iterator[bytes]:
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
         yield b'{"by":%s,"rows":[' % write_json(names)
-        for number, row in enumerate(ledger.costs(names)):
+        for number, row in enumerate(ledger.costs.by(names)):
             yield (b"," if number else b"") + write_json(asdict(row))
-        yield b'],"total":%s}' % write_json(asdict(ledger.total_costs()))
+        yield b'],"total":%s}' % write_json(asdict(ledger.costs.total()))

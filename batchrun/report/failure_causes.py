@@ -70,7 +70,7 @@ def read_failures(directory: Path, selection: Selection) -> Failures:
 def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> Failures:
     """Return the settled jobs of an open ledger by cause."""
     logs = LogTails(directory)
-    found = ledger.failure_kinds(selection, MAX_KINDS)
+    found = ledger.failed_jobs.kinds(selection, MAX_KINDS)
     outcomes = ledger.count_outcomes()
     kinds = [_failure(ledger, logs, kind) for kind in found.kinds]
     return Failures(
@@ -86,7 +86,7 @@ def read_unknown(directory: Path, selection: Selection) -> dict[str, list[str]]:
     """Return the names in a selection that no job of the batch has, by part: keys, groups, error types, causes."""
     named = {part: getattr(selection, part) or () for part in ("keys", "groups", "error_types", "failures")}
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        return {part: ledger.unknown(part, values) for part, values in named.items() if values}
+        return {part: ledger.failed_jobs.unknown(part, values) for part, values in named.items() if values}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

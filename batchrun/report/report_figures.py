@@ -112,10 +112,10 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
         groups=groups,
         group_count=group_count,
         money=ledger.money(),
-        total_costs=ledger.total_costs(),
+        total_costs=ledger.costs.total(),
         cost_by_group=_group_costs(ledger, groups),
-        cost_by_outcome=nlargest(len(Outcome) + 1, ledger.costs(["outcome"]), key=lambda row: row.cost_usd),
-        cost_by_day=list(deque(ledger.costs(["day"]), maxlen=MAX_DAYS)),
+        cost_by_outcome=nlargest(len(Outcome) + 1, ledger.costs.by(["outcome"]), key=lambda row: row.cost_usd),
+        cost_by_day=list(deque(ledger.costs.by(["day"]), maxlen=MAX_DAYS)),
     )
 
 
@@ -150,5 +150,5 @@ def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:
 
 def _group_costs(ledger: LedgerReader, groups: list[GroupCount]) -> dict[str | None, CostRow]:
     names = {each.group for each in groups}
-    rows = ledger.costs(["group"]) if groups else iter(())
+    rows = ledger.costs.by(["group"]) if groups else iter(())
     return {row.shared[0]: row for row in rows if row.shared[0] in names}

@@ -426,7 +426,8 @@ def test_exit_codes_are_taken_from_the_messages_of_an_older_ledger(tmp_path: Pat
         for number in (1, 2):
             found = [(job.settlement.error_message, job.settlement.exit_code) for job in ledger.settled_jobs(number)]
             assert found == [(message, exit_code) for message, exit_code, _ in OLD_MESSAGES]
-        kinds = {kind.sample.settlement.error_message: kind.id for kind in ledger.failure_kinds(Selection(), 50).kinds}
+        found_kinds = ledger.failed_jobs.kinds(Selection(), 50).kinds
+        kinds = {kind.sample.settlement.error_message: kind.id for kind in found_kinds}
     assert kinds == {message: failure for message, _, failure in OLD_MESSAGES}
 
 

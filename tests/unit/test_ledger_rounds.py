@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from batchrun.ledger.protocol import Settlement
-from batchrun.ledger.sqlite.reader import COST_COLUMNS, open_for_reading
+from batchrun.ledger.sqlite.cost_rows import COST_COLUMNS
+from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection
 from batchrun.policy.failure_kind import with_exit_code
@@ -128,17 +129,18 @@ def test_forgotten_items_are_those_of_the_open_round_only(ledger: LedgerTables) 
 
 def test_failures_are_grouped_by_kind_most_frequent_first(ledger: LedgerTables) -> None:
     """Page numbers do not matter, exit codes do; an id selects exactly the jobs of its kind."""
-    found = ledger.failure_kinds(Selection(), 3)
+    found = ledger.failed_jobs.kinds(Selection(), 3)
     assert [(kind.count, kind.sample.position.line) for kind in found.kinds] == [(2, 2), (1, 4), (1, 5)]
     assert (found.kinds_in_all, found.jobs_in_all) == (4, 5)
     assert reopened(ledger, failures=[found.kinds[0].id]) == [2, 3]
-    assert ledger.unknown("failures", [kind.id for kind in found.kinds]) == [], "those of an earlier round are known"
+    unknown = ledger.failed_jobs.unknown("failures", [kind.id for kind in found.kinds])
+    assert unknown == [], "those of an earlier round are known"
     assert [job.settlement.exit_code for job in ledger.settled_jobs(1)][1:4] == [91, 91, 1]
 
 
 def test_without_failures_there_are_no_kinds(ledger: LedgerTables) -> None:
     """No kinds and no jobs are counted."""
-    found = ledger.failure_kinds(Selection(keys=["nope"]), 3)
+    found = ledger.failed_jobs.kinds(Selection(keys=["nope"]), 3)
     assert (found.kinds, found.kinds_in_all, found.jobs_in_all) == ([], 0, 0)
 
 
@@ -148,18 +150,18 @@ def test_costs_are_summed_by_what_runs_share(ledger: LedgerTables) -> None:
     with ledger.transaction():
         later: dict[str, Any] = {"finished_at": AT + timedelta(days=1), "cost_source": CostSource.DERIVED}
         carry(ledger, 3, Outcome.SUCCEEDED, cost_usd=0.125, round=2, **later)
-    rows = {row.shared: row for row in ledger.costs(["outcome", "day"])}
+    rows = {row.shared: row for row in ledger.costs.by(["outcome", "day"])}
     assert {shared: (row.runs, row.cost_usd, row.derived_usd, row.unknown_costs) for shared, row in rows.items()} == {
         ("failed", "2026-01-02"): (3, 1.5, 0.0, 1),
         ("succeeded", "2026-01-02"): (1, 0.25, 0.0, 0),
         ("succeeded", "2026-01-03"): (1, 0.125, 0.125, 0),
         ("timed_out", "2026-01-02"): (1, 1.0, 0.0, 0),
     }
-    total = ledger.total_costs()
+    total = ledger.costs.total()
     assert (total.runs, total.cost_usd, total.open_costs) == (6, 2.875, 6)
     for by in COST_COLUMNS:
-        assert sum(row.cost_usd for row in ledger.costs([by])) == total.cost_usd
-    assert [row.shared for row in ledger.costs(["group"])] == [("a",), ("b",)]
+        assert sum(row.cost_usd for row in ledger.costs.by([by])) == total.cost_usd
+    assert [row.shared for row in ledger.costs.by(["group"])] == [("a",), ("b",)]
 
 
 def test_runs_of_an_open_round_have_no_outcome_yet(ledger: LedgerTables) -> None:
@@ -170,7 +172,7 @@ def test_runs_of_an_open_round_have_no_outcome_yet(ledger: LedgerTables) -> None
         ledger.intend(JobId(3), Intent(attempt_no=2, round=2, mark=Mark("m")))
         ledger.bind(JobId(3), 2, run)
         ledger.postpone(JobId(3), make_ended(run, 2), 0)
-    rows = {row.shared: row.runs for row in ledger.costs(["outcome"])}
+    rows = {row.shared: row.runs for row in ledger.costs.by(["outcome"])}
     assert rows == {("failed",): 3, ("open",): 1, ("succeeded",): 1, ("timed_out",): 1}
 
 

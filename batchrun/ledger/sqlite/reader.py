@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,37 +11,37 @@ import orjson
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.facts import IDENTITY, Fact
 from batchrun.ledger.protocol import (
-    CostRow,
     Duplicate,
-    FailureKind,
-    FailureKinds,
     MarkedAttempt,
     Money,
     OpenCost,
     OpenJob,
-    RunCost,
     SettledJob,
-    Settlement,
     Totals,
 )
 from batchrun.ledger.sqlite.connection import Connection, check_schema, is_blank, open_connection
+from batchrun.ledger.sqlite.cost_rows import CostRows
+from batchrun.ledger.sqlite.failed_jobs import FailedJobs
 from batchrun.ledger.sqlite.measures import Measures
+from batchrun.ledger.sqlite.row_values import (
+    ATTEMPT_COLUMNS,
+    SETTLED_COLUMNS,
+    attempt_of,
+    cost_source_of,
+    settled_job_of,
+    time_of,
+)
 from batchrun.model import (
     RUN_UNREADABLE,
     Attempt,
     AttemptState,
-    Cause,
-    CostSource,
     JobId,
     JobKey,
     JsonObject,
     Mark,
     Outcome,
     Position,
-    Problem,
     RunId,
-    RunStatus,
-    Selection,
     read_json,
 )
 from batchrun.output.layout import LEDGER
@@ -50,29 +49,6 @@ from batchrun.policy.failure_kind import failure_id
 
 T = TypeVar("T")
 
-#: The rows of `job` that a Selection selects; each of its fields is a parameter: a JSON list or NULL.
-SELECTED = """
-    key IS NOT NULL AND outcome IS NOT NULL
-    AND iif(:outcomes IS NULL, outcome != 'succeeded', outcome IN (SELECT value FROM json_each(:outcomes)))
-    AND (:error_types IS NULL OR error_type IN (SELECT value FROM json_each(:error_types)))
-    AND (:groups IS NULL OR "group" IN (SELECT value FROM json_each(:groups)))
-    AND (:keys IS NULL OR key IN (SELECT value FROM json_each(:keys)))
-    AND (:failures IS NULL
-        OR failure_id(outcome, error_type, exit_code, error_message) IN (SELECT value FROM json_each(:failures)))
-"""
-_ENDED = (
-    "(SELECT outcome, error_type, exit_code, error_message FROM job WHERE key IS NOT NULL UNION ALL"
-    " SELECT outcome, error_type, exit_code, error_message FROM past_round)"
-)
-#: Every value that jobs have or had, for each field of a Selection that names some.
-_KNOWN = {
-    "keys": "SELECT key FROM job WHERE key IS NOT NULL",
-    "groups": 'SELECT "group" FROM job WHERE "group" IS NOT NULL',
-    "error_types": f"SELECT error_type FROM {_ENDED} WHERE error_type IS NOT NULL",
-    "failures": (
-        f"SELECT failure_id(outcome, error_type, exit_code, error_message) FROM {_ENDED} WHERE outcome != 'succeeded'"
-    ),
-}
 _OPEN_JOBS = (
     'SELECT id, key, digest, line, variant, "offset", length, round, admitted_at, due_at FROM job WHERE outcome IS NULL'
 )
@@ -80,22 +56,6 @@ _OPEN_JOBS = (
 IS_BEGUN = (
     "(due_at IS NOT NULL OR EXISTS (SELECT 1 FROM attempt WHERE attempt.job_id = job.id AND attempt.round = job.round))"
 )
-_SETTLED_COLUMNS = (
-    'job.id, job.key, job.line, job.variant, job."offset", job.length, job.digest, job."group", it.round,'
-    " it.admitted_at, it.outcome, it.error_type, it.error_message, it.items_count, it.exit_code"
-)
-_COSTS = (
-    "count(*), total(attempt.cost_usd), total(iif(attempt.cost_source = 'derived', attempt.cost_usd, 0)),"
-    " total(attempt.cost_usd IS NULL), total(attempt.cost_is_final = 0)"
-)
-# The plus keeps SQLite off the index of run_id, which would double the time for a million rows.
-_PAID = "attempt.state = 'ended' AND +attempt.run_id IS NOT NULL"
-#: The columns by which costs can be summed, by their names on the command line.
-COST_COLUMNS = {
-    "group": 'job."group"',
-    "day": "date(attempt.finished_at, 'unixepoch')",
-    "outcome": "coalesce(past_round.outcome, job.outcome, 'open')",
-}
 
 
 class LedgerReader:
@@ -164,11 +124,11 @@ class LedgerReader:
                 job_id=JobId(row[0]),
                 attempt_no=row[1],
                 run_id=RunId(row[2]),
-                started_at=_time(row[3]),
-                finished_at=_time(row[4]),
+                started_at=time_of(row[3]),
+                finished_at=time_of(row[4]),
                 reserved_usd=row[5],
                 cost_usd=row[6],
-                cost_source=_source(row[7]),
+                cost_source=cost_source_of(row[7]),
             )
             for row in rows
         ]
@@ -221,22 +181,22 @@ class LedgerReader:
             digest=row[2],
             position=Position(line=row[3], variant=row[4], offset=row[5], length=row[6]),
             round=row[7],
-            admitted_at=_time(row[8]),
-            due_at=_time(row[9]) if row[9] is not None else None,
+            admitted_at=time_of(row[8]),
+            due_at=time_of(row[9]) if row[9] is not None else None,
             attempts=tuple(self.attempts(JobId(row[0]))),
         )
 
     def settled_jobs(self, round: int) -> Iterator[SettledJob]:  # noqa: A002 - the ledger's own word
         """Yield the jobs and bad lines that were settled in a round, in order of admission and in one pass."""
         rows = self._db.execute(
-            f"SELECT {_SETTLED_COLUMNS} FROM job JOIN job AS it USING (id)"
+            f"SELECT {SETTLED_COLUMNS} FROM job JOIN job AS it USING (id)"
             " WHERE it.round = :round AND it.outcome IS NOT NULL"
-            f" UNION ALL SELECT {_SETTLED_COLUMNS} FROM past_round AS it JOIN job ON job.id = it.job_id"
+            f" UNION ALL SELECT {SETTLED_COLUMNS} FROM past_round AS it JOIN job ON job.id = it.job_id"
             " WHERE it.round = :round ORDER BY 1",
             {"round": round},
         )
         with self._db.decoding():
-            yield from map(_settled_job, rows)
+            yield from map(settled_job_of, rows)
 
     def settled_id(self, key: JobKey | None, line: int, round: int) -> JobId | None:  # noqa: A002 - likewise
         """Return the job of a record, by key and round, or by line for a bad line; None if there is none."""
@@ -255,36 +215,6 @@ class LedgerReader:
         row = self._db.execute("SELECT max(round) FROM job").fetchone()
         return row[0] or 1
 
-    def unknown(self, part: str, values: Sequence[str]) -> list[str]:
-        """Return those among some values of a field of Selection that no job has or had in any round."""
-        rows = self._db.execute(
-            f"SELECT value FROM json_each(?) WHERE value NOT IN ({_KNOWN[part]})",
-            (orjson.dumps(list(values)).decode(),),
-        )
-        return [row[0] for row in rows]
-
-    def failure_kinds(self, selection: Selection, limit: int) -> FailureKinds:
-        """Group the selected jobs by kind of failure, and return the `limit` most frequent kinds."""
-        rows = self._db.execute(
-            "WITH kind AS (SELECT failure_id(outcome, error_type, exit_code, error_message) AS id, count(*) AS jobs,"
-            f" min(id) AS sample FROM job WHERE {SELECTED} GROUP BY 1)"
-            " SELECT id, jobs, sample, count(*) OVER (), sum(jobs) OVER () FROM kind ORDER BY jobs DESC, sample"
-            " LIMIT :limit",
-            {**parameters(selection), "limit": limit},
-        ).fetchall()
-        return FailureKinds(
-            kinds=[FailureKind(id=row[0], count=row[1], sample=self._settled(row[2])) for row in rows],
-            kinds_in_all=rows[0][3] if rows else 0,
-            jobs_in_all=rows[0][4] if rows else 0,
-        )
-
-    def _settled(self, job_id: int) -> SettledJob:
-        row = self._db.execute(
-            f"SELECT {_SETTLED_COLUMNS} FROM job JOIN job AS it USING (id) WHERE job.id = ?", (job_id,)
-        ).fetchone()
-        with self._db.decoding():
-            return _settled_job(row)
-
     def duplicates(self) -> Iterator[Duplicate]:
         """Yield the lines whose jobs are those of other lines, in their order, in one pass."""
         rows = self._db.execute(
@@ -293,52 +223,16 @@ class LedgerReader:
         )
         return (Duplicate(line=line, key=JobKey(key), repeats=first) for line, key, first in rows)
 
-    def costs(self, by: Sequence[str]) -> Iterator[CostRow]:
-        """Yield the costs of ended Runs of all rounds, summed by names of COST_COLUMNS, in one pass."""
-        names = ", ".join(COST_COLUMNS[name] for name in by)
-        rows = self._db.execute(
-            f"SELECT {_COSTS}, {names} FROM attempt JOIN job ON job.id = attempt.job_id"
-            " LEFT JOIN past_round ON past_round.job_id = attempt.job_id AND past_round.round = attempt.round"
-            f" WHERE {_PAID} GROUP BY {names} ORDER BY {names}"
-        )
-        return map(_cost_row, rows)
-
-    def total_costs(self) -> CostRow:
-        """Return the costs of all ended Runs of all rounds, in one sum."""
-        return _cost_row(self._db.execute(f"SELECT {_COSTS} FROM attempt WHERE {_PAID}").fetchone())
-
-    def run_costs(self) -> Iterator[RunCost]:
-        """Yield the costs of all ended Runs of all rounds, in order of admission and in one pass."""
-        rows = self._db.execute(
-            "SELECT job.key, job.line, attempt.round, attempt_no, run_id, cost_usd, cost_source, cost_is_final"
-            f" FROM attempt JOIN job ON job.id = attempt.job_id WHERE {_PAID} ORDER BY job_id, attempt_no"
-        )
-        return (
-            RunCost(
-                key=JobKey(row[0]),
-                line=row[1],
-                round=row[2],
-                attempt_no=row[3],
-                run_id=RunId(row[4]),
-                cost_usd=row[5],
-                cost_source=_source(row[6]),
-                cost_is_final=bool(row[7]),
-            )
-            for row in rows
-        )
-
     def attempts(self, job_id: JobId) -> list[Attempt]:
         """Return a job's attempts, in order."""
         rows = self._db.execute(
-            "SELECT attempt_no, mark, state, run_id, status, intended_at, started_at, finished_at, cost_usd,"
-            " items_offset, items_count, platform_time, round, cause, memory_mb, timeout_s, reserved_usd, cost_source,"
-            " cost_is_final, abort_type, abort_message, not_before, storages FROM attempt"
+            f"SELECT {ATTEMPT_COLUMNS} FROM attempt"
             # Numbers below 0 are those of second Runs.
             " WHERE job_id = ? AND attempt_no > 0 ORDER BY attempt_no",
             (job_id,),
         )
         with self._db.decoding():
-            return [_attempt(row) for row in rows]
+            return [attempt_of(row) for row in rows]
 
     def has_attempt(self, key: str | None, attempt_no: int) -> bool:
         """Return whether a job has an attempt with this number."""
@@ -397,7 +291,7 @@ class LedgerReader:
         earlier_items, earlier_records = self._db.execute(
             "SELECT total(items_count), count(*) FROM past_round"
         ).fetchone()
-        costs = self.total_costs()
+        costs = self.costs.total()
         second_runs = self._db.execute("SELECT count(*) FROM attempt WHERE attempt_no < 0").fetchone()[0]
         live, in_doubt = self._db.execute(
             "SELECT total(attempt.state = 'bound'), total(attempt.state = 'intended')"
@@ -417,6 +311,16 @@ class LedgerReader:
         )
 
     @property
+    def costs(self) -> CostRows:
+        """What ended Runs have cost."""
+        return CostRows(self._db)
+
+    @property
+    def failed_jobs(self) -> FailedJobs:
+        """Jobs that did not succeed."""
+        return FailedJobs(self._db)
+
+    @property
     def measures(self) -> Measures:
         """Measures of the times in this ledger."""
         return Measures(self._db)
@@ -430,77 +334,6 @@ class LedgerReader:
         )
         with self._db.decoding():
             return {Outcome(outcome): count for outcome, count in rows}
-
-
-def _attempt(row: Sequence[Any]) -> Attempt:
-    return Attempt(
-        attempt_no=row[0],
-        mark=Mark(row[1]),
-        state=AttemptState(row[2]),
-        run_id=RunId(row[3]) if row[3] is not None else None,
-        status=RunStatus(row[4]) if row[4] is not None else None,
-        intended_at=_time(row[5]),
-        started_at=_time(row[6]) if row[6] is not None else None,
-        finished_at=_time(row[7]) if row[7] is not None else None,
-        cost_usd=row[8],
-        items_offset=row[9],
-        items_count=row[10],
-        platform_time=_time(row[11]) if row[11] is not None else None,
-        round=row[12],
-        cause=Cause(row[13]) if row[13] is not None else None,
-        memory_mb=row[14],
-        timeout_s=row[15],
-        reserved_usd=row[16],
-        cost_source=_source(row[17]),
-        cost_is_final=bool(row[18]),
-        aborted_for=Problem(type=row[19], message=row[20]) if row[19] is not None else None,
-        not_before=_time(row[21]) if row[21] is not None else None,
-        storages=read_json(row[22]) if row[22] is not None else None,
-    )
-
-
-def _settled_job(row: Sequence[Any]) -> SettledJob:
-    return SettledJob(
-        id=JobId(row[0]),
-        key=JobKey(row[1]) if row[1] is not None else None,
-        position=Position(line=row[2], variant=row[3], offset=row[4], length=row[5]),
-        digest=row[6],
-        group=row[7],
-        round=row[8],
-        admitted_at=_time(row[9]),
-        settlement=Settlement(
-            outcome=Outcome(row[10]),
-            error_type=row[11],
-            error_message=row[12],
-            items_count=row[13],
-            exit_code=row[14],
-        ),
-    )
-
-
-def _cost_row(row: Sequence[Any]) -> CostRow:
-    return CostRow(
-        runs=row[0],
-        cost_usd=row[1],
-        derived_usd=row[2],
-        unknown_costs=int(row[3]),
-        open_costs=int(row[4]),
-        shared=tuple(row[5:]),
-    )
-
-
-def parameters(selection: Selection) -> dict[str, str | None]:
-    """Return the parameters of `SELECTED`."""
-    given = {field.name: getattr(selection, field.name) for field in fields(selection)}
-    return {name: None if values is None else orjson.dumps(list(values)).decode() for name, values in given.items()}
-
-
-def _source(noted: str | None) -> CostSource:
-    return CostSource.UNKNOWN if noted is None else CostSource(noted)
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION, Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import CHANGING, Connection, apply_schema_steps, open_connection
+from batchrun.ledger.sqlite.failed_jobs import SELECTED, parameters
 from batchrun.ledger.sqlite.foreign_statements import StatementBounds, is_of_this_machine
-from batchrun.ledger.sqlite.reader import IS_BEGUN, SELECTED, LedgerReader, parameters
+from batchrun.ledger.sqlite.reader import IS_BEGUN, LedgerReader
 from batchrun.model import (
     Attempt,
     BadLine,

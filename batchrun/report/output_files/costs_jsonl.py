@@ -21,4 +21,4 @@ def write_costs(directory: Path) -> None:
         LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        replace_file(directory / COSTS, (json_line(asdict(cost)) for cost in ledger.run_costs()))
+        replace_file(directory / COSTS, (json_line(asdict(cost)) for cost in ledger.costs.of_runs()))

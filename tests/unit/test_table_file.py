@@ -2,9 +2,15 @@
 
 import csv
 import io
+import tracemalloc
+import zipfile
 
 import orjson
+import pytest
 
+from batchrun.server.content import item_formats
+from batchrun.server.content.item_formats import FORMATS, MAX_COLUMNS, add_columns
+from batchrun.server.content.query import Query
 from batchrun.worker.http.table_file import table_pieces
 
 LINE = {"key": "=cmd|'/c calc'!A1", "n": -1, "run": {"words": ["@SUM(A1)", "plain"], "deep": {}}}
@@ -26,3 +32,30 @@ async def test_no_text_of_a_record_is_a_formula_and_items_are_as_they_are(tmp_pa
     assert list(guarded[0]) == list(exact[0])
     assert guarded[0]["n"] == "-1"
     assert [cell[:1] for cell in guarded[1].values() if cell] == ["["]
+
+
+@pytest.mark.parametrize(("name", "at_once"), [("csv", 3), ("html", 3), ("xlsx", 60)])
+def test_small_items_under_thousands_of_columns_take_little_memory(monkeypatch, name, at_once):
+    """Each row is as long as the table is wide: 2 bytes of an item become 110 KB of a sheet, which are compressed."""
+    monkeypatch.setattr(item_formats, "MAX_CELLS", at_once * MAX_COLUMNS)
+    writer = FORMATS[name].writer([f"c{n}" for n in range(MAX_COLUMNS)], Query(""), "")
+    tracemalloc.start()
+    pieces = list(writer.pieces([{}] * 60))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pieces) == 60 // at_once
+    assert peak < 2 << 20
+    if name == "xlsx":
+        archive = zipfile.ZipFile(io.BytesIO(b"".join([writer.opening, *pieces, writer.closing()])))
+        assert archive.read("xl/worksheets/sheet1.xml").count(b"<row>") == 61
+
+
+def test_a_value_that_cannot_be_written_is_a_cell_that_says_so():
+    """An answer that has begun cannot become an error."""
+    deep: list[object] = []
+    for _ in range(500):
+        deep = [deep]
+    item, columns = {"a": 1, "b": deep}, dict[str, None]()
+    add_columns(columns, [item])
+    writer = FORMATS["csv"].writer(list(columns), Query(""), "")
+    assert b"".join(writer.pieces([item])) == b"1,(nested too deep)\r\n"

@@ -1,6 +1,6 @@
 """Answers with the items of a dataset: paged, shown in a view, and streamed if there are many."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -58,7 +58,10 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
         writer, content_type = await _table_or_text(reading, FORMATS[name]), FORMATS[name].content_type
     else:
         writer, content_type = _json_writer(JSON_FORMATS[name], view), JSON_FORMATS[name].content_type
-    if call.faults.needs_whole_answer or await reading.is_one_page():
+    # A table of unwound items, or of thousands of columns, may be far larger than the page.
+    is_table = name in FORMATS and FORMATS[name].is_table
+    is_bounded = not is_table or (writer.items_at_once >= _ITEMS_AT_ONCE and not view.unwind)
+    if call.faults.needs_whole_answer or (is_bounded and await reading.is_one_page()):
         pieces = [piece async for piece in _pieces(reading, writer)]
         return raw_answer(b"".join(pieces), status, content_type, headers)
     return await stream_answer(call, _pieces(reading, writer), status, {**headers, "Content-Type": content_type})
@@ -108,9 +111,18 @@ class _Reading:
 async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[bytes]:
     yield writer.opening
     while not reading.is_done:
-        # No variable refers to the page, or a slow reader would keep both it and the rendered bytes in memory.
-        yield await _aside(writer.page, await reading.page())
+        page = await reading.page()
+        is_small = sum(map(len, page)) <= _INLINE_BYTES and writer.items_at_once >= _ITEMS_AT_ONCE
+        pieces = writer.pieces(page)
+        del page  # a slow reader would keep both it and the rendered bytes in memory
+        while (piece := await _next(pieces, is_small=is_small)) is not None:
+            yield piece
     yield writer.closing()
+
+
+async def _next(pieces: Iterator[bytes], *, is_small: bool) -> bytes | None:
+    # A large page would block the event loop.
+    return next(pieces, None) if is_small else await anyio.to_thread.run_sync(next, pieces, None)
 
 
 def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
@@ -133,7 +145,7 @@ async def _table_or_text(reading: _Reading, form: ItemFormat) -> FormatWriter:
             await _aside(lambda page: add_columns(columns, reading.shown(page)), await reading.page())
         reading.rewind()
     writer = form.writer(list(columns)[:MAX_COLUMNS], reading.query, reading.dataset.id)
-    return replace(writer, page=lambda page: writer.page(reading.shown(page)))
+    return replace(writer, shown=reading.shown)
 
 
 async def _aside(work: Callable[[list[bytes]], T], page: list[bytes]) -> T:

@@ -7,6 +7,8 @@ import csv
 import html
 import io
 import re
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -22,6 +24,10 @@ from batchrun.server.error_answers import value_invalid
 
 #: Max columns of a table, and max characters of a column name. Source: the API reference.
 MAX_COLUMNS, _MAX_COLUMN_NAME = 2000, 200
+#: Max cells that are written at once: empty ones make a table that is far larger than its items.
+MAX_CELLS = 100_000
+#: The cell of a value that is nested more than 254 levels deep.
+TOO_DEEP = "(nested too deep)"
 _XML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _NOT_IN_XML_NAME = re.compile(r"[^\w.-]", re.ASCII)
 #: Characters that XML forbids.
@@ -36,6 +42,18 @@ class FormatWriter:
     page: Callable[[Sequence[Any]], bytes]
     #: Called last, once.
     closing: Callable[[], bytes]
+    #: Max items of one call of `page`.
+    items_at_once: int = sys.maxsize
+    #: Returns the items of a page as they are shown.
+    shown: Callable[[Sequence[Any]], Sequence[Any]] = tuple
+
+    def pieces(self, page: Sequence[Any]) -> Iterator[bytes]:
+        """Yield the bytes of a page, piece by piece; no piece keeps the page in memory."""
+        items, most = self.shown(page), self.items_at_once
+        parts = deque(items[at : at + most] for at in range(0, len(items), most))
+        del page, items
+        while parts:
+            yield self.page(parts.popleft())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +90,10 @@ def add_columns(known: dict[str, None], items: Iterable[Any]) -> None:
         known.update(dict.fromkeys(_columns_of(item)))
 
 
+def _rows_at_once(names: Sequence[str]) -> int:
+    return max(1, MAX_CELLS // max(1, len(names)))
+
+
 def _rows(names: Sequence[str], items: Iterable[Any]) -> Iterator[list[str]]:
     for item in items:
         columns = _columns_of(item)
@@ -88,7 +110,12 @@ def _columns_of(item: Any) -> JsonObject:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return TOO_DEEP
 
 
 def _encoded(text: str) -> bytes:
@@ -111,7 +138,7 @@ def _csv(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
 
     header = "" if query.boolean("skipHeaderRow") else lines([columns])
     opening = _encoded(_mark(query, default=True) + header)
-    return FormatWriter(opening, lambda items: _encoded(lines(_rows(columns, items))), bytes)
+    return FormatWriter(opening, lambda items: _encoded(lines(_rows(columns, items))), bytes, _rows_at_once(columns))
 
 
 def _html(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
@@ -123,6 +150,7 @@ def _html(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
         _encoded(opening),
         lambda items: _encoded("".join(row("td", cells) for cells in _rows(columns, items))),
         lambda: b"</table>\n",
+        _rows_at_once(columns),
     )
 
 
@@ -217,6 +245,7 @@ def _xlsx(columns: Sequence[str], query: Query, _: str) -> FormatWriter:
         # Row by row: a page of small items may have thousands of columns, which are short once they are compressed.
         lambda items: b"".join(archive.write(_encoded(_xlsx_row(row))) for row in _rows(columns, items)),
         lambda: archive.write(b"</sheetData></worksheet>") + archive.close(),
+        _rows_at_once(columns),
     )
 
 

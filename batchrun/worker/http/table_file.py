@@ -38,8 +38,9 @@ async def table_pieces(file: Path, end: int, table_format: str, *, is_exact: boo
     yield writer.opening
     with closing(_pages(file, end)) as pages:
         while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
-            guarded = [_without_formulas(each) for each in page] if is_guarded else page
-            yield await anyio.to_thread.run_sync(writer.page, guarded)
+            pieces = writer.pieces([_without_formulas(each) for each in page] if is_guarded else page)
+            while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
+                yield piece
     yield writer.closing()
 
 

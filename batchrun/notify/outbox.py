@@ -1,15 +1,15 @@
 """The notifications that are not delivered yet, on disk: a small file each, so that a killed process loses none."""
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from batchrun.notify.notification import Notification
-from batchrun.output.sink import explain, sync_directory
-from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
+from batchrun.output.replacement import replace_file
+from batchrun.output.sink import explaining, sync_directory
+from batchrun.runtime.private_files import make_private_directory, read_private
 
 #: Max notifications that wait; further ones are dropped.
 MAX_WAITING = 1000
@@ -30,21 +30,12 @@ class Outbox:
         Raises:
             OutputError: it cannot be stored.
         """
-        file = self._file(notification)
-        beside = file.with_suffix(".new")
-        try:
+        with explaining(self._directory):
             is_new = not self._directory.exists()
             make_private_directory(self._directory)
-            with open(beside, "wb", opener=private_opener) as opened:
-                opened.write(notification.as_json())
-                opened.flush()
-                os.fsync(opened.fileno())
-            beside.replace(file)
-            sync_directory(self._directory)
+            replace_file(self._file(notification), [notification.as_json()], is_durable=True)
             if is_new:
                 sync_directory(self._directory.parent)
-        except OSError as error:
-            raise explain(error, file) from error
 
     def remove(self, notification: Notification) -> None:
         """Forget a notification. If its file stays, the next process delivers it once more."""

@@ -10,13 +10,14 @@ from batchrun.output.sink import explain, explaining, sync_directory
 from batchrun.runtime.private_files import private_opener
 
 
-def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True) -> None:
+def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True, is_durable: bool = False) -> None:
     """Write a whole file; on an error the old file is unchanged.
 
     Args:
         file: a symbolic link is replaced, not followed.
         chunks: of its content.
         is_private: mode 0600. False: what the umask leaves, for a file that a person asked for at a path of his own.
+        is_durable: True if the new file is to be found after a loss of power, too.
 
     Raises:
         OutputError: the file cannot be written; no part of the new one is left.
@@ -29,7 +30,12 @@ def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True
         beside.unlink(missing_ok=True)
         with open(beside, "xb", opener=private_opener if is_private else None) as opened:
             opened.writelines(chunks)
+            if is_durable:
+                opened.flush()
+                os.fsync(opened.fileno())
         beside.replace(file)
+        if is_durable:
+            sync_directory(file.parent)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()

@@ -1,10 +1,8 @@
 """The submissions of a worker: each a small file in its own directory, replaced atomically; all of them in memory."""
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, count
 from typing import Any
@@ -14,9 +12,10 @@ import structlog
 from pydantic import ValidationError
 
 from batchrun.errors import BatchrunError, OutputError
-from batchrun.output.sink import explain, explaining, sync_directory
+from batchrun.output.replacement import replace_file
+from batchrun.output.sink import explaining, sync_directory
 from batchrun.output.worker_batch import SUBMISSION
-from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
+from batchrun.runtime.private_files import make_private_directory, read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchState, Submission
 
@@ -183,20 +182,11 @@ class SubmissionStore:
 
     def _write(self, submission: Submission) -> None:
         directory = self._directory.of(submission.id)
-        beside = directory / f".{SUBMISSION}.new"
-        try:
+        content = submission.model_dump_json(indent=1, exclude_defaults=True).encode()
+        with explaining(directory):
             make_private_directory(directory)
-            with open(beside, "wb", opener=private_opener) as opened:
-                opened.write(submission.model_dump_json(indent=1, exclude_defaults=True).encode())
-                opened.flush()
-                os.fsync(opened.fileno())
-            beside.replace(directory / SUBMISSION)
-            sync_directory(directory)
+            replace_file(directory / SUBMISSION, [content], is_durable=True)
             sync_directory(directory.parent)
-        except OSError as error:
-            with suppress(OSError):
-                beside.unlink()
-            raise explain(error, directory / SUBMISSION) from error
         self._known[submission.id] = submission
         self._unsaved.discard(submission.id)
 

@@ -16,6 +16,7 @@ from batchrun.account.account import Account, open_account
 from batchrun.config import Config
 from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
+from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
@@ -25,14 +26,13 @@ from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
-from batchrun.output.replacement import replace_text
+from batchrun.output.replacement import replace_file
 from batchrun.policy.budget import Budget
 from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.progress_words import Speed
 from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
-from batchrun.runtime.private_files import read_private
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
@@ -204,8 +204,8 @@ class Worker:
             ConfigError: the profile names a file that only this machine has.
         """
         assert submission.profile is not None, "only a profile is copied"
-        text = read_private(profile_file(self.directory, submission.profile)).decode()
-        replace_text(self.directory.of(submission.id) / FILES["config"], text)
+        text = read_bounded(profile_file(self.directory, submission.profile))
+        replace_file(self.directory.of(submission.id) / FILES["config"], [text])
         changed = submission.but(profile=None, batch_file=FILES["config"])
         self._check(changed)
         return changed

@@ -1,7 +1,9 @@
 """A worker's life: batches side by side, paused, cancelled, broken, resumed; counted at the server."""
 
 import errno
+import os
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -172,11 +174,26 @@ async def test_a_damaged_ledger_affects_no_other_batch(tmp_path, api):
         await again.until(BatchState.FINISHED)
 
 
+async def test_a_profile_may_be_a_symbolic_link_in_a_fleet_too(tmp_path, api):
+    """It is the operator's: a worker alone reads it where it is, and a fleet copies its content."""
+    text = batch_file("linked", "jobs.jsonl")
+    (tmp_path / "shop.toml").write_text(text)
+    async with working(tmp_path / "data", api) as worker:
+        (worker.directory.profiles / "shop.toml").symlink_to(tmp_path / "shop.toml")
+        profiled = Submission(
+            id="own", name="own", created_at=datetime.now(UTC), profile="shop", jobs_file="jobs.jsonl"
+        )
+        worker.directory.of("own").mkdir()
+        (worker.directory.of("own") / "jobs.jsonl").write_text("{}")
+        own = await anyio.to_thread.run_sync(worker._with_own_file, profiled)
+        assert (own.profile, (worker.directory.of("own") / "batch.toml").read_text()) == (None, text)
+
+
 async def test_a_state_that_cannot_be_saved_is_saved_later(tmp_path, api):
     """The batch runs although its state cannot be written; the state is written when that works again."""
     async with working(tmp_path / "data", api) as worker:
         batch = await submit_batch(worker, jobs_of(10))
-        obstacle = worker.directory.of(batch.id) / ".batch.json.new"
+        obstacle = worker.directory.of(batch.id) / f".batch.json.{os.getpid()}.new"
         obstacle.mkdir()
         await batch.until(BatchState.FINISHED)
         file = worker.directory.of(batch.id) / "batch.json"

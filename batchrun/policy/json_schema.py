@@ -4,12 +4,13 @@ A schema whose references double at each level is small and yet evaluated 2^n ti
 of one value are counted from the schema alone, before it is compiled.
 """
 
+import math
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from batchrun.model import JsonObject
+from batchrun.model import JsonObject, write_json
 from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
@@ -60,9 +61,19 @@ class CompiledSchema:
             jsonschema_rs.ValidationError: it does not fit the schema.
             ValueError: it would take too long, or cannot be checked otherwise; the text says so.
         """
-        if self.evaluations * _size_of(item, MAX_ITEM_EVALUATIONS // self.evaluations) > MAX_ITEM_EVALUATIONS:
+        most = MAX_ITEM_EVALUATIONS // self.evaluations
+        # Almost every item is small; each of its values has a byte at least.
+        if _bytes_of(item) > most and _size_of(item, most) > most:
             raise ValueError("the item is too large for a schema with so many parts for one value")
         self.validator.validate(item)
+
+
+def _bytes_of(item: Any) -> float:
+    """Return the length of an item as JSON; infinite if it cannot be written."""
+    try:
+        return len(write_json(item))
+    except TypeError:
+        return math.inf
 
 
 def _size_of(item: Any, enough: int) -> int:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import permutations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +44,8 @@ class Process:
     def __init__(self, world: World) -> None:
         self.world = world
         self.page = SharedPage(world.store)
+        #: Whether it could use more than it holds; None: as long as it has batches.
+        self.is_hungry: bool | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -71,7 +75,8 @@ class Process:
             self.member.see(page, self.world.now)
         self.allowed = self.member.allowed(page)
         used = {Resource.RUNS: self.used, Resource.MEMORY: self.used * MB}
-        is_short = bool(page.members.get(self.member.id, Member(name="", address="", lease_s=1)).batches)
+        is_short = self.member.id in page.members and bool(page.members[self.member.id].batches)
+        is_short = is_short if self.is_hungry is None else self.is_hungry
         needs = {
             Resource.RUNS: Need(amount=LIMIT if is_short else self.used, is_short=is_short),
             Resource.MEMORY: Need(amount=LIMIT * MB if is_short else self.used * MB, lump=MB, is_short=is_short),
@@ -126,7 +131,8 @@ class Process:
         """Start a Run, if this process thinks that it may."""
         has_room = self.used < self.allowed.get(Resource.RUNS, 0)
         has_memory = (self.used + 1) * MB <= self.allowed.get(Resource.MEMORY, 0)
-        if self.opened and has_room and has_memory and self.member.may_start_at(self.world.now):
+        is_at_work = bool(self.opened) and self.is_hungry is not False
+        if is_at_work and has_room and has_memory and self.member.may_start_at(self.world.now):
             self.world.live[self.opened[0]] += 1
 
     def start_all(self) -> None:
@@ -231,6 +237,32 @@ def test_an_idle_share_moves_to_the_one_that_is_short():
     assert targets(10, needs, {"a": 5, "b": 5}) == {"a": 2, "b": 8, "c": 0}
     assert next_amount(limit=10, held=5, held_by_others=5, target=2, used=3) == 3
     assert next_amount(limit=10, held=5, held_by_others=3, target=8, used=5) == 7
+
+
+@pytest.mark.parametrize("used", [0, 2])
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_an_idle_share_moves_within_two_looks(order, used):
+    """Whoever looks first, the one that is short has all that the others do not use: a look comes every 0.4 s."""
+    world, processes = fleet_of_three()
+    one, two, three = (processes[n] for n in order)
+    one.is_hungry, two.is_hungry, three.is_hungry = True, False, False
+    world.opened_by["a"] = one
+    look_and_start(processes, 5)
+    assert world.live["a"] == LIMIT
+    one.is_hungry, two.is_hungry = False, True
+    world.live["a"], world.opened_by["b"] = used, two
+    look_and_start(processes, 2)
+    assert (world.live["a"], world.live["b"]) == (used, LIMIT - used)
+
+
+def look_and_start(processes: list[Process], times: int) -> None:
+    """Let processes look in turn, write, and use what they may."""
+    for _ in range(times):
+        for process in processes:
+            process.look(waits=False)
+            process.write()
+            process.start_all()
+        processes[0].world.now += 0.4
 
 
 def test_what_is_divided_fits_the_runs():

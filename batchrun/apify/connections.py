@@ -6,9 +6,11 @@ pages of items need none of them.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import aiohttp
 import yarl
@@ -18,6 +20,12 @@ from aiohttp.http import HttpResponseParser, RawResponseMessage
 from batchrun.errors import AnswerTooLarge
 from batchrun.runtime.byte_budget import Fits
 
+#: Longest wait for a connection to open, in seconds.
+CONNECT_TIMEOUT_S = 30.0
+#: Longest silence of the server during a request, in seconds, not counting a wait that the request asks for.
+READ_TIMEOUT_S = 30.0
+#: Seconds of silence on a connection between two probes of the kernel.
+KEEPALIVE_S = 10
 #: Seconds after which an idle connection is closed; the server may be about to close it too.
 MAX_IDLE_S = 15.0
 #: Longest header and most headers of an answer. Company proxies and content networks add large and many of them; these
@@ -350,3 +358,25 @@ def _header_lines(headers: Mapping[str, str]) -> dict[str, str]:
         if not value.isprintable():
             raise ValueError(f"{name} holds characters that are not allowed in a header")
     return {name: f"{name}: {value}\r\n" for name, value in headers.items()}
+
+
+@lru_cache
+def timeouts(silence_s: float) -> aiohttp.ClientTimeout:
+    """Return the time limits of a request: for its connection to open, and of silence."""
+    return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+
+
+def open_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Make a socket whose kernel drops unacknowledged bytes after a while, instead of delivering them minutes later.
+
+    A start request that is given up must not reach the platform long after the search for its Run.
+    """
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(READ_TIMEOUT_S * 1000))
+        # A poll sends nothing for a minute: probes keep its connection known on the way, and notice that it is lost.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+    return made

@@ -7,13 +7,12 @@ operation of the API and nothing of jobs, permits or the ledger.
 
 import os
 import random
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from functools import lru_cache, partial
+from functools import partial
 from operator import ge
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
 import anyio
@@ -25,7 +24,15 @@ from batchrun.apify import wire
 from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
 from batchrun.apify.api_errors import foreign_answer, parse_error
 from batchrun.apify.api_token import ApiToken
-from batchrun.apify.connections import MAX_HEADER_BYTES, MAX_HEADERS, Answer, Connections
+from batchrun.apify.connections import (
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    READ_TIMEOUT_S,
+    Answer,
+    Connections,
+    open_socket,
+    timeouts,
+)
 from batchrun.apify.foreign_answers import is_foreign
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
@@ -52,12 +59,6 @@ from batchrun.runtime.byte_budget import Fits
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.version import __version__
 
-#: Longest wait for a connection to open, in seconds.
-CONNECT_TIMEOUT_S = 30.0
-#: Longest silence of the server during a request, in seconds, not counting a wait that the request asks for.
-READ_TIMEOUT_S = 30.0
-#: Seconds of silence on a connection between two probes of the kernel.
-KEEPALIVE_S = 10
 #: Max bytes of an answer that holds one object; the largest of the API's, a month's usage, have some 100 KB.
 MAX_ANSWER_BYTES = 4 << 20
 #: Waits between tries of a request that got no answer or a server error.
@@ -218,7 +219,7 @@ class Transport:
         """
         target = f"{path}?{wire.query_text(query)}" if query else path
         is_held = _is_held(method, query)
-        timeout = _timeout(silence_s)
+        timeout = timeouts(silence_s)
         began_s = perf_counter()
         redirected_to = ""
         has_room = fits if fits is not None else partial(ge, max_bytes)
@@ -331,7 +332,7 @@ class Transport:
         await need_authorities()
         try:
             async with self._session.get(
-                self._url(path), headers=self._token.headers, timeout=_timeout(READ_TIMEOUT_S)
+                self._url(path), headers=self._token.headers, timeout=timeouts(READ_TIMEOUT_S)
             ) as response:
                 answer = Answer(response.status, response.headers, await _tail_of(response.content, max_bytes))
                 redirected_to = _other_origin(response)
@@ -428,11 +429,6 @@ def _other_origin(response: aiohttp.ClientResponse) -> str:
     return str(response.url.origin())
 
 
-@lru_cache
-def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
-
-
 async def _body_of(content: aiohttp.StreamReader, fits: Fits) -> bytes:
     """Return a whole body, or raise AnswerTooLarge as soon as it does not fit."""
     pieces, size = list[bytes](), 0
@@ -456,22 +452,6 @@ async def _tail_of(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
         del tail[:-max_bytes]
         is_cut = True
     return bytes(tail[tail.find(b"\n") + 1 :] if is_cut else tail)
-
-
-def _socket(address: tuple[Any, ...]) -> socket.socket:
-    """Make a socket whose kernel drops unacknowledged bytes after a while, instead of delivering them minutes later.
-
-    A start request that is given up must not reach the platform long after the search for its Run.
-    """
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(READ_TIMEOUT_S * 1000))
-        # A poll sends nothing for a minute: probes keep its connection known on the way, and notice that it is lost.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
-    return made
 
 
 def _refuse_plain_http(base_url: str) -> None:
@@ -514,7 +494,7 @@ async def open_transport(
     if yarl.URL(base_url).scheme == "https":
         await need_authorities()
     # No limit here: permits and `max_open_polls` bound the open connections, and a second bound would hide waits.
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=_socket)
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=open_socket)
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

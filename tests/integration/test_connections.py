@@ -16,8 +16,7 @@ from anyio.abc import SocketStream
 
 from batchrun.apify import connections as module
 from batchrun.apify.client import open_client
-from batchrun.apify.connections import Answer, Connections
-from batchrun.apify.transport import _socket
+from batchrun.apify.connections import Answer, Connections, open_socket
 from batchrun.errors import AnswerTooLarge, ConnectFailed, TransportError
 from batchrun.model import Mark, RunId, RunOptions, TaskId
 
@@ -394,7 +393,7 @@ async def test_a_redirected_read_is_followed_and_a_redirected_start_is_not() -> 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux bounds how long probes may fail")
 def test_the_kernel_probes_silent_connections() -> None:
     """A poll sends nothing for a minute: a network that swallows packets is noticed before its timeout."""
-    with _socket((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 1))) as made:
+    with open_socket((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 1))) as made:
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         idle_s = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
         dead_after_ms = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

@@ -6,11 +6,14 @@ both; how much is reserved follows from `policy/run_cost.py`.
 A reservation is the most that a Run may cost. So all reservations and all final costs together never exceed the budget.
 A Run whose cost stays unknown keeps its reservation: null is never 0.
 
-No option limits what a Run uses of storages and transfer. What Runs are expected to use of them counts besides; see
-`ExcessCosts` in `run_cost.py`.
+No option limits what a Run uses of storages and transfer. What Runs are expected to use of them counts besides, and
+bounds how many Runs of unknown cost may be open: `ExcessCosts`.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
+
+from batchrun.runtime.fast_dataclasses import dataclass
 
 #: US dollars by which a sum may exceed a budget: sums of many small amounts are a little off.
 _ROUNDING_USD = 1e-8
@@ -130,3 +133,33 @@ class Budget:
 
     def _fits(self, usd: float) -> bool:
         return self.limit_usd is None or usd <= self.limit_usd + _ROUNDING_USD
+
+
+@dataclass(slots=True)
+class ExcessCosts:
+    """What Runs have cost beyond the most that their options allow: their use of storages and transfer.
+
+    Each open Run, one whose cost is not final, is expected to use as much as the one that used most. The fewer costs
+    are known, the fewer Runs may be open: of k known costs and n open Runs, n/(k + 1) cost more than the highest of
+    the k on average, whatever the costs are, if the jobs come in no order.
+    """
+
+    #: Open Runs that are allowed before any cost is known, and in addition for each known cost.
+    OPEN_BEFORE_ANY: ClassVar[int] = 3
+    OPEN_PER_KNOWN: ClassVar[int] = 3
+
+    #: Number of known costs.
+    known: int = 0
+    #: Of a single Run, in US dollars.
+    most_usd: float = 0.0
+    open_runs: int = 0
+
+    @property
+    def expected_usd(self) -> float:
+        """The excess of all open Runs together."""
+        return max(0, self.open_runs) * self.most_usd
+
+    @property
+    def max_open_runs(self) -> int:
+        """How many Runs may be open."""
+        return self.OPEN_BEFORE_ANY + self.OPEN_PER_KNOWN * self.known

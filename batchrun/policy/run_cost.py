@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import field
-from typing import ClassVar
 
 from batchrun.model import RunOptions
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -100,33 +99,3 @@ class ObservedCosts:
             if left <= 0:
                 return float(2.0 ** (step / 4))
         return 0.0
-
-
-@dataclass(slots=True)
-class ExcessCosts:
-    """What Runs have cost beyond the most that their options allow: their use of storages and transfer.
-
-    Each open Run, one whose cost is not final, is expected to use as much as the one that used most. The fewer costs
-    are known, the fewer Runs may be open: of k known costs and n open Runs, n/(k + 1) cost more than the highest of
-    the k on average, whatever the costs are, if the jobs come in no order.
-    """
-
-    #: Open Runs that are allowed before any cost is known, and in addition for each known cost.
-    OPEN_BEFORE_ANY: ClassVar[int] = 3
-    OPEN_PER_KNOWN: ClassVar[int] = 3
-
-    #: Number of known costs.
-    known: int = 0
-    #: Of a single Run, in US dollars.
-    most_usd: float = 0.0
-    open_runs: int = 0
-
-    @property
-    def expected_usd(self) -> float:
-        """The excess of all open Runs together."""
-        return max(0, self.open_runs) * self.most_usd
-
-    @property
-    def max_open_runs(self) -> int:
-        """How many Runs may be open."""
-        return self.OPEN_BEFORE_ANY + self.OPEN_PER_KNOWN * self.known

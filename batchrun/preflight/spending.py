@@ -13,8 +13,8 @@ from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
-from batchrun.policy.budget import Budget
-from batchrun.policy.run_cost import CostBound, ExcessCosts, ObservedCosts, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Budget, ExcessCosts
+from batchrun.policy.run_cost import CostBound, ObservedCosts, Prices, most_a_run_may_cost
 from batchrun.report.number_words import money as money_words
 from batchrun.runtime.fast_dataclasses import dataclass
 

@@ -30,8 +30,8 @@ from batchrun.model import (
     RunOptions,
     RunStatus,
 )
-from batchrun.policy.budget import Budget
-from batchrun.policy.run_cost import ExcessCosts, ObservedCosts, Prices
+from batchrun.policy.budget import Budget, ExcessCosts
+from batchrun.policy.run_cost import ObservedCosts, Prices
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, numbered
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, in_order, lost_answer, output_plan, retries
 

@@ -6,8 +6,8 @@ The arithmetic is below: of the budget in `policy/budget.py`, of a Run's cost in
 import math
 
 from batchrun.model import Attempt, RunOptions
-from batchrun.policy.budget import Budget
-from batchrun.policy.run_cost import ExcessCosts, ObservedCosts, Prices, most_a_run_may_cost
+from batchrun.policy.budget import Budget, ExcessCosts
+from batchrun.policy.run_cost import ObservedCosts, Prices, most_a_run_may_cost
 
 #: Max Runs of unknown cost, while no cost is known and nothing bounds one; after them, nothing is started.
 MAX_UNKNOWN = 50

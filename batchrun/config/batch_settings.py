@@ -1,4 +1,7 @@
-"""The sections of a configuration: every key with its meaning, unit, default and bounds."""
+"""The sections of a configuration: every key with its meaning, unit, default and bounds.
+
+Defaults of a policy stand beside it, in `policy/`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from batchrun.model import JsonObject, RunOptions
+from batchrun.policy import breaker, deadlines, retry
 from batchrun.runtime.loopback import is_loopback_host
 
 EMBEDDED = "embedded"
@@ -240,9 +244,9 @@ class RetryRuleConfig(Section):
 class OutOfMemoryConfig(RetryRuleConfig):
     """How a Run is retried that failed for lack of memory."""
 
-    memory_factor: Literal[1, 2, 4, 8] = 2
+    memory_factor: Literal[1, 2, 4, 8] = retry.MEMORY_FACTOR
     """Factor on the memory of the Run that failed."""
-    memory_ceiling_mb: _Memory = 8192
+    memory_ceiling_mb: _Memory = retry.MEMORY_CEILING_MB
     """Most memory in megabytes; a Run that had as much is not retried."""
 
 
@@ -258,13 +262,13 @@ class TimedOutConfig(RetryRuleConfig):
 class RetryConfig(Section):
     """Which Runs are retried, and with what options."""
 
-    max_attempts: _PositiveInt = 2
+    max_attempts: _PositiveInt = retry.MAX_ATTEMPTS
     """Attempts per job in all, the first included."""
     on: list[_Retryable] = ["failed"]
     """Outcomes that are retried; so is every outcome with a table below."""
-    backoff_s: _Seconds = 1.0
+    backoff_s: _Seconds = retry.FIRST_BACKOFF_S
     """Seconds before the second attempt; doubles with each further one."""
-    max_backoff_s: _Seconds = 60.0
+    max_backoff_s: _Seconds = retry.MAX_BACKOFF_S
     """Longest wait between attempts, in seconds."""
     failed: RetryRuleConfig | None = None
     """After Runs that failed."""
@@ -289,7 +293,7 @@ class DeadlinesConfig(Section):
     """Seconds from a job's first start to its end; then its live Run is aborted, and no other is started."""
     max_batch_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which this process starts no more Runs; the same command resumes the batch."""
-    overdue_grace_s: _Seconds = 300.0
+    overdue_grace_s: _Seconds = deadlines.OVERDUE_GRACE_S
     """Seconds past its time limit after which a live Run is overdue."""
     on_overdue: Literal["report", "abort"] = "report"
     """What happens to an overdue Run."""
@@ -302,11 +306,11 @@ class DeadlinesConfig(Section):
 class BreakerConfig(Section):
     """When new starts stop because too many jobs fail."""
 
-    max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["off"] = 0.5
+    max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["off"] = breaker.MAX_FAILED
     """Jobs without success among the last `window` settled ones, of the batch or a group: a number, or a fraction."""
-    window: _PositiveInt = 50
+    window: _PositiveInt = breaker.WINDOW
     """Number of last settled jobs that count."""
-    empty_in_a_row: _PositiveInt | Literal["off"] = 25
+    empty_in_a_row: _PositiveInt | Literal["off"] = breaker.EMPTY_IN_A_ROW
     """Successes in a row without any item, after some with items."""
 
 

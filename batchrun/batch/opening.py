@@ -11,7 +11,7 @@ from batchrun.ledger.facts import JOB_COUNT
 from batchrun.ledger.protocol import Totals
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Outcome
-from batchrun.preflight.input_checks import LineProblem
+from batchrun.preflight.line_problems import LineProblem
 from batchrun.preflight.preparation import Preparation
 from batchrun.runtime.fast_dataclasses import dataclass
 

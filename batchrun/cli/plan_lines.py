@@ -1,4 +1,7 @@
-"""A plan in lines, for `plan` and for a worker's batch before it is submitted."""
+"""A plan in lines, for `plan` and for a worker's batch before it is submitted.
+
+How many lines of the job file a problem names is decided in `preflight/line_problems.py`.
+"""
 
 import sys
 from collections.abc import Iterator

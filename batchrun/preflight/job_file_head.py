@@ -11,7 +11,8 @@ from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
 from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
-from batchrun.preflight.input_checks import HeadCheck, LineProblems
+from batchrun.preflight.input_checks import HeadCheck
+from batchrun.preflight.line_problems import LineProblems
 from batchrun.report.number_words import counted
 
 #: Bad lines that an error message shows.

@@ -27,8 +27,9 @@ from batchrun.model import MAX_BODY_BYTES, Ending, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 from batchrun.preflight.builds import Build, read_build
-from batchrun.preflight.input_checks import JobCheck, LineProblem, job_check
+from batchrun.preflight.input_checks import JobCheck, job_check
 from batchrun.preflight.job_file_head import settle_dialect
+from batchrun.preflight.line_problems import LineProblem
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
 from batchrun.preflight.survey import Survey
 from batchrun.report.batch_status import read_summary

@@ -11,7 +11,8 @@ import orjson
 from batchrun.jobs import CsvDialect
 from batchrun.jobs.merge import lost_fields, nested_properties
 from batchrun.model import BadLine, Job, JobKey, JsonObject
-from batchrun.preflight.input_checks import JobCheck, LineProblems
+from batchrun.preflight.input_checks import JobCheck
+from batchrun.preflight.line_problems import LineProblems
 from batchrun.preflight.odd_values import odd_values
 
 #: Groups that are counted each; the jobs of further ones are counted together.

@@ -9,7 +9,7 @@ import orjson
 
 from batchrun.errors import JobFileError
 from batchrun.jobs.raw_streams import Note, skip_line
-from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded
+from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded, parts_problem
 from batchrun.model import MAX_BODY_BYTES, JsonObject, Position, read_json
 
 #: Bytes of a JSON array: it is held in memory while it is read.
@@ -151,6 +151,8 @@ def _parser(encoding: str) -> Callable[[bytes], Parsed]:
 
 def parse_object(raw: bytes | str) -> Parsed:
     """Parse one JSON object; of a property given twice, the last one wins, as in JavaScript."""
+    if problem := parts_problem(raw):
+        return None, problem
     try:
         value = read_json(raw)
     except orjson.JSONDecodeError as error:

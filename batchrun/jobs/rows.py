@@ -10,6 +10,8 @@ from batchrun.runtime.fast_dataclasses import dataclass
 MAX_ROW_BYTES = 16 << 20
 #: Bytes of a longer row that are kept for its report.
 KEPT_BYTES = 40_000
+#: Objects and lists in a row, each of which takes 64 to 232 bytes of memory, and two in the text.
+MAX_PARTS = 500_000
 
 
 class NotAJob(Exception):
@@ -66,6 +68,14 @@ def brief(value: Any) -> str:
 def json_text(value: Any) -> str:
     """Return a JSON value as JSON."""
     return write_json(value).decode()
+
+
+def parts_problem(text: bytes | str) -> str:
+    """Return the reason why JSON is not parsed: so many objects and lists would take too much memory; empty: none."""
+    if len(text) <= MAX_PARTS:
+        return ""
+    count = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    return f"holds {count:,} objects and lists; {MAX_PARTS:,} are allowed" if count > MAX_PARTS else ""
 
 
 def not_encoded(error: UnicodeDecodeError, encoding: str) -> str:

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from batchrun.errors import ConfigError
-from batchrun.jobs.rows import NotAJob, brief, json_text
+from batchrun.jobs.rows import NotAJob, brief, json_text, parts_problem
 from batchrun.model import MAX_BODY_BYTES, JsonObject, read_json
 
 #: A row: column -> cell, or property -> value.
@@ -319,7 +319,11 @@ def to_bool(value: Any) -> bool:
 
 
 def _to_json(value: Any) -> Any:
-    return read_json(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if problem := parts_problem(value):
+        raise NotAJob(f"has a cell that {problem}")
+    return read_json(value)
 
 
 def _to_list(value: Any) -> list[Any]:

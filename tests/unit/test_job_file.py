@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
 from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, text_source
-from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES
+from batchrun.jobs.rows import KEPT_BYTES, MAX_PARTS, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
 Write = Callable[[str, bytes], Path]
@@ -143,6 +143,16 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
         (5, "is nested deeper than 254 levels; flatten it"),
     ]
     assert [job.position.line for job in jobs(path)] == [3]
+
+
+def test_a_line_of_a_million_lists_is_a_bad_line(write: Write) -> None:
+    """It would take thirty times its length of memory; so would a cell that the json filter parses."""
+    wanted = f"holds {MAX_PARTS + 1:,} objects and lists; {MAX_PARTS:,} are allowed"
+    most, many = (b"[" + b"[]," * (count - 2) + b"[]]" for count in (MAX_PARTS - 1, MAX_PARTS + 1))
+    assert reasons(write("jobs.jsonl", b'{"a":' + most + b"}")) == []
+    assert reasons(write("jobs.jsonl", b'{"a":' + many + b"}\n{}")) == [(1, wanted.replace("01 o", "02 o"))]
+    cell = write("jobs.csv", b'a\n"' + many + b'"\n[]\n')
+    assert reasons(cell, template={"b": "{{a:json}}"}) == [(2, f"has a cell that {wanted}")]
 
 
 @pytest.mark.parametrize("name", ["jobs.jsonl", "jobs.csv"])

@@ -6,23 +6,55 @@ from typing import Any
 from pydantic import ValidationError
 
 from batchrun.config import Config
+from batchrun.config.batch_settings import PATHS
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Command, TaskId, read_json, write_json
-from batchrun.output.layout import LEDGER, OWN_CONFIG
+from batchrun.output.layout import JOB_FILE, LEDGER, OWN_CONFIG
 from batchrun.runtime.private_files import read_private
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:
     """Return the configuration that the batch was last opened with, and its task's id.
 
+    Of a batch with a shared log it is what was given on this machine. If only the log has one, others can have written
+    it: it names no file outside the directory.
+
     Raises:
         LedgerError: the directory holds no batch, or its first opening failed.
     """
     with open_for_reading(directory) as ledger:
-        noted, task_id = ledger.fact(CONFIG), ledger.fact(TASK_ID)
-    return config_of(noted, directory), TaskId(task_id or "")
+        noted, task_id, position = ledger.fact(CONFIG), ledger.fact(TASK_ID), ledger.fact(LOG_POSITION)
+    own = _given_here(directory) if position is not None else None
+    config = config_of(noted if own is None else own, directory)
+    if position is not None and own is None:
+        config = _confined(config, directory)
+    return config, TaskId(task_id or "")
+
+
+def _given_here(directory: Path) -> Any:
+    """Return the configuration that was given on this machine; None: there is none, or it cannot be read."""
+    try:
+        return read_json(read_private(directory / OWN_CONFIG))
+    except (OSError, ValueError):
+        return None
+
+
+def _confined(config: Config, directory: Path) -> Config:
+    """Return a configuration without files outside a directory; the job file is the log's copy."""
+    changes: dict[str, dict[str, Any]] = {}
+    for key in PATHS:
+        section, name = key.split(".")
+        value = type(getattr(config, section)).model_fields[name].get_default(call_default_factory=True)
+        changes.setdefault(section, {})[name] = value
+    changes["output"]["dir"] = directory
+    # Its ending says how the copy is read.
+    jobs_file = config.jobs.file
+    changes["jobs"]["file"] = jobs_file if str(jobs_file) == "-" else directory / f"{JOB_FILE}.{jobs_file.name}"
+    return config.model_copy(
+        update={section: getattr(config, section).model_copy(update=fields) for section, fields in changes.items()}
+    )
 
 
 def has_config(directory: Path) -> bool:
@@ -46,14 +78,11 @@ def read_own_config(directory: Path) -> tuple[Config, TaskId]:
         is_of_log, task_id = ledger.fact(LOG_POSITION) is not None, ledger.fact(TASK_ID)
     if not is_of_log:
         return read_config(directory)
-    file = directory / OWN_CONFIG
-    try:
-        noted = read_json(read_private(file))
-    except (OSError, ValueError) as error:
+    if (noted := _given_here(directory)) is None:
         raise ConfigError(
             f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."
             " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
-        ) from error
+        )
     return config_of(noted, directory), TaskId(task_id or "")
 
 

@@ -14,7 +14,7 @@ from batchrun.ledger.facts import COMMAND, CONFIG, DUPLICATES, JOB_COUNT, LOG_PO
 from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.tables import open_ledger, open_tables
 from batchrun.maintenance.idle_batch import open_idle_batch
-from batchrun.maintenance.noted_config import read_own_config
+from batchrun.maintenance.noted_config import read_config, read_own_config
 from batchrun.model import Command, write_json
 from batchrun.output.layout import OWN_CONFIG
 from batchrun.report.batch_status import read_status
@@ -50,6 +50,24 @@ def test_the_configuration_that_was_given_here_counts(tmp_path: Path) -> None:
     _note(tmp_path, is_of_log=True)
     (tmp_path / OWN_CONFIG).write_bytes(write_json(_config(tmp_path, "https://own.example").as_noted()))
     assert read_own_config(tmp_path)[0].api.base_url == "https://own.example"
+
+
+def test_a_configuration_that_only_a_shared_log_has_names_no_file_of_this_machine(tmp_path: Path) -> None:
+    """A report would show lines of any file that looks like a job file: those of failed jobs."""
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text('{"secret":1}\n')
+    out = tmp_path / "out"
+    out.mkdir()
+    given = _config(out, "https://own.example").as_noted()
+    given["jobs"]["file"] = given["api"]["token_file"] = given["output"]["expect_item_schema"] = str(theirs)
+    with open_tables(out) as ledger, ledger.transaction():
+        ledger.note_fact(CONFIG, given)
+        ledger.note_fact(LOG_POSITION, LogPosition(entry=0, digest=""))
+    config, _ = read_config(out)
+    assert (config.jobs.file.parent, config.jobs.file.suffix) == (out, ".jsonl")
+    assert (config.api.token_file, config.output.expect_item_schema, config.output.dir) == (None, None, out)
+    (out / OWN_CONFIG).write_bytes(write_json(given))
+    assert read_config(out)[0].jobs.file == theirs
 
 
 def test_without_a_shared_log_the_ledger_counts(tmp_path: Path) -> None:

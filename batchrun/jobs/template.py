@@ -7,6 +7,7 @@
     {{tag:list?}}       a list of this one value, left out where the cell is empty: ["{{tag?}}"] is an empty list then
     {{l:objects(url)}}  a list of objects with that property: `{"url": element}`; elements that are objects stay
     {{q:url}}           percent-encoded, to be a part of an address; :trim, :upper, :lower change the text
+    {{d:prefix(https://)}} text after another one; with ? nothing where the cell is empty
     {{n:default(1)}}    another text where the cell is empty, null or missing
     {{d:date(%d.%m.%Y)}} a date like 2026-03-31, in another format
     {{n:trim:int?}}     filters one after the other; with ? the property (or list element, or key) is left out when the
@@ -363,6 +364,10 @@ def _dater(form: str) -> Callable[[Any], str]:
     return lambda value: datetime.fromisoformat(as_text(value).strip()).strftime(form)
 
 
+def _prefixer(prefix: str) -> Callable[[Any], str]:
+    return lambda value: f"{prefix}{as_text(value)}"
+
+
 def _defaulter(default: str) -> Callable[[Any], Any]:
     return lambda value: default if value is None or value == "" else value
 
@@ -382,6 +387,7 @@ _PLAIN: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
 _WITH_ARGUMENT: Final[dict[str, tuple[Callable[[str], Callable[[Any], Any]], str, str]]] = {
     "split": (_splitter, "text to split", "{{tags:split(|)}}"),
     "objects": (_wrapper, "a list", "{{links:split(|):objects(url)}}"),
+    "prefix": (_prefixer, "text", "{{site:prefix(https://)}}"),
     "default": (_defaulter, "text", "{{n:default(1)}}"),
     "date": (_dater, "a date like 2026-03-31", "{{day:date(%d.%m.%Y)}}"),
 }

@@ -339,11 +339,13 @@ def placeholder(column: JobColumn, name: str, field: JsonObject, *, is_required:
     if is_array and (converter := _list_converter_of(column)) is not None:
         objects = ":objects(url)" if _takes_sources(field) else ""
         return placeholder_of(column.name, converter + objects + optional)
-    text = _text_of(column, name, field, optional)
-    if is_array and optional and text.startswith("{{"):
+    scheme = _scheme_of(column, name, field)
+    if is_array and optional:
         # An empty cell leaves the task's list as it is; in a list, it would replace that by an empty one.
         objects = ":objects(url)" if _takes_sources(field) else ""
-        return placeholder_of(column.name, f"{_converter_of(column, field)}:list{objects}?")
+        prefix = f":prefix({scheme})" if scheme else ""
+        return placeholder_of(column.name, f"{_converter_of(column, field)}{prefix}:list{objects}?")
+    text = f"{scheme}{placeholder_of(column.name, _converter_of(column, field) + optional)}"
     return wrapped(text, field) if is_array else text
 
 
@@ -352,11 +354,10 @@ def wrapped(text: str, field: JsonObject) -> list[Any]:
     return [{"url": text}] if _takes_sources(field) else [text]
 
 
-def _text_of(column: JobColumn, name: str, field: JsonObject, optional: str) -> str:
-    """Return the placeholder of a single value; after a scheme if a URL is wanted and the cells are domains."""
+def _scheme_of(column: JobColumn, name: str, field: JsonObject) -> str:
+    """Return the scheme that the cells lack: they are domains, and the property takes URLs."""
     are_domains = bool(column.values) and _all(column, _DOMAIN.fullmatch)
-    scheme = "https://" if are_domains and takes_urls(name, field) else ""
-    return f"{scheme}{placeholder_of(column.name, _converter_of(column, field) + optional)}"
+    return "https://" if are_domains and takes_urls(name, field) else ""
 
 
 def _list_converter_of(column: JobColumn) -> str | None:

@@ -75,6 +75,12 @@ def test_columns_are_matched_by_name_type_and_value() -> None:
         ({"keywords": ["node.js", "vue.js"]}, {"keywords": {"type": "array"}}, {"keywords": ["{{keywords}}"]}),
         ({"domains": ["a.example"]}, {"domains": {"type": "array"}}, {"domains": ["{{domains}}"]}),
         ({"site": ["a.example"]}, {"url": {"type": "string"}}, {"url": "https://{{site}}"}),
+        (
+            {"site": ["a.example", ""]},
+            {"startUrls": START_URLS},
+            {"startUrls": "{{site:prefix(https://):list:objects(url)?}}"},
+        ),
+        ({"site": ["a.example", ""]}, {"url": {"type": "string"}}, {"url": "https://{{site?}}"}),
         ({"domain": ["a.example"]}, {"domain": {"type": "string"}}, {"domain": "{{domain}}"}),
         (
             {"links": ["https://a|https://b"]},

@@ -77,6 +77,8 @@ def test_a_tree_is_filled_in_its_own_order() -> None:
         ("{{x:default()}}", None, ""),
         ("{{x:default(a:b)}}", None, "a:b"),
         ("{{x:default(7)}}", 0, 0),
+        ("{{x:prefix(https://)}}", "a.example", "https://a.example"),
+        ("{{x:trim:prefix(https://):list:objects(url)?}}", " a.example", [{"url": "https://a.example"}]),
         ("{{x:date(%d.%m.%Y %H:%M)}}", "2026-03-31T23:59:00Z", "31.03.2026 23:59"),
         ("{{x:list}}", "a|b", ["a|b"]),
         ("{{x:list}}", "", []),
@@ -187,12 +189,15 @@ def test_a_column_with_an_odd_name_is_quoted() -> None:
         ("{{{x}}}", "'{{{x}}' is no placeholder; write it like {{column}} or {{column:int?}}"),
         ("{{x:split}}", "split names nothing in parentheses; write it like {{tags:split(|)}}"),
         ("{{x:split()}}", "split names nothing in parentheses; write it like {{tags:split(|)}}"),
-        ("{{x:int(3)}}", "the filter 'int' takes nothing in parentheses; only split, objects, default, date do"),
+        (
+            "{{x:int(3)}}",
+            "the filter 'int' takes nothing in parentheses; only split, objects, prefix, default, date do",
+        ),
         (
             "{{x:datum}}",
             (
                 "there is no filter 'datum', only int, float, bool, json, url, list, trim, upper, lower, split(…), "
-                "objects(…), default(…), date(…); a column with ':' in its name is quoted: {{\"a:b\"}}"
+                "objects(…), prefix(…), default(…), date(…); a column with ':' in its name is quoted: {{\"a:b\"}}"
             ),
         ),
     ],

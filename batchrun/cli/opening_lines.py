@@ -19,7 +19,8 @@ def show_opening(batch: Batch, config: Config) -> None:
     opening = batch.opening
     slots = f"{counted(opening.max_concurrent_runs, 'Run')} at once"
     account = _account_words(opening.account, is_free=config.api.is_loopback)
-    say(" · ".join([*account, slots, f"task {opening.task.label}", _jobs_words(batch)]))
+    say(" · ".join([*account, slots]))
+    say(f"Task {opening.task.label} · {_jobs_words(batch)}")
     if batch.page_link is not None and sys.stderr.isatty():  # a log file must not contain the link's token
         say(f"Watch its Runs at {batch.page_link}")
     wanted, allowed = config.limits.max_concurrent_runs, opening.max_concurrent_runs

@@ -18,6 +18,7 @@ from tests.support.crash import Api, open_api, wait_until
 from tests.support.json_lines import read_lines
 from tests.support.worker_process import WorkerProcess, log_lines
 
+ROOT = Path(__file__).parents[2]
 #: Duration of Runs that end only by an abort: longer than any test.
 LONG_MS = 600_000
 
@@ -126,6 +127,17 @@ def test_a_worker_without_a_token_does_not_begin_to_listen(tmp_path):
     said = batchrun("worker", "start", "--data", "data", "--api-url", "https://api.example.com", cwd=tmp_path)
     assert (said.code, said.out) == (2, "")
     assert "needs an API token" in said.err
+
+
+def test_systemd_does_not_restart_a_worker_whose_token_is_refused(tmp_path):
+    """It would be refused each time, until systemd gives up."""
+    environ = {"APIFY_TOKEN": "of-nobody"}
+    with open_api(tmp_path / "api") as api:
+        options = ("--data", "data", "--port", "0", "--api-url", api.base_url)
+        said = batchrun("worker", "start", *options, cwd=tmp_path, environ=environ)
+    assert "the platform does not accept the token" in said.err
+    unit = (ROOT / "configs/batchrun-worker.service").read_text("utf-8")
+    assert str(said.code) in unit.partition("RestartPreventExitStatus=")[2].splitlines()[0].split()
 
 
 def test_systemd_is_notified_of_readiness_status_and_stop(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.engine.limits.account_pool import AccountPool, BatchPriority
@@ -264,6 +264,7 @@ ARRIVALS = st.lists(
 )
 
 
+@settings(max_examples=20)
 @given(ARRIVALS, st.integers(1, 12), st.sampled_from([None, 1024, 4096]))
 def test_random_batches_all_end_and_no_permit_is_lost(arrivals, limit, memory_mb):
     """Random batches are stopped at random: each ends, the limit is never exceeded, and all permits are released."""

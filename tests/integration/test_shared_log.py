@@ -1,12 +1,19 @@
 """Commands on a batch that has a shared log, run by a process on another machine or by none."""
 
+import base64
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
+import nats
 import orjson
 import pytest
 
+from batchrun.errors import LogUnreachable
+from batchrun.ledger.shared_log import nats_store
+from batchrun.ledger.shared_log.log_store import open_store
+from tests.support import log_stores
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import PROCESS_LIMIT_S, Api, CrashBatch, open_api, some_jobs, wait_until
@@ -169,3 +176,39 @@ def test_a_batch_that_was_begun_without_a_log_gets_one(tmp_path, api):
     assert second.run() == 0, second.said()
     assert (len(second.records()), len(second.items())) == (40, 40)
     assert len({record["key"] for record in second.records()}) == 40
+
+
+def test_objects_of_nats_that_are_damaged_or_giant_are_given_up(tmp_path, monkeypatch):
+    """Whoever can write to the store chooses how an object is described; one without its content has no end."""
+    monkeypatch.setattr(nats_store, "_OBJECT_S", 0.5)
+    monkeypatch.setattr(nats_store, "MAX_READ_OBJECT_BYTES", 300_000)
+    with log_stores.nats(tmp_path / "logs") as store, open_store(store.log("hostile")) as log:
+        for name in ("whole", "gone", "lies"):
+            log.put_object(name, b"x" * 300_000)
+        log.put_object("giant", b"x" * 300_001)
+        assert [len(log.get_object(name) or b"") for name in ("whole", "giant")] == [300_000, 0]
+        anyio.run(_tamper, store.log("hostile"))
+        for name, words in (("gone", "TimeoutError"), ("odd", "BadObjectMeta")):
+            with pytest.raises(LogUnreachable, match=words):
+                log.get_object(name)
+        assert [log.get_object(name) for name in ("lies", "loop")] == [b"", b""]
+        assert len(log.get_object("whole") or b"") == 300_000
+
+
+async def _tamper(url: str) -> None:
+    """Remove the content of an object, and describe others as no client does."""
+    servers, stream, _, _ = nats_store.parts_of(url)
+    objects = nats_store.objects_of(stream)
+    client = await nats.connect(servers)
+    try:
+        js = client.jetstream()
+        gone = await (await js.object_store(objects)).get_info("gone")
+        giant = await (await js.object_store(objects)).get_info("giant")
+        await js.purge_stream(f"OBJ_{objects}", subject=f"$O.{objects}.C.{gone.nuid}")
+        known = {"bucket": objects, "nuid": giant.nuid, "size": 1, "digest": giant.digest}
+        link = {"options": {"link": {"bucket": objects, "name": "loop"}}}
+        for name, described in (("odd", b"{"), ("lies", known), ("loop", known | link)):
+            content = described if isinstance(described, bytes) else orjson.dumps({"name": name, **described})
+            await js.publish(f"$O.{objects}.M.{base64.urlsafe_b64encode(name.encode()).decode()}", content)
+    finally:
+        await client.close()

@@ -135,7 +135,7 @@ class _BoundedBytes(io.BytesIO):
     """What is read of an object, which may be larger than it says."""
 
     def write(self, content: "ReadableBuffer") -> int:
-        if self.tell() > MAX_READ_OBJECT_BYTES:
+        if self.tell() + memoryview(content).nbytes > MAX_READ_OBJECT_BYTES:
             raise ValueError("it is larger than it says")
         return super().write(content)
 

@@ -604,6 +604,7 @@ async def test_what_strangers_wrote_does_not_run_in_a_browser(client, output):
         assert answer.status == 200
         assert answer.headers["Content-Security-Policy"] == STRANGER_POLICY
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/openapi.json"])

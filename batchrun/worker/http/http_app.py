@@ -67,7 +67,7 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
         middlewares=[put_errors_into_envelope, demand_token(token, page, cap)], client_max_size=MAX_BODY_BYTES
     )
     app[WORKER], app[PAGE] = worker, page
-    app.on_response_prepare.append(_keep_from_running)
+    app.on_response_prepare.append(_keep_from_browsers)
     for module in (batch_routes, history_routes, live_run_routes):
         module.prepare(app)
     app[openapi_document.DOCUMENT] = openapi_document.document(
@@ -98,9 +98,10 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
             await anyio.Path(worker.directory.socket).unlink()
 
 
-async def _keep_from_running(_request: web.Request, answer: web.StreamResponse) -> None:
-    """Let no answer but the page itself act in a browser: records, items and messages are of strangers."""
+async def _keep_from_browsers(_request: web.Request, answer: web.StreamResponse) -> None:
+    """Let no answer but the page itself act in a browser, since it is of strangers; and let none stay there."""
     answer.headers.setdefault("Content-Security-Policy", STRANGER_POLICY)
+    answer.headers.setdefault("Cache-Control", "no-store")
     answer.headers["X-Content-Type-Options"] = "nosniff"
 
 

@@ -1,6 +1,5 @@
 """What a command shows of a worker's batch that it has submitted or retried, and its exit code."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ import anyio
 from batchrun.cli.exit_codes import ExitCode, exit_code_of_submission
 from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
-from batchrun.cli.terminal import answer, live_lines, say
+from batchrun.cli.terminal import answer, can_redraw, live_lines, say
 from batchrun.worker.submission import BatchState
 from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
@@ -45,7 +44,7 @@ async def show_order(
 @contextmanager
 def _progress() -> Iterator[Callable[[BatchView], None]]:
     """Yield a function that shows a batch: a live line on a terminal, else a plain line every few seconds."""
-    if sys.stderr.isatty():
+    if can_redraw():
         with live_lines() as live:
             yield lambda batch: live.draw(_line(batch))
         return

@@ -1,14 +1,12 @@
 """What `batchrun run` shows while a batch runs, on stderr: a progress line, and news as they come."""
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 
 import anyio
 
 from batchrun.batch.opened_batch import Batch
-from batchrun.cli.terminal import live_lines, say
+from batchrun.cli.terminal import can_redraw, live_lines, say
 from batchrun.model import Outcome
 from batchrun.report.notice_words import notice_words
 from batchrun.report.number_words import duration
@@ -59,8 +57,7 @@ async def watch_progress(batch: Batch) -> None:
     """Show progress until cancelled: a live line on a terminal, else a plain line every few seconds."""
     news = News(batch)
     try:
-        can_redraw = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        await (_live(batch, news) if can_redraw else _plain(batch, news))
+        await (_live(batch, news) if can_redraw() else _plain(batch, news))
     finally:
         for word in news.words():
             say(word)

@@ -90,6 +90,11 @@ class LiveLines:
             sys.stderr.flush()
 
 
+def can_redraw() -> bool:
+    """True if stderr is a terminal whose lines can be drawn again."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 #: The lines that `say` prints above; a process has one terminal.
 _drawn: LiveLines | None = None
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from batchrun.cli.terminal import answer, say, write_data
+from batchrun.cli.terminal import answer, can_redraw, say, write_data
 from batchrun.report.terminal_text import spreadsheet_text
 
 HOSTILE = "key \x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
@@ -29,6 +29,18 @@ def test_data_controls_no_terminal(
         write_data(piece)
     cleaned = "key \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}31mé\n"
     assert capsysbinary.readouterr().out == (cleaned.encode() if is_terminal else data)
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "term", "can"), [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)]
+)
+def test_lines_are_drawn_again_on_a_terminal_that_can(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, term: str, can: bool
+) -> None:
+    """A file, a pipe and a dumb terminal get plain lines, from `run` and `worker submit --wait`."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setenv("TERM", term)
+    assert can_redraw() is can
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])

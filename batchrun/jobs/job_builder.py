@@ -98,7 +98,9 @@ class JobBuilder:
         try:
             fields = take_at_fields(data, are_cells=self._are_cells)
             if not self._combinations:
-                return [self._job(row.position, data, fields, "")]
+                job = self._job(row.position, data, fields, "")
+                _meta_bytes(job)
+                return [job]
             return list(self._variants(row.position, data, fields))
         except orjson.JSONEncodeError as error:
             # orjson raises a TypeError by another name; a bug of ours must not pass for a bad line.
@@ -113,7 +115,7 @@ class JobBuilder:
         left = MAX_INPUTS_BYTES
         for variant, (columns, key_suffix) in enumerate(self._combinations):
             job = self._job(replace(position, variant=variant), {**data, **columns}, fields, key_suffix)
-            left -= len(job.body) + (len(write_json(job.meta)) if job.meta is not None else 0)
+            left -= len(job.body) + _meta_bytes(job)
             if left < 0:
                 raise NotAJob(
                     f"gives jobs.matrix more than {MAX_INPUTS_BYTES >> 20} MB of inputs and @meta; put large content"
@@ -134,7 +136,7 @@ class JobBuilder:
                 f"gives an input of {len(body):,} bytes; the API takes {MAX_BODY_BYTES:,} at most: "
                 "put large content into a key-value store and pass its address"
             )
-        job = Job(
+        return Job(
             key=self._job_key(cells, fields, key_suffix) or JobKey(digest.hex()),
             digest=digest,
             position=position,
@@ -146,9 +148,6 @@ class JobBuilder:
             group=fields.group or self._job_group(cells),
             meta=fields.meta if not self._meta else self._job_meta(cells, fields.meta),
         )
-        if type(job.meta) in (dict, list):
-            write_json(job.meta)  # raises the error of what is nested too deep
-        return job
 
     def _job_key(self, cells: Cells, fields: AtFields, key_suffix: str) -> JobKey | None:
         if fields.key is not None:
@@ -201,6 +200,11 @@ class JobBuilder:
         for name, key in wanted.items():
             if name not in known:
                 raise ConfigError(f"{job_format.name} has no column {name!r}; it has {_visibly(known)}", key=key)
+
+
+def _meta_bytes(job: Job) -> int:
+    """Return how many bytes a job's meta takes; raise orjson's error if it is nested too deep."""
+    return 0 if job.meta is None else len(write_json(job.meta))
 
 
 def _visibly(names: list[str]) -> str:

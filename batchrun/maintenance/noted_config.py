@@ -1,7 +1,7 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -15,6 +15,16 @@ from batchrun.output.layout import JOB_FILE, LEDGER, OWN_CONFIG
 from batchrun.runtime.private_files import read_private
 
 
+class _Noted(NamedTuple):
+    """What the ledger notes."""
+
+    #: The configuration as JSON; None: the batch was not opened yet.
+    config: Any
+    task_id: TaskId
+    #: True if the batch has a shared log.
+    is_of_log: bool
+
+
 def read_config(directory: Path) -> tuple[Config, TaskId]:
     """Return the configuration that the batch was last opened with, and its task's id.
 
@@ -24,13 +34,52 @@ def read_config(directory: Path) -> tuple[Config, TaskId]:
     Raises:
         LedgerError: the directory holds no batch, or its first opening failed.
     """
+    noted = _read(directory)
+    return _config_here(noted, directory), noted.task_id
+
+
+def find_config(directory: Path) -> Config | None:
+    """Return what `read_config` does; None while the batch is being opened for the first time.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    noted = _read(directory)
+    return None if noted.config is None else _config_here(noted, directory)
+
+
+def read_own_config(directory: Path) -> tuple[Config, TaskId]:
+    """Return what `read_config` does, for a command that uses the token; nothing of it is from a shared log.
+
+    Raises:
+        LedgerError: the directory holds no batch, or its first opening failed.
+        ConfigError: only a shared log has the configuration: who can write to the log would choose who gets the token.
+    """
+    noted = _read(directory)
+    given = _given_here(directory) if noted.is_of_log else noted.config
+    if noted.is_of_log and given is None:
+        raise ConfigError(
+            f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."
+            " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
+        )
+    return config_of(given, directory), noted.task_id
+
+
+def _read(directory: Path) -> _Noted:
     with open_for_reading(directory) as ledger:
-        noted, task_id, position = ledger.fact(CONFIG), ledger.fact(TASK_ID), ledger.fact(LOG_POSITION)
-    own = _given_here(directory) if position is not None else None
-    config = config_of(noted if own is None else own, directory)
-    if position is not None and own is None:
-        config = _confined(config, directory)
-    return config, TaskId(task_id or "")
+        return _Noted(
+            config=ledger.fact(CONFIG),
+            task_id=ledger.fact(TASK_ID) or TaskId(""),
+            is_of_log=ledger.fact(LOG_POSITION) is not None,
+        )
+
+
+def _config_here(noted: _Noted, directory: Path) -> Config:
+    given = _given_here(directory) if noted.is_of_log else None
+    if given is not None:
+        return config_of(given, directory)
+    config = config_of(noted.config, directory)
+    return _confined(config, directory) if noted.is_of_log else config
 
 
 def _given_here(directory: Path) -> Any:
@@ -55,35 +104,6 @@ def _confined(config: Config, directory: Path) -> Config:
     return config.model_copy(
         update={section: getattr(config, section).model_copy(update=fields) for section, fields in changes.items()}
     )
-
-
-def has_config(directory: Path) -> bool:
-    """Return whether the batch was ever opened; while it is being opened, its ledger may have no configuration yet.
-
-    Raises:
-        LedgerError: there is no ledger, or it is damaged.
-    """
-    with open_for_reading(directory) as ledger:
-        return ledger.fact(CONFIG) is not None
-
-
-def read_own_config(directory: Path) -> tuple[Config, TaskId]:
-    """Return what `read_config` does, for a command that uses the token; nothing of it is from a shared log.
-
-    Raises:
-        LedgerError: the directory holds no batch, or its first opening failed.
-        ConfigError: only a shared log has the configuration: who can write to the log would choose who gets the token.
-    """
-    with open_for_reading(directory) as ledger:
-        is_of_log, task_id = ledger.fact(LOG_POSITION) is not None, ledger.fact(TASK_ID)
-    if not is_of_log:
-        return read_config(directory)
-    if (noted := _given_here(directory)) is None:
-        raise ConfigError(
-            f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."
-            " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
-        )
-    return config_of(noted, directory), TaskId(task_id or "")
 
 
 def config_of(noted: Any, directory: Path) -> Config:

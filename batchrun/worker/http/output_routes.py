@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.helpers import content_disposition_header
 
 from batchrun.ledger.sqlite.connection import is_blank
-from batchrun.maintenance.noted_config import has_config, read_config
+from batchrun.maintenance.noted_config import find_config
 from batchrun.model import Selection, write_json
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
@@ -150,10 +150,8 @@ async def get_failures(request: web.Request) -> web.Response:
 
 
 def _failures(out_dir: Path) -> ShownFailures:
-    if is_blank(out_dir / LEDGER) or not has_config(out_dir):
-        return NO_FAILURES
-    config, _ = read_config(out_dir)
-    return show_causes(out_dir, config, Selection())
+    config = None if is_blank(out_dir / LEDGER) else find_config(out_dir)
+    return NO_FAILURES if config is None else show_causes(out_dir, config, Selection())
 
 
 async def get_cost(request: web.Request) -> web.StreamResponse:

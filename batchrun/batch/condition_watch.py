@@ -36,6 +36,7 @@ from batchrun.notify.notification import Notification
 from batchrun.notify.notifier import BatchNotifier
 from batchrun.policy.budget import Budget
 from batchrun.report.notice_words import notice_words
+from batchrun.runtime.lasting import Lasting
 
 #: Seconds between two looks.
 INTERVAL_S = 1.0
@@ -111,9 +112,8 @@ class ConditionWatch:
         self._config = to.config
         self._counts = counts
         self._doubts_end_s = doubts_end_s + DOUBT_GRACE_S
-        #: When the outage, and the doubts, were seen first (monotonic); None: there are none.
-        self._outage_since: float | None = None
-        self._doubts_since: float | None = None
+        self._outage_lasts = Lasting()
+        self._doubts_last = Lasting()
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -152,13 +152,12 @@ class ConditionWatch:
         budget = self._budget
         if budget.limit_usd is not None and budget.spent_usd >= self._config.budget_share * budget.limit_usd:
             yield BudgetNearlySpent(spent_usd=budget.spent_usd, limit_usd=budget.limit_usd)
-        now, in_doubt, reason = anyio.current_time(), self._progress.in_doubt, self._outage()
-        self._doubts_since = (self._doubts_since or now) if in_doubt else None
-        if self._doubts_since is not None and now - self._doubts_since >= self._doubts_end_s:
-            yield StartsStayInDoubt(count=in_doubt, lasted_s=now - self._doubts_since)
-        self._outage_since = (self._outage_since or now) if reason and not self._to.is_supervised else None
-        if self._outage_since is not None and now - self._outage_since >= self._config.outage_s:
-            yield OutageLasts(reason=reason, lasted_s=now - self._outage_since)
+        in_doubt, reason = self._progress.in_doubt, self._outage()
+        if (lasted_s := self._doubts_last.look(holds=in_doubt > 0)) >= self._doubts_end_s:
+            yield StartsStayInDoubt(count=in_doubt, lasted_s=lasted_s)
+        is_ours = not self._to.is_supervised
+        if (lasted_s := self._outage_lasts.look(holds=bool(reason) and is_ours)) >= self._config.outage_s:
+            yield OutageLasts(reason=reason, lasted_s=lasted_s)
 
     async def _send(self, event: NotifyEvent, notice: Notice) -> None:
         """Send a notification, unless this event was notified.

@@ -6,14 +6,13 @@ Each is sent once while it lasts, and once more by a worker that is restarted me
 import secrets
 from dataclasses import asdict
 
-import anyio
-
 from batchrun.config.batch_settings import NotifyEvent
 from batchrun.engine.notices import BudgetNearlySpent, DiskLow, Notice, OutageLasts
 from batchrun.notify.notification import Notification
 from batchrun.notify.notifier import Notifier
 from batchrun.policy.budget import Budget
 from batchrun.report.notice_words import notice_words
+from batchrun.runtime.lasting import Lasting
 
 
 class WorkerWatch:
@@ -27,8 +26,7 @@ class WorkerWatch:
     def __init__(self, notifier: Notifier, budget: Budget) -> None:
         self._notifier = notifier
         self._budget = budget
-        #: When the outage was seen first (monotonic); None: there is none.
-        self._outage_since: float | None = None
+        self._outage_lasts = Lasting()
         #: The events that last and were sent.
         self._sent: set[NotifyEvent] = set()
 
@@ -44,13 +42,7 @@ class WorkerWatch:
         await self._note("budget_share", self._spent())
 
     def _lasting(self, outage: str) -> OutageLasts | None:
-        now = anyio.current_time()
-        if not outage:
-            self._outage_since = None
-            return None
-        if self._outage_since is None:
-            self._outage_since = now
-        lasted_s = now - self._outage_since
+        lasted_s = self._outage_lasts.look(holds=bool(outage))
         return OutageLasts(reason=outage, lasted_s=lasted_s) if lasted_s >= self._notifier.config.outage_s else None
 
     def _spent(self) -> BudgetNearlySpent | None:

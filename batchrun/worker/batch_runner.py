@@ -229,18 +229,19 @@ class BatchRunner:
                 failures = 1 if self._has_moved else failures + 1
                 await self._wait_to_reopen("waits for the platform", error, failures)
             except (ConfigError, JobFileError) as error:
-                await self._end(BatchState.FAILED, str(error))
+                if not await self._is_given_back(str(error)):
+                    await self._end(BatchState.FAILED, str(error))
                 return
             except (OutputError, OSError) as error:
                 machine_failures = 1 if self._has_moved else machine_failures + 1
                 if await self._ends_for(error, machine_failures):
                     return
             except BatchrunError as error:
-                await self._stop(StopCause.MACHINE, str(error))
+                await self._stop_for_machine(str(error))
                 return
             except Exception as error:  # noqa: BLE001 - a bug must not end the other batches
                 _log.exception("batch_broken")
-                await self._stop(StopCause.MACHINE, _unexpected(error))
+                await self._stop_for_machine(_unexpected(error))
                 return
 
     async def _ends_for(self, error: OutputError | OSError, failures: int) -> bool:
@@ -249,11 +250,23 @@ class BatchRunner:
             return True  # another worker has the batch, and keeps its state
         is_store = self._fleet is not None and isinstance(error, LogUnreachable)
         if not is_store and (isinstance(error, Superseded) or failures > MAX_MACHINE_RETRIES):
-            await self._stop(StopCause.MACHINE, str(error))
+            await self._stop_for_machine(str(error))
             return True
         where = "the fleet's store" if is_store else "this machine"
         await self._wait_to_reopen(f"waits for {where}", error, min(failures, MAX_MACHINE_RETRIES))
         return False
+
+    async def _stop_for_machine(self, reason: str) -> None:
+        if not await self._is_given_back(reason):
+            await self._stop(StopCause.MACHINE, reason)
+
+    async def _is_given_back(self, reason: str) -> bool:
+        """Leave the batch to other workers if its Runs may be live, and this one has not been able to open it."""
+        if self._fleet is None or self.id not in self._fleet.member.unsettled:
+            return False
+        words = f"a worker cannot open it, and has left it to the others: {reason}"
+        await self._fleet.give_back(await self._update(lambda _: {"reason": words}), reason)
+        return True
 
     async def _wait_to_reopen(self, what: str, error: Exception, failures: int) -> None:
         self._is_closing = False

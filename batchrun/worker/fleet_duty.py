@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import count
 
 import anyio
 import structlog
@@ -26,6 +27,8 @@ from batchrun.worker.worker import Worker
 LOOK_INTERVAL_S = 0.4
 #: Seconds between two tries to bring a batch's files here.
 RETRY_INTERVAL_S = 2.0
+#: Tries after which a batch with live Runs is left to other workers.
+MAX_RETRIES = 3
 #: Seconds between two batches that a worker gives away to one that has fewer.
 GIVE_AWAY_INTERVAL_S = 3.0
 #: The part of the rates that a worker without batches keeps, in thousandths.
@@ -153,6 +156,8 @@ class FleetDuty:
         self._obey_orders()
         over = [batch for batch in _over(worker, fleet) if batch not in self._coming and not self._is_wanted(batch)]
         fleet.member.settle([batch for batch in fleet.member.unsettled if self._is_settled(batch)])
+        for batch in fleet.member.unsettled & fleet.refused:  # it has come back, with others of a member that is gone
+            fleet.member.give_back(batch)
         self.obey(fleet.page)
         if worker.is_draining:
             over, waiting = [], list[str]()
@@ -173,6 +178,7 @@ class FleetDuty:
             wanted=fleet.wanted,
             over={batch: _money(worker, fleet, batch) for batch in over},
             left={batch: _money(worker, fleet, batch) for batch in fleet.member.aside if batch not in worker.runners},
+            refused=fleet.refused,
             max_batches=worker.config.worker.max_open_batches,
         )
         if after is not None:
@@ -379,20 +385,25 @@ class FleetDuty:
         mine = self._fleet.page.members.get(self._fleet.member.id)
         for batch in mine.batches if mine is not None else ():
             is_here = batch in self._fleet.ready or batch in self._coming or batch in self._fleet.member.aside
-            if not is_here and batch in self._fleet.listed:
+            if not is_here and batch in self._fleet.listed and batch not in self._fleet.refused:
                 self._coming.add(batch)
                 self._children.start_soon(self._bring_one, batch, self._fleet.member.id)
 
     async def _bring_one(self, batch: str, member_id: str) -> None:
         fleet = self._fleet
         try:
-            while fleet.member.id == member_id and fleet.carrier(batch) is None:
+            for tries in count(1):
+                if fleet.member.id != member_id or fleet.carrier(batch) is not None:
+                    return
                 listed = fleet.listed[batch]
                 try:
                     await anyio.to_thread.run_sync(fleet.prepare, listed)  # for long, if the job file is large
                     await self._worker.store.take_over(listed.submission)
                 except (BatchrunError, OSError) as error:
                     _log.warning("batch_not_brought", batch=batch, reason=str(error))
+                    if tries > MAX_RETRIES and batch in fleet.member.unsettled:
+                        await fleet.give_back(listed.submission, str(error))
+                        return
                     await anyio.sleep(RETRY_INTERVAL_S)
                     continue
                 if fleet.member.id == member_id:

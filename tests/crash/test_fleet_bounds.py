@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from batchrun.worker.fleet.shares import Resource
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right
 from tests.support.tcp_proxy import proxy_to
@@ -87,6 +88,31 @@ def test_a_dead_workers_runs_and_money_count_until_they_are_over(tmp_path):
         ends.touch()
         wait_until(lambda: set(fleet.states().values()) == {"finished"})
         assert most_money_usd(api.runs()) <= BUDGET_USD
+        assert_every_batch_right(fleet, api)
+
+
+def test_a_batch_that_its_new_worker_cannot_open_goes_on_to_another_one(tmp_path):
+    """Its state does not change, and its live Runs count, until a worker that can open it follows them."""
+    ends = tmp_path / "ends"
+    with open_api(tmp_path / "api") as api, three_workers(tmp_path, api, "") as fleet:
+        first, unable, third = fleet.workers
+        for worker in (unable, third):
+            assert worker.stop() == 0
+        jobs = [{"n": n, "until": str(ends)} for n in range(30)]
+        fleet.submit("a", jobs, limits__start_horizon_s=LEASE_S + 1)
+        wait_until(lambda: counted_runs(fleet) == 20)
+        unable.configure((unable.data_dir / "worker.toml").read_text().replace(f"= {LEASE_S}", f"= {LEASE_S + 2}"))
+        unable.start()
+        wait_until(lambda: len(fleet.page().members) == 2)
+        first.kill()
+        wait_until(lambda: "batch_given_back" in unable.said())
+        wait_until(lambda: any(each.has_left and each.batches for each in fleet.page().members.values()))
+        wait_for_page_changes(fleet, 3)
+        assert fleet.page().held(Resource.RUNS) >= len(api.runs()) == 20
+        assert fleet.states() == {"a": "active"}
+        third.start()
+        ends.touch()
+        wait_until(lambda: fleet.states() == {"a": "finished"})
         assert_every_batch_right(fleet, api)
 
 

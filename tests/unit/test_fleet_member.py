@@ -46,6 +46,8 @@ class Process:
         self.page = SharedPage(world.store)
         #: Whether it could use more than it holds; None: as long as it has batches.
         self.is_hungry: bool | None = None
+        #: Batches that it cannot open.
+        self.refused: set[str] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -90,7 +92,7 @@ class Process:
         waiting = [batch for batch in self.world.live if waits and page.carrier(batch) is None]
         number = self.page.number + 1
         left = dict.fromkeys(self.member.aside, 0)
-        after = self.member.propose(page, number, self.world.now, use, waiting=waiting, left=left)
+        after = self.member.propose(page, number, self.world.now, use, waiting=waiting, left=left, refused=self.refused)
         self.proposal = None if after is None else (number, page, after)
 
     def write(self) -> None:
@@ -120,6 +122,10 @@ class Process:
         for batch in mine.batches if mine is not None and self.member.may_start_at(self.world.now) else ():
             if batch in self.member.aside:
                 continue
+            if batch in self.refused:
+                if batch in self.member.unsettled:
+                    self.member.give_back(batch)
+                continue
             holder = self.world.opened_by[batch]
             if holder is None or (holder is not self and self.member.has_left(holder.member.id)):
                 self.world.opened_by[batch] = self
@@ -142,7 +148,22 @@ class Process:
 
 
 #: "others" lets all but one process have its turn, so that this one seems silent, while it only sleeps.
-ACTS = ["others", "others", "others", "all", "give", "look", "write", "open", "start", "end", "pass", "die", "lose"]
+ACTS = [
+    "others",
+    "others",
+    "others",
+    "all",
+    "give",
+    "look",
+    "write",
+    "open",
+    "start",
+    "end",
+    "pass",
+    "die",
+    "lose",
+    "refuse",
+]
 
 
 def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
@@ -160,6 +181,7 @@ def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
         "end": world.end_some,
         "pass": world.sleep,
         "die": partial(processes.__setitem__, who, Process(world)),
+        "refuse": partial(process.refused.symmetric_difference_update, "ab"),
         "lose": partial(setattr, world.store, "loses_answer", True),
     }
     acts[act]()
@@ -216,6 +238,34 @@ def test_a_silent_member_is_replaced_after_its_leases():
     assert not one.opened
     assert sorted(len(each.opened) for each in (two, three)) == [2, 3]
     assert sum(world.live.values()) == LIMIT
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_batch_that_cannot_be_opened_goes_on_to_another_worker(count):
+    """The Runs of a dead worker's batch count as long as no worker can open it, and then as its new owner's."""
+    world, (one, two, three) = fleet_of_three()
+    turns([one, two, three], 6, world)
+    world.end_some()
+    turns([one, two, three], 2, world)
+    batch, refused = one.opened[0], set(one.opened[:count])
+    live = world.live[batch]
+    assert 0 < live < sum(world.live.values()) == LIMIT
+    two.refused = three.refused = refused
+    for _ in range(12):
+        turns([two, three], 1, world)
+        assert (sum(world.live.values()), newest_page(world).held(Resource.RUNS)) == (LIMIT, LIMIT)
+    assert {each for each, process in world.opened_by.items() if process is one} == refused
+    three.refused = set()
+    turns([two, three], 3, world)
+    assert all(world.opened_by[each] is three for each in refused)
+    world.live[batch] = 0
+    turns([two, three], 3, world)
+    assert sum(world.live.values()) == LIMIT
+
+
+def newest_page(world: World) -> Page:
+    """Return the newest page."""
+    return SharedPage(world.store).read()
 
 
 def test_a_batch_that_is_given_away_takes_its_runs_along():

@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, part_url
 from batchrun.output.replacement import replace_text
 from batchrun.runtime.private_files import read_private
+from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.member import FleetMember
@@ -30,6 +31,8 @@ from batchrun.worker.submission_store import UnknownBatch, WrongState
 
 T = TypeVar("T")
 
+#: Seconds for which a worker does not take a batch again that it could not open.
+REFUSED_S = 60.0
 #: Seconds that a command waits until this worker has taken a batch that no worker carries out.
 TAKE_LIMIT_S = 20.0
 
@@ -59,6 +62,8 @@ class Fleet:
         self.trouble = ""
         #: Batches that this worker carries out, and whose files are here.
         self.ready: set[str] = set()
+        #: Batches that this worker could not open, and when it tries them again.
+        self._refused: dict[str, float] = {}
         #: Batches that this worker is to take, since somebody has given it an order for them.
         self.wanted: set[str] = set()
         #: Set when the page is to be looked at before its time.
@@ -276,6 +281,23 @@ class Fleet:
             return known.model_copy(update={"submission": submission, "taken_at": taken_at, "worker": worker})
 
         await self.call(partial(self._batches.append, decide))
+
+    async def give_back(self, submission: Submission, reason: str) -> None:
+        """Leave a batch to the others that this worker cannot open, and whose Runs may be live."""
+        batch = submission.id
+        _log.warning("batch_given_back", batch=batch, reason=reason)
+        with suppress(LogUnreachable):
+            await self.publish(submission)
+        self.ready.discard(batch)
+        self._refused[batch] = boot_time() + REFUSED_S
+        self.member.give_back(batch)
+        self.alarm.set()
+
+    @property
+    def refused(self) -> set[str]:
+        """Batches that this worker could not open a while ago."""
+        self._refused = {batch: until for batch, until in self._refused.items() if until > boot_time()}
+        return self._refused.keys() - self.wanted
 
     def prepare(self, batch: ListedBatch) -> None:
         """Bring the files of a batch to this machine, and create its log; call it in a thread, beside other verbs."""

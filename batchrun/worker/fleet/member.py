@@ -56,6 +56,8 @@ class FleetMember:
         self._gone: frozenset[str] = frozenset()
         #: What inherited members held, and those of their batches whose live Runs are not known yet.
         self._unsettled: dict[str, tuple[Amounts, set[str]]] = {}
+        #: Those of them that this member could not open, and leaves to the others.
+        self._given_back: set[str] = set()
         #: What batches use that this member has closed, and is about to leave to the others.
         self._aside: dict[str, Amounts] = {}
         self._sent: tuple[int, float] = (-1, float("-inf"))
@@ -116,6 +118,7 @@ class FleetMember:
                 self._unsettled[each] = (member.held, set(member.batches))
         for each, (held, batches) in list(self._unsettled.items()):
             self._unsettled[each] = (held, batches & after.members[self._id].batches.keys())
+        self._given_back &= after.members[self._id].batches.keys()
         self.settle(())
 
     @property
@@ -129,6 +132,10 @@ class FleetMember:
             left.difference_update(batches)
             if not left:
                 del self._unsettled[each]
+
+    def give_back(self, batch: str) -> None:
+        """Leave a batch to the others whose live Runs are not known: they go on to count against what is held."""
+        self._given_back.add(batch)
 
     def set_aside(self, batch: str, uses: Amounts) -> None:
         """Use what a batch uses for nothing else, from now on: it is about to be closed, and left to the others.
@@ -188,6 +195,7 @@ class FleetMember:
         wanted: Collection[str] = (),
         over: Mapping[str, int] = {},
         left: Mapping[str, int] = {},
+        refused: Collection[str] = (),
         max_batches: int = 1_000_000,
     ) -> Page | None:
         """Return the page that this worker wants to write next; None: nothing is to be changed yet.
@@ -201,6 +209,7 @@ class FleetMember:
             wanted: batches among them that this worker takes in any case.
             over: batches of this worker that are over or rest, and what they have cost, in millionths of a US dollar.
             left: batches that are set aside and closed, and what they have spent and reserved, likewise.
+            refused: batches that this worker could not open a while ago: another one is to take them.
             max_batches: this worker takes none beyond this number.
         """
         before = page.members.get(self._id, self._blank)
@@ -210,7 +219,7 @@ class FleetMember:
             for each, carried in before.batches.items()
         }
         held, inherited = Counter(before.held), Counter[Resource]()
-        for each in self._heritage(page, now):
+        for each in self._heritage(page, now, refused):
             member = members.pop(each)
             batches |= {
                 batch: Carried(taken_at=number, counts=carried.counts) for batch, carried in member.batches.items()
@@ -227,6 +236,10 @@ class FleetMember:
             del batches[each]
             held = +(held - Counter(holds))
             inherited.subtract(holds)
+        for each, (spare, given_back) in self._to_give_back(held, use.used).items():
+            estate = {batch: batches.pop(batch) for batch in given_back & batches.keys()}
+            members[f"{self._id}.{number}.{each[:16]}"] = self._left_by(before, estate, spare)
+            held = +(held - Counter(spare))
         for each in self._takes(page, now, waiting, wanted, len(batches), max_batches):
             batches[each] = Carried(taken_at=number)
         mine = before.model_copy(
@@ -284,8 +297,29 @@ class FleetMember:
         """Return a batch that is set aside as a member of its own that has left, and what it holds."""
         holds = {**self._aside[batch], Resource.MONEY: money}
         holds = {resource: amount for resource, amount in holds.items() if amount}
-        batches = {batch: mine.batches[batch]}
-        return mine.model_copy(update={"has_left": True, "held": holds, "needs": {}, "batches": batches}), holds
+        return self._left_by(mine, {batch: mine.batches[batch]}, holds), holds
+
+    def _left_by(self, mine: Member, batches: Mapping[str, Carried], holds: Amounts) -> Member:
+        """Return batches that this member leaves to the others, with what they hold, as a member that has left."""
+        return mine.model_copy(update={"has_left": True, "held": holds, "needs": {}, "batches": batches})
+
+    def _to_give_back(self, held: Amounts, used: Amounts) -> dict[str, tuple[Amounts, set[str]]]:
+        """Return batches that are given back, by the member they are inherited from, and what their Runs may use.
+
+        That is what it held, less what its other batches use by now: they must be open.
+        """
+        found: dict[str, tuple[Amounts, set[str]]] = {}
+        for each, (inherited, batches) in self._unsettled.items():
+            if batches <= self._given_back:
+                spare = {
+                    resource: min(
+                        amount, held[resource] - used.get(resource, 0) - self._unsettled_of(resource) + amount
+                    )
+                    for resource, amount in inherited.items()
+                    if resource is not Resource.RATE
+                }
+                found[each] = ({resource: amount for resource, amount in spare.items() if amount > 0}, batches)
+        return found
 
     def leave(self, page: Page, now: float, over: Mapping[str, int], left: Mapping[str, int]) -> Page:
         """Return the page on which this worker has left its batches to the others.
@@ -308,9 +342,15 @@ class FleetMember:
         whole = mine.model_copy(update={"has_left": True, "beat": beat, "needs": {}})
         return page.model_copy(update={"members": {**members, self._id: whole}})
 
-    def _heritage(self, page: Page, now: float) -> list[str]:
+    def _heritage(self, page: Page, now: float, refused: Collection[str]) -> list[str]:
         """Return the members that this one replaces now."""
-        free = [each for each in page.members if each != self._id and self._is_free(each, page.members[each], now)]
+        free = [
+            each
+            for each, member in page.members.items()
+            if each != self._id
+            and self._is_free(each, member, now)
+            and not (member.batches and member.batches.keys() <= set(refused))
+        ]
         counts = {each: len(member.batches) for each, member in page.members.items() if each not in free}
         counts.setdefault(self._id, 0)
         heritage = []

@@ -1,4 +1,7 @@
+import shutil
 import signal
+import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +55,30 @@ def test_a_batch_killed_at_an_arrow_of_the_protocol_ends_right(tmp_path, kill_at
         assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
         assert batch.run() == 1, batch.said()
         assert_promise_kept(batch, api)
+
+
+def test_a_batch_killed_while_sqlite_makes_its_ledger_begins(tmp_path):
+    """The file and the journal that undoes it are left; readers find no ledger, and the next process makes one."""
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(8))
+        batch.out.mkdir(mode=0o700)
+        _leave_unfinished(tmp_path / "begun.sqlite3", batch.out / "ledger.sqlite3")
+        assert batch.spawn("status", "out").wait() == 6
+        assert "holds no ledger" in batch.said()
+        assert batch.run() == 1, batch.said()
+        assert_promise_kept(batch, api)
+
+
+def _leave_unfinished(scratch: Path, file: Path) -> None:
+    """Copy a database in the middle of its first change: SQLite has written pages of it, and committed nothing."""
+    connection = sqlite3.connect(scratch, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN")
+    connection.execute("CREATE TABLE filler AS SELECT randomblob(1000000)")
+    for end in ("", "-journal"):
+        shutil.copy(f"{scratch}{end}", f"{file}{end}")
+    connection.close()
+    assert file.stat().st_size > 0
 
 
 @pytest.mark.parametrize("kill_at", ["abort_noted:1", "aborted:1", "aborted:3", "terminal:2"])

@@ -186,13 +186,22 @@ def _escaped(file: Path) -> str:
     return str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
+def is_missing(file: Path) -> bool:
+    """True if there is no ledger, or one that a process was killed over while it made it.
+
+    SQLite keeps a journal only while it turns a new file into one with a `-wal` file, before the first table. The next
+    writer undoes what the journal beside the file is of; who only reads cannot.
+    """
+    return not file.exists() or file.with_name(f"{file.name}-journal").exists()
+
+
 def is_blank(file: Path) -> bool:
     """True if there is no ledger, or one without jobs' table: it was emptied, or lost all it had in its `-wal` file.
 
     Raises:
         LedgerError: It is damaged.
     """
-    if not file.exists():
+    if is_missing(file):
         return True
     with open_connection(file, mode="ro") as connection:
         return not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'job'").fetchone()[0]

@@ -19,7 +19,7 @@ from batchrun.ledger.protocol import (
     SettledJob,
     Totals,
 )
-from batchrun.ledger.sqlite.connection import Connection, check_schema, is_blank, open_connection
+from batchrun.ledger.sqlite.connection import Connection, check_schema, is_blank, is_missing, open_connection
 from batchrun.ledger.sqlite.cost_rows import CostRows
 from batchrun.ledger.sqlite.failed_jobs import FailedJobs
 from batchrun.ledger.sqlite.measures import Measures
@@ -344,7 +344,7 @@ def open_for_reading(directory: Path) -> Iterator[LedgerReader]:
         LedgerError: There is none, or it is damaged.
     """
     file = directory / LEDGER
-    if not file.exists():
+    if is_missing(file):
         raise LedgerError(f"{directory}: holds no ledger; {_advice(directory)}")
     with open_connection(file, mode="ro") as connection:
         check_schema(connection, file)

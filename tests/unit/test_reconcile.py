@@ -11,7 +11,7 @@ from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler, StillInDo
 from batchrun.engine.limits.permits import Demand, Permit
 from batchrun.errors import BatchRefused
 from batchrun.ledger.facts import WATCHED_S
-from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId, RunsPage
+from batchrun.model import Attempt, AttemptState, JobId, JobKey, Mark, Run, RunId, RunOptions, RunsPage
 from batchrun.runtime.steady_time import steady_time
 from tests.support.memory_ledger import WatchedLedger
 from tests.support.scripted_api import TASK, Plan, ScriptedApi, api_error, lost_answer
@@ -112,6 +112,26 @@ async def test_a_run_that_is_listed_and_not_readable_yet_is_waited_for() -> None
     api = ScriptedApi(fresh_404_s=100)
     late = api.add_run(user_agent=agent("mine"), began_at=30)
     assert await Doubts(api).resolve("mine") == {"mine": late}
+
+
+async def test_runs_that_begin_after_its_last_listing_do_not_keep_it_in_doubt() -> None:
+    """On a busy account some Run is always too fresh to be read; what was not listed in time is not its Run."""
+    api = ScriptedApi(fresh_404_s=3)
+    for began_at in range(300):
+        api.add_run(user_agent=agent("other"), began_at=float(began_at))
+    doubts = Doubts(api)
+    await api.start_run(TASK, b"{}", RunOptions(), Mark("answered"))  # measures the clock
+    assert await doubts.resolve("mine") == {"mine": "none"}
+    assert HORIZON_S + LAG_S < doubts.at["mine"] < HORIZON_S + LAG_S + 8
+
+
+async def test_a_run_that_cannot_be_read_when_the_horizon_ends_is_waited_for() -> None:
+    """It was listed in time, and younger Runs that cannot be read yet hide nothing."""
+    api = ScriptedApi(fresh_404_s=15)
+    ours = api.add_run(user_agent=agent("mine"), began_at=HORIZON_S - 1)
+    for began_at in range(int(HORIZON_S), 200):
+        api.add_run(user_agent=agent("other"), began_at=float(began_at))
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
 
 
 async def test_two_runs_of_one_mark_bind_the_older_and_abort_the_younger() -> None:

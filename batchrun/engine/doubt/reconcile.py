@@ -58,6 +58,11 @@ class _Doubt:
     certain_after: float | None = None
     #: A listing that is requested after this (monotonic) shows the Run, if it began before the platform answered.
     shown_after: float | None = None
+    #: The candidates of the first listing that was requested after `certain_after`: no other Run can be its own. None:
+    #: there is no such listing yet.
+    listed: frozenset[RunId] | None = None
+    #: The earliest start that this listing asked for, by the Runs' clock.
+    listed_since: datetime | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
     found: Run | None = None
     is_hopeless: bool = False
@@ -202,6 +207,7 @@ class Reconciler:
             if doubt.shown_after is None:
                 self._start_the_clock(doubt)
             elif begun_at >= doubt.shown_after and self._earliest_start(doubt) >= since - LISTING_SLACK:
+                self._note_listed(doubt, candidates, since, begun_at)
                 self._judge(doubt, self._suspects(doubt, candidates), begun_at)
         self._note_watched()
         await self.second_runs.look(listing.runs)
@@ -252,12 +258,25 @@ class Reconciler:
         return self._client.clock.at(doubt.answered_at).latest + self._horizon
 
     def _suspects(self, doubt: _Doubt, candidates: list[Run]) -> set[RunId]:
-        """Return the candidates that may be the attempt's Run, although its mark is not seen on them."""
+        """Return the candidates that may be the attempt's Run, although its mark is not seen on them.
+
+        Once its horizon was over, a Run that was not listed then is none of them: on a busy account, some Run is
+        always too new to be read.
+        """
         earliest, latest = self._earliest_start(doubt) - CLOCK_MARGIN, self._latest_start(doubt) + CLOCK_MARGIN
         unclaimed = [run for run in candidates if run.started_at is None or earliest <= run.started_at <= latest]
         # A Run that names another client is not ours, provided that this platform echoes marks.
         echoes = self._echo.is_there if self.echoes is None else self.echoes
-        return {run.id for run in unclaimed if not echoes or run.user_agent is None}
+        suspects = {run.id for run in unclaimed if not echoes or run.user_agent is None}
+        return suspects if doubt.listed is None else suspects & doubt.listed
+
+    def _note_listed(self, doubt: _Doubt, candidates: list[Run], since: datetime, listed_at: float) -> None:
+        """Note which Runs are listed when the horizon is over; again if that listing began too late after all."""
+        assert doubt.certain_after is not None, "nothing is judged before the platform has answered"
+        if listed_at < doubt.certain_after:
+            return
+        if doubt.listed_since is None or self._earliest_start(doubt) < doubt.listed_since - LISTING_SLACK:
+            doubt.listed, doubt.listed_since = frozenset(run.id for run in candidates), since
 
     def _judge(self, doubt: _Doubt, suspects: set[RunId], listed_at: float) -> None:
         """Lend the permit if a listing shows no Run that may be the attempt's; decide once its horizon is over."""

@@ -188,9 +188,10 @@ class Fleet:
         return f"{sum(carriers.values())} of {len(parts)} shards are carried out: {each}"
 
     def counts(self, batch: str) -> BatchCounts | None:
-        """Return the counts of a batch that another worker carries out."""
-        carrier = self.carrier(batch)
-        return carrier.batches[batch].counts if carrier is not None else None
+        """Return the counts of a batch that another worker carries out; of one that rests, the list has newer ones."""
+        carrier, listed = self.carrier(batch), self.listed.get(batch)
+        is_under_way = listed is not None and listed.submission.state.is_under_way
+        return carrier.batches[batch].counts if carrier is not None and is_under_way else None
 
     def refuse_others(self, batch: str) -> None:
         """Check that no other worker carries a batch out.

@@ -6,7 +6,7 @@ from batchrun.account.connected_task import ConnectedTask
 from batchrun.batch.resume import Resumed
 from batchrun.config import Config, OutputConfig
 from batchrun.config.policy_builders import (
-    breaker,
+    breaker_limits,
     deadlines,
     expectation,
     group_limits,
@@ -20,6 +20,7 @@ from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.work import Terms
 from batchrun.output.log_tails import LogTails
+from batchrun.policy.breaker import Breaker
 from batchrun.preflight.preparation import Preparation
 
 
@@ -49,7 +50,7 @@ def build_batch_engine(
         terms=terms,
         output=output_plan(config.output),
         purse=resumed.purse,
-        breaker=breaker(config.breaker),
+        breaker=Breaker(breaker_limits(config.breaker)),
         task_id=connected.task.id,
         batch=config.out_dir,
         priority=priority,

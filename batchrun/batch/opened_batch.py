@@ -25,14 +25,17 @@ from batchrun.batch.resume import Resumed
 from batchrun.batch.time_limit import stop_in_time
 from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig
+from batchrun.config.policy_builders import breaker_limits
 from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.notices import DiskLow, UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.facts import NOTIFIED, RETRIED
 from batchrun.ledger.sqlite.journal import Journal
-from batchrun.model import Outcome, Record, Selection, Summary
+from batchrun.model import Ending, Outcome, Record, Selection, Summary
 from batchrun.notify.notifier import BatchNotifier
+from batchrun.policy.breaker import BreakerLimits
+from batchrun.policy.budget import Budget
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 
 #: Seconds between two looks at the batch's files.
@@ -135,6 +138,25 @@ class Batch:
     def budget_usd(self) -> float | None:
         """The batch's budget in US dollars; None: unlimited."""
         return self._engine.purse.budget.limit_usd
+
+    @property
+    def budget(self) -> Budget:
+        """The batch's own money, beside which an account may have one for all batches."""
+        return self._engine.purse.budget
+
+    @property
+    def breaker_limits(self) -> BreakerLimits:
+        """What trips the breaker."""
+        return breaker_limits(self._config.breaker)
+
+    def trip(self, reason: str) -> None:
+        """Start nothing more, as if the breaker had tripped: the jobs of all parts of a batch were counted."""
+        self._engine.scheduler.trip(reason)
+
+    @property
+    def has_tripped_whole(self) -> bool:
+        """True if the breaker has tripped for the whole batch, not only for some of its groups."""
+        return self._engine.scheduler.stopped_for is Ending.TRIPPED
 
     @property
     def has_budget(self) -> bool:

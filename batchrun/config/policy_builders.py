@@ -16,7 +16,7 @@ from batchrun.config.batch_settings import (
 from batchrun.config.text_bounds import parse_json, read_bounded
 from batchrun.errors import ConfigError
 from batchrun.model import Cause
-from batchrun.policy.breaker import Breaker, BreakerLimits
+from batchrun.policy.breaker import BreakerLimits
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
@@ -34,17 +34,15 @@ def deadlines(config: DeadlinesConfig) -> Deadlines:
     )
 
 
-def breaker(config: BreakerConfig) -> Breaker:
-    """Return a breaker."""
+def breaker_limits(config: BreakerConfig) -> BreakerLimits:
+    """Return what trips the breaker."""
     max_failed = None if config.max_failed == "off" else config.max_failed
     empty_in_a_row = None if config.empty_in_a_row == "off" else config.empty_in_a_row
-    return Breaker(
-        BreakerLimits(
-            max_failed=max_failed,
-            is_fraction=isinstance(max_failed, float),
-            window=config.window,
-            empty_in_a_row=empty_in_a_row,
-        )
+    return BreakerLimits(
+        max_failed=max_failed,
+        is_fraction=isinstance(max_failed, float),
+        window=config.window,
+        empty_in_a_row=empty_in_a_row,
     )
 
 

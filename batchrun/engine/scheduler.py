@@ -198,6 +198,11 @@ class Scheduler:
             with self._progress.unread:
                 await self._on_record(record)
 
+    def trip(self, reason: str) -> None:
+        """Start nothing more, for a reason that was found in the jobs of other parts of the batch, too."""
+        if None not in self._tripped:
+            self._stop_for(self._breaker.trip_for(reason))
+
     def _stop_for(self, trip: Trip) -> None:
         """Start nothing more of the batch or group for which the breaker has tripped."""
         self._ledger.note_trip(trip)

@@ -129,6 +129,10 @@ class Breaker:
         self._batch = _Window(limits)
         self._groups: dict[str, _Window] = {}
 
+    def trip_for(self, reason: str) -> Trip:
+        """Return the trip of the whole batch, with the last jobs, for a reason that others have found."""
+        return self._trip(self._batch, reason, None)
+
     def note(self, record: Record) -> Trip | None:
         """Note a settled job; return the trip that it causes, if any. A bad line is no job and does not count."""
         if record.key is None:

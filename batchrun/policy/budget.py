@@ -38,8 +38,8 @@ class Budget:
         self.reserved_usd = reserved_usd
         #: What Runs whose cost is not final are expected to cost beyond their reservations.
         self.expected_usd = 0.0
-        #: What other workers hold of the same money: it is not free here now.
-        self.withheld_usd = 0.0
+        #: What may be used of it here now, where others have a share of it; None: all.
+        self.share_usd: float | None = None
         #: What others have spent of it: it is gone.
         self.gone_usd = 0.0
         #: The largest amount that was not free since `take_lack`.
@@ -71,7 +71,8 @@ class Budget:
         """True if this amount is free now."""
         if self._shared is not None and not self._shared.has(usd):
             return False
-        is_free = self._fits(self.used_usd + self.withheld_usd + usd)
+        used_usd = self.used_usd + usd
+        is_free = self._fits(used_usd) and (self.share_usd is None or used_usd <= self.share_usd + _ROUNDING_USD)
         if not is_free:
             self._lacked_usd = max(self._lacked_usd, usd)
         return is_free

@@ -129,6 +129,7 @@ class BatchRunner:
             outcomes=outcomes,
             items=opening.items_before + progress.items,
             cost_usd=opening.cost_before_usd + progress.cost_usd,
+            used_usd=batch.budget.used_usd,
             live_runs=batch.live_runs,
             postponed=progress.postponed,
             in_doubt=progress.in_doubt,
@@ -303,6 +304,7 @@ class BatchRunner:
             membership=self._fleet.member if self._fleet is not None else None,
         ) as batch:
             self.batch = batch
+            self._obey_fleet(batch)
             try:
                 self.refusal = ""
                 await self._update(_opened)
@@ -325,6 +327,14 @@ class BatchRunner:
                 self.batch = None
                 self._is_closing = True
         await self._store_ending(summary, _counts_of(batch, summary))
+
+    def _obey_fleet(self, batch: Batch) -> None:
+        """Begin a part of a batch in shards: it has no share of the budget until the page of the fleet gives it one."""
+        if self._fleet is None or self.submission.part_of is None:
+            return
+        batch.budget.share_usd = None if batch.budget.limit_usd is None else 0.0
+        if reason := self._fleet.trip_of(self.submission):
+            batch.trip(reason)
 
     async def _retry_jobs(self, batch: Batch) -> None:
         """Reopen the jobs of an ordered retry; killed before that is stored, the batch's ledger knows it."""
@@ -393,8 +403,12 @@ class BatchRunner:
     ) -> None:
         is_begun = await self._has_begun()
 
+        used_usd = self._account.money_of(self._directory.out_dir(self.submission)) if self._last_counts else None
+
         def rest(now: Submission) -> dict[str, Any]:
             known = {} if counts is None else {"counts": counts}
+            if used_usd is not None:  # as the ledger has it, with starts that were interrupted
+                known = {"counts": (counts or now.counts).model_copy(update={"used_usd": used_usd})}
             rests_as = _resting_state(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
             if rests_as is None or (now.state in PAUSABLE and self._reopening.is_set()):
                 return known
@@ -467,6 +481,7 @@ def _counts_of(batch: Batch, summary: Summary) -> BatchCounts:
         outcomes=summary.outcomes,
         items=summary.items,
         cost_usd=summary.cost_usd,
+        used_usd=batch.budget.used_usd,
         live_runs=summary.live_runs,
         postponed=0,
         in_doubt=summary.in_doubt,

@@ -20,6 +20,7 @@ from batchrun.worker.fleet.member import Use
 from batchrun.worker.fleet.shared_page import Page
 from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource
 from batchrun.worker.fleet.whole_order import OrderVerb
+from batchrun.worker.fleet_parts import FleetParts
 from batchrun.worker.submission import BatchState
 from batchrun.worker.worker import Worker
 
@@ -129,10 +130,14 @@ class FleetDuty:
         self._fleet = fleet
         self._account = account
         self._children = children
+        #: Batches in shards of which this worker has some.
+        self._parts = FleetParts(worker, fleet)
+        #: Failed jobs of those as they stand on the page.
+        self._failed = 0
         #: Batches whose files are being brought here.
         self._coming: set[str] = set()
         #: Batches for which orders are being carried out.
-        self._obeying: set[str] = set()
+        self._following: set[str] = set()
         #: Batches that were closed here, and whose money is counted as long as the page names them beside this worker.
         self._closed: set[str] = set()
         self._gave_away_at = float("-inf")
@@ -153,7 +158,7 @@ class FleetDuty:
         self._mirror()
         for batch in sorted(fleet.ready):
             await fleet.publish(worker.store[batch])
-        self._obey_orders()
+        self._follow_orders()
         over = [batch for batch in _over(worker, fleet) if batch not in self._coming and not self._is_wanted(batch)]
         fleet.member.settle([batch for batch in fleet.member.unsettled if self._is_settled(batch)])
         for batch in fleet.member.unsettled & fleet.refused:  # it has come back, with others of a member that is gone
@@ -180,13 +185,16 @@ class FleetDuty:
             left={batch: _money(worker, fleet, batch) for batch in fleet.member.aside if batch not in worker.runners},
             refused=fleet.refused,
             max_batches=worker.config.worker.max_open_batches,
+            is_urgent=(failed := self._parts.failed()) != self._failed,
         )
-        if after is not None:
+        changed, is_news = self._parts.change(after or fleet.page)
+        if after is not None or is_news:
+            after = changed
             if not await fleet.call(partial(fleet.pages.replace, after)):
                 fleet.alarm.set()  # another member was first: look again at once
                 return
             fleet.member.see(after, boot_time())
-            fleet.page = after
+            fleet.page, self._failed = after, failed
             self.obey(after)
         self._bring()
         if not worker.is_draining:
@@ -246,14 +254,14 @@ class FleetDuty:
         """True if there is an order for a batch, which is carried out by the worker that has it."""
         return batch in self._fleet.wanted or bool(self._fleet.orders_for(batch))
 
-    def _obey_orders(self) -> None:
+    def _follow_orders(self) -> None:
         """Carry out orders for the parts of batches in shards that this worker has."""
-        for batch in self._fleet.ready - self._obeying:
+        for batch in self._fleet.ready - self._following:
             if self._fleet.orders_for(batch):
-                self._obeying.add(batch)
-                self._children.start_soon(self._obey, batch)
+                self._following.add(batch)
+                self._children.start_soon(self._follow, batch)
 
-    async def _obey(self, batch: str) -> None:
+    async def _follow(self, batch: str) -> None:
         try:
             part = self._worker.store[batch]
             if (whole := self._fleet.whole_of(part)) is None:
@@ -261,11 +269,11 @@ class FleetDuty:
             for order in whole.orders_for(part):
                 if self._worker.store[batch].retry is not None and order.verb is OrderVerb.RETRY:
                     return  # one after the other
-                await self._worker.obey(batch, whole.listed.submission, order)
+                await self._worker.follow_order(batch, whole.listed.submission, order)
         except (BatchrunError, OSError) as error:
-            _log.warning("order_not_obeyed", batch=batch, reason=str(error))
+            _log.warning("order_not_followed", batch=batch, reason=str(error))
         finally:
-            self._obeying.discard(batch)
+            self._following.discard(batch)
 
     def _is_settled(self, batch: str) -> bool:
         """True if the live Runs of a batch count as used, or it has none that this worker will follow."""
@@ -297,12 +305,13 @@ class FleetDuty:
             )
         )
         self._divide_money(page, allowed.get(Resource.MONEY, 0), limits[Resource.MONEY])
+        self._parts.obey(page)
 
     def _divide_money(self, page: Page, allowed: int, limit: int | None) -> None:
         budget = self._account.budget
         if limit is None:  # with a budget of its own, this worker must not spend before the page knows of it
             budget.limit_usd = self._worker.config.limits.budget_usd
-            budget.withheld_usd = budget.limit_usd or 0.0
+            budget.share_usd = None if budget.limit_usd is None else 0.0
             return
         mine = page.members.get(self._fleet.member.id)
         gone = page.spent_micro_usd + sum(
@@ -311,10 +320,9 @@ class FleetDuty:
             if member is not mine
             for carried in member.batches.values()
         )
-        before = (budget.limit_usd, budget.withheld_usd, budget.gone_usd)
-        budget.limit_usd, budget.withheld_usd = limit / _MICRO, (limit - allowed) / _MICRO
-        budget.gone_usd = gone / _MICRO
-        if before != (budget.limit_usd, budget.withheld_usd, budget.gone_usd):
+        before = (budget.limit_usd, budget.share_usd, budget.gone_usd)
+        budget.limit_usd, budget.share_usd, budget.gone_usd = limit / _MICRO, allowed / _MICRO, gone / _MICRO
+        if before != (budget.limit_usd, budget.share_usd, budget.gone_usd):
             budget.notify()
 
     def _use(self) -> Use:
@@ -408,8 +416,8 @@ class FleetDuty:
                     continue
                 if fleet.member.id == member_id:
                     fleet.ready.add(batch)
-                    self._obeying.add(batch)
-                    await self._obey(batch)  # before it begins
+                    self._following.add(batch)
+                    await self._follow(batch)  # before it begins
                     self._worker.begin(batch)
                 return
         finally:

@@ -82,6 +82,8 @@ class BatchCounts(BaseModel):
     #: Known costs of the settled jobs' Runs, in US dollars.
     cost_usd: float = 0.0
     live_runs: int = 0
+    #: What it has spent and reserved of its budget, in US dollars.
+    used_usd: float = 0.0
     #: Jobs that wait for their next attempt.
     postponed: int = 0
     in_doubt: int = 0
@@ -156,8 +158,9 @@ class Submission(BaseModel):
     shards: Annotated[int, Field(ge=2, le=MAX_SHARDS)] | None = None
     #: The batch of whose job file it carries out a part; None: none.
     part_of: SubmissionId | None = None
-    #: Number of the last order for that batch which it has obeyed.
-    ordered: int = 0
+    #: Number of the last order for that batch which it has obeyed, and of the last one that has resumed it.
+    ordered: Annotated[int, Field(ge=0)] = 0
+    resumed: Annotated[int, Field(ge=0)] = 0
     begun_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     counts: BatchCounts = BatchCounts()

@@ -39,7 +39,7 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
-from batchrun.worker.fleet.whole_order import OrderVerb, WholeOrder
+from batchrun.worker.fleet.whole_order import RESTARTS, OrderVerb, WholeOrder
 from batchrun.worker.retention import Retention
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
@@ -378,7 +378,7 @@ class Worker:
             await self.resume(submission_id)
         return self.store[submission_id]
 
-    async def obey(self, part_id: str, whole: Submission, order: WholeOrder) -> None:
+    async def follow_order(self, part_id: str, whole: Submission, order: WholeOrder) -> None:
         """Carry out an order for a batch in shards on one part, whose state may be one that needs no change.
 
         Raises:
@@ -398,7 +398,10 @@ class Worker:
                 case OrderVerb.CHANGE:
                     settings = {**whole.settings, "jobs.shard": part.settings["jobs.shard"]}
                     await self.change(part_id, weight=whole.weight, priority=whole.priority, settings=settings)
-        await self.store.update(part_id, lambda _: {"ordered": order.number})
+        followed = {"ordered": order.number}
+        if order.verb in RESTARTS:
+            followed["resumed"] = order.number
+        await self.store.update(part_id, lambda _: followed)
 
     async def _budget_of(self, submission: Submission) -> float | None:
         config = await anyio.to_thread.run_sync(

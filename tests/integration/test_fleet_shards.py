@@ -5,10 +5,13 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
+from batchrun.jobs import Shard
 from batchrun.worker.views import BatchPage
 from tests.integration.test_fleet import ask, live, two_workers
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right
+from tests.support.memory_ledger import make_job
+from tests.support.worker_life import most_at_once
 
 SETTINGS = {"limits__start_horizon_s": 700}
 
@@ -57,3 +60,54 @@ def test_two_workers_carry_out_one_batch(tmp_path, api):
         assert_every_batch_right(fleet, api)
         part = ask(fleet, 0, "pause", "shop-2of4")
         assert (part.code, "is a part of shop" in part.err) == (2, True), part
+
+
+def test_the_budget_is_of_all_shards_together(tmp_path, api):
+    """Four starts reserve all of it, so that four Runs are live at a time, whichever workers have started them.
+
+    A budget that cannot pay for one start stops all shards; a larger one lets all of them go on.
+    """
+    before, ends = {run["id"] for run in api.runs()}, tmp_path / "ends"
+    with two_workers(tmp_path, api) as fleet:
+        jobs = [{"n": n, "until": str(ends)} for n in range(16)]
+        fleet.submit(
+            "dear", jobs, task="dear", shards=4, limits__compute_unit_usd=0.3, limits__budget_usd=0.03, **SETTINGS
+        )
+        wait_until(lambda: states(fleet) == {"out_of_budget"})
+        wait_until(lambda: str(batches(fleet, 0).items[0].state) == "out_of_budget")
+        raised = ask(fleet, 1, "limits", "dear", "--set", "budget_usd=0.155")
+        assert raised.code == 0, raised
+        wait_until(lambda: live(api) == 4)
+        wait_until(lambda: all(member.batches for member in fleet.page().members.values()))
+        ends.touch()
+        wait_until(lambda: states(fleet) == {"finished"})
+        runs = [run for run in api.runs() if run["id"] not in before]
+        assert (len(runs), most_at_once(runs)) == (16, 4), fleet.said()
+        wait_until(lambda: not any(member.batches for member in fleet.page().members.values()))
+        wait_until(lambda: not fleet.page().wholes)
+        used_usd = sum(listed.submission.counts.used_usd for listed in fleet.listed().values())
+        assert used_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs), abs=0.00001)
+
+
+def test_the_breaker_counts_the_jobs_of_all_shards(tmp_path, api):
+    """Three failures in each of two shards are too many, although no shard has four; it can be resumed."""
+    before, ends = {run["id"] for run in api.runs()}, tmp_path / "ends"
+    with two_workers(tmp_path, api) as fleet:
+        keys = [f"k{n}" for n in range(60)]
+        of_shard = [[key for key in keys if Shard(number, 2).has(make_job(key=key))] for number in (1, 2)]
+        failing = [{"@key": key, "n": 1, "fails": True} for shard in of_shard for key in shard[:3]]
+        others = [{"@key": key, "n": 1, "until": str(ends)} for shard in of_shard for key in shard[3:]]
+        fleet.submit(
+            "bad", [*failing, *others], task="bad", shards=2, breaker__max_failed=4, retry__max_attempts=1, **SETTINGS
+        )
+        wait_until(lambda: "bad" in fleet.page().wholes)
+        trip = fleet.page().wholes["bad"].trip
+        assert trip is not None
+        assert "of all shards" in trip.reason
+        wait_until(lambda: sum(worker.said().count("breaker_tripped") for worker in fleet.workers) >= 2)
+        ends.touch()
+        wait_until(lambda: states(fleet) == {"tripped"})
+        assert len([run for run in api.runs() if run["id"] not in before]) <= 6 + 8
+        assert ask(fleet, 0, "resume", "bad").code == 0
+        wait_until(lambda: states(fleet) == {"finished"})
+        assert len([run for run in api.runs() if run["id"] not in before]) == 60

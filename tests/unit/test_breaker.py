@@ -3,7 +3,7 @@
 import pytest
 
 from batchrun.config.batch_settings import BreakerConfig
-from batchrun.config.policy_builders import breaker
+from batchrun.config.policy_builders import breaker_limits
 from batchrun.model import Items, JobKey, Outcome, Record
 from batchrun.policy.breaker import SAME_RUNS, Breaker, SameItems, Trip
 
@@ -24,7 +24,7 @@ def trips(watching: Breaker, outcomes: str, group: str | None = None) -> list[tu
 
 def watch(**config: object) -> Breaker:
     """Return a breaker as configured."""
-    return breaker(BreakerConfig.model_validate(config))
+    return Breaker(breaker_limits(BreakerConfig.model_validate(config)))
 
 
 @pytest.mark.parametrize(

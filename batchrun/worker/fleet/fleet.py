@@ -132,6 +132,12 @@ class Fleet:
         whole = self.whole_of(listed.submission) if listed is not None else None
         return [] if listed is None or whole is None else whole.orders_for(listed.submission)
 
+    def trip_of(self, part: Submission) -> str:
+        """Return why the breaker of a batch in shards has tripped since a part of it was resumed; empty: it has not."""
+        shares = self.page.wholes.get(part.part_of) if part.part_of is not None else None
+        trip = shares.trip if shares is not None else None
+        return trip.reason if trip is not None and trip.after >= part.resumed else ""
+
     async def order(
         self, batch: str, verb: OrderVerb, changes: Mapping[str, Any], retry: RetryOrder | None = None
     ) -> None:
@@ -188,10 +194,12 @@ class Fleet:
         return f"{sum(carriers.values())} of {len(parts)} shards are carried out: {each}"
 
     def counts(self, batch: str) -> BatchCounts | None:
-        """Return the counts of a batch that another worker carries out; of one that rests, the list has newer ones."""
+        """Return the counts of a batch that another worker carries out, unless the list has newer ones."""
         carrier, listed = self.carrier(batch), self.listed.get(batch)
-        is_under_way = listed is not None and listed.submission.state.is_under_way
-        return carrier.batches[batch].counts if carrier is not None and is_under_way else None
+        if carrier is None or listed is None or not listed.submission.state.is_under_way:
+            return None
+        counts = carrier.batches[batch].counts
+        return counts if counts != BatchCounts() else None  # it has just taken the batch
 
     def refuse_others(self, batch: str) -> None:
         """Check that no other worker carries a batch out.

@@ -197,6 +197,7 @@ class FleetMember:
         left: Mapping[str, int] = {},
         refused: Collection[str] = (),
         max_batches: int = 1_000_000,
+        is_urgent: bool = False,
     ) -> Page | None:
         """Return the page that this worker wants to write next; None: nothing is to be changed yet.
 
@@ -211,6 +212,7 @@ class FleetMember:
             left: batches that are set aside and closed, and what they have spent and reserved, likewise.
             refused: batches that this worker could not open a while ago: another one is to take them.
             max_batches: this worker takes none beyond this number.
+            is_urgent: True if others wait for the counts of this worker's batches.
         """
         before = page.members.get(self._id, self._blank)
         members = {each: member for each, member in page.members.items() if each != self._id}
@@ -245,7 +247,7 @@ class FleetMember:
         mine = before.model_copy(
             update={"held": held, "needs": use.needs, "limits": dict(use.limits), "batches": batches}
         )
-        after = Page(members={**members, self._id: mine}, spent_micro_usd=spent)
+        after = page.model_copy(update={"members": {**members, self._id: mine}, "spent_micro_usd": spent})
         gone = sum(cost for each, cost in over.items() if each in before.batches)
         next_held = {}
         for resource in Resource:
@@ -262,7 +264,7 @@ class FleetMember:
             or use.limits != before.limits
             or self._is_news_to_others(before.needs, use.needs, members)
         )
-        if not is_due and not is_news:
+        if not is_due and not is_news and not is_urgent:
             return None
         beat = max(self._beat, self._sent[0]) + 1
         self._sent = (beat, now)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.runtime.bounded_zstd import decompress_bounded
+from batchrun.worker.fleet.part_shares import WholeShares
 from batchrun.worker.fleet.shares import Amount, Need, Resource
 from batchrun.worker.submission import BatchCounts, SubmissionId
 
@@ -69,6 +70,8 @@ class Page(_Model):
     members: dict[str, Member] = {}
     #: Money that batches have cost which are over, in millionths of a US dollar.
     spent_micro_usd: Amount = 0
+    #: Batches in shards that are under way and have a budget, or whose breaker has tripped.
+    wholes: dict[SubmissionId, WholeShares] = {}
 
     def limit(self, resource: Resource) -> int | None:
         """Return the limit of all together: the least that a member knows; None: unlimited."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.whole_order import OrderVerb, WholeOrder
+from batchrun.worker.fleet.whole_order import RESTARTS, OrderVerb, WholeOrder
 from batchrun.worker.submission import (
     CANCELLABLE,
     PAUSABLE,
@@ -46,6 +46,12 @@ class WholeBatch(NamedTuple):
     def orders_for(self, part: Submission) -> list[WholeOrder]:
         """Return the orders that a part has not obeyed yet, oldest first."""
         return [order for order in self.listed.orders if order.number > part.ordered]
+
+    @property
+    def resumed(self) -> int:
+        """The number of the last order that has resumed it, or is about to; 0: none."""
+        ordered = [order.number for order in self.listed.orders if order.verb in RESTARTS]
+        return max([*ordered, *(part.submission.resumed for part in self.parts)])
 
     def has_retry(self, order_id: str) -> bool:
         """True if a retry was ordered before."""
@@ -120,6 +126,7 @@ def _sum(counts: Sequence[BatchCounts]) -> BatchCounts:
         outcomes=outcomes,
         items=sum(each.items for each in counts),
         cost_usd=sum(each.cost_usd for each in counts),
+        used_usd=sum(each.used_usd for each in counts),
         live_runs=sum(each.live_runs for each in counts),
         postponed=sum(each.postponed for each in counts),
         in_doubt=sum(each.in_doubt for each in counts),

@@ -19,6 +19,10 @@ class OrderVerb(StrEnum):
     CHANGE = "change"
 
 
+#: Orders after which a breaker that has tripped before counts no more.
+RESTARTS = frozenset({OrderVerb.RESUME, OrderVerb.RETRY})
+
+
 class WholeOrder(BaseModel):
     """One order; a part notes the number of the last one that it has obeyed."""
 

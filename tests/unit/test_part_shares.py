@@ -1,0 +1,186 @@
+"""The budget and the breaker of a batch in shards, on a page that several workers change."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.policy.breaker import BreakerLimits
+from batchrun.worker.fleet.part_shares import PartShare, WholeShares, WholeWindow
+from batchrun.worker.fleet.shares import Need
+
+LIMIT, COST, PARTS = 100, 7, 4
+
+
+@dataclass
+class Owner:
+    """The process that carries out a part, and what it has read and prepared."""
+
+    part: str
+    allowed: int = 0
+    #: The number of the page that was read, and the share that is to replace the part's.
+    prepared: tuple[int, PartShare] | None = None
+
+
+@dataclass
+class World:
+    """The page, and what each part has really spent."""
+
+    shares: WholeShares = field(default_factory=WholeShares)
+    number: int = 0
+    used: dict[str, int] = field(default_factory=lambda: {f"p{n}": 0 for n in range(PARTS)})
+    owners: dict[str, Owner] = field(default_factory=dict)
+    #: Parts that need no more money now.
+    sated: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for part in self.used:
+            self.die(part)
+
+    def die(self, part: str) -> None:
+        """Give a part to another process, which knows what was spent, and nothing of the page."""
+        self.owners[part] = Owner(part)
+
+    def look(self, part: str) -> None:
+        """Read the page, obey it, and prepare the next share."""
+        owner = self.owners[part]
+        owner.allowed = self.shares.allowed(part, LIMIT)
+        used = self.used[part]
+        is_short = part not in self.sated
+        need = Need(amount=min(LIMIT, used + 10 * COST) if is_short else used, lump=COST, is_short=is_short)
+        held = self.shares.held_next(part, LIMIT, used)
+        owner.prepared = self.number, PartShare(held=held, spent=used // 2, need=need)
+
+    def write(self, part: str) -> None:
+        """Write what was prepared, unless another owner has written meanwhile."""
+        prepared, self.owners[part].prepared = self.owners[part].prepared, None
+        if prepared is not None and prepared[0] == self.number:
+            self.shares = WholeShares(parts={**self.shares.parts, part: prepared[1]})
+            self.number += 1
+            self.owners[part].allowed = self.shares.allowed(part, LIMIT)
+
+    def spend(self, part: str) -> None:
+        """Start all that the part thinks it can pay for."""
+        while self.used[part] + COST <= self.owners[part].allowed:
+            self.used[part] += COST
+
+    def release(self, part: str) -> None:
+        """Give back a reservation: a Run has cost less."""
+        self.used[part] = max(0, self.used[part] - COST // 2)
+
+    def change(self, part: str) -> None:
+        """Let a part need money, or need none."""
+        self.sated ^= {part}
+
+    def settle(self, part: str) -> None:
+        """Let all Runs of a part have cost nothing."""
+        self.used[part] = 0
+
+    def turn(self, part: str) -> None:
+        """Look and write, and spend all the while."""
+        self.look(part)
+        self.spend(part)
+        self.write(part)
+        self.spend(part)
+
+    def turns(self, last: str) -> None:
+        """Let all parts have their turn, one of them last: it writes what it has read before the others."""
+        self.look(last)
+        for each in self.used:
+            if each != last:
+                self.turn(each)
+        self.write(last)
+        self.spend(last)
+
+    def finish(self, part: str) -> None:
+        """Let a part rest: it holds what it has spent, and needs nothing more."""
+        used = self.used[part]
+        self.shares = WholeShares(parts={**self.shares.parts, part: PartShare(held=used, spent=used)})
+        self.number += 1
+        self.die(part)
+
+
+ACTS: dict[str, Callable[[World, str], None]] = {
+    "look": World.look, "write": World.write, "spend": World.spend, "release": World.release, "die": World.die,
+    "finish": World.finish, "change": World.change, "settle": World.settle, "turn": World.turn, "turns": World.turns,
+}  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted(ACTS)), st.integers(0, PARTS - 1)), min_size=20, max_size=120))
+def test_all_parts_together_never_spend_more_than_the_budget(acts: list[tuple[str, int]]) -> None:
+    """Whatever the order of reading, writing, spending, dying and resting."""
+    world = World()
+    for act, number in acts:
+        ACTS[act](world, f"p{number}")
+        assert sum(world.used.values()) <= LIMIT, (act, number)
+        assert sum(share.held for share in world.shares.parts.values()) <= LIMIT
+
+
+def test_nothing_of_the_budget_is_left_to_nobody() -> None:
+    """Parts in need get all of it but less than one start each; what a resting part has not spent, others get."""
+    world = World()
+    for _ in range(6):
+        for part in world.used:
+            world.turn(part)
+    assert LIMIT - sum(world.used.values()) < PARTS * COST
+    world = World()
+    for _ in range(3):
+        world.turn("p0")
+        world.turn("p1")
+    world.used["p0"] = COST  # its Runs were cheaper than they could be
+    world.finish("p0")
+    for _ in range(6):
+        world.turn("p1")
+        world.turn("p2")
+    assert LIMIT - sum(world.used.values()) < 2 * COST
+    assert world.shares.gone("p1") >= COST
+
+
+FRACTION = BreakerLimits(max_failed=0.5, window=50)
+NUMBER = BreakerLimits(max_failed=10, is_fraction=False, window=50)
+
+
+def sums(chance: random.Random, jobs: int, failing: float) -> list[dict[str, tuple[int, int]]]:
+    """Return the sums of four parts as a worker sees them, while jobs are settled at random."""
+    now, seen = {f"p{n}": (0, 0) for n in range(PARTS)}, []
+    for _ in range(jobs):
+        part = f"p{chance.randrange(PARTS)}"
+        settled, failed = now[part]
+        now[part] = settled + 1, failed + (chance.random() < failing)
+        if chance.random() < 0.2:
+            seen.append(dict(now))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("limits", "failing", "trips"),
+    [(FRACTION, 0.2, False), (FRACTION, 0.8, True), (NUMBER, 0.05, False), (NUMBER, 0.5, True)],
+)
+def test_the_breaker_counts_the_last_jobs_of_all_parts(limits: BreakerLimits, failing: float, trips: bool) -> None:
+    """It trips soon after jobs begin to fail, although no part has settled a window of them, and names the numbers."""
+    chance, window = random.Random(4), WholeWindow()
+    begin = sums(chance, 400, 0.0)
+    for each in begin:
+        window.note(each, 0, {})
+        assert not window.reason_to_trip(limits)
+    for number, each in enumerate(sums(chance, 100, failing)):
+        window.note({part: (begin[-1][part][0] + a, begin[-1][part][1] + b) for part, (a, b) in each.items()}, 0, {})
+        if reason := window.reason_to_trip(limits):
+            assert trips, (number, reason)
+            assert "jobs of all shards did not succeed" in reason
+            return
+    assert not trips
+
+
+def test_a_window_begins_anew_with_each_resuming() -> None:
+    """What had failed before does not count; nor do old sums of a part that has changed its owner."""
+    window = WholeWindow()
+    window.note({"p0": (60, 60)}, 0, {})
+    assert "60 of the last 60" in window.reason_to_trip(FRACTION)
+    for settled, failed in ((0, 0), (100, 60)):
+        window.note({"p0": (settled, failed)}, 3, {"p0": (60, 60)})
+    assert not window.reason_to_trip(FRACTION)

@@ -17,15 +17,13 @@ from batchrun.errors import BatchrunError, LedgerError, LogUnreachable
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.member import Use
-from batchrun.worker.fleet.shared_page import Page
+from batchrun.worker.fleet.shared_page import LOOK_INTERVAL_S, Page
 from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource
 from batchrun.worker.fleet.whole_order import OrderVerb
 from batchrun.worker.fleet_parts import FleetParts
 from batchrun.worker.submission import BatchState
 from batchrun.worker.worker import Worker
 
-#: Seconds between two looks at the page; less if a tenth of the lease is less.
-LOOK_INTERVAL_S = 0.4
 #: Seconds between two tries to bring a batch's files here.
 RETRY_INTERVAL_S = 2.0
 #: Tries after which a batch with live Runs is left to other workers.

@@ -19,6 +19,8 @@ from batchrun.worker.submission import BatchCounts, SubmissionId
 
 #: Name of the page's log within the fleet's place.
 PAGE_LOG = "page"
+#: Seconds between two looks of a member at the page; less if a tenth of the lease is less.
+LOOK_INTERVAL_S = 0.4
 #: Max bytes of a page.
 _MAX_BYTES = 16 << 20
 _MAX_WORDS = 500

@@ -21,8 +21,8 @@ from batchrun.ledger.shared_log.entries import (
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
+from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
-from batchrun.ledger.sqlite.tables import LedgerTables, open_tables
 from batchrun.output.layout import LEDGER, SHARED
 from batchrun.output.sink import Sink, explaining
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -53,7 +53,7 @@ class _Read:
 class Replica:
     """A directory that follows a log. Methods block; one thread at a time calls them."""
 
-    def __init__(self, store: LogStore, directory: Path, ledger: LedgerTables, sinks: dict[str, Sink]) -> None:
+    def __init__(self, store: LogStore, directory: Path, ledger: FollowingTables, sinks: dict[str, Sink]) -> None:
         self._store = store
         self._directory = directory
         self._ledger = ledger
@@ -241,8 +241,7 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
     """
     refuse_missing_ledger(directory)
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_tables(directory))
-        ledger.prepare_replay()
+        ledger = stack.enter_context(open_following(directory))
         lengths, sinks = ledger.output_lengths(), {}
         for name in SHARED:
             sinks[name] = Sink(directory / name, lengths.get(name))

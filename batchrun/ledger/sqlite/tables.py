@@ -9,18 +9,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION, Fact
+from batchrun.ledger.facts import LOG_POSITION, Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
-from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth, Parameters
-from batchrun.ledger.sqlite.connection import CHANGING, Connection, apply_schema_steps, open_connection
+from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth
+from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
 from batchrun.ledger.sqlite.failed_jobs import SELECTED, parameters
-from batchrun.ledger.sqlite.foreign_statements import StatementBounds, is_of_this_machine
 from batchrun.ledger.sqlite.reader import IS_BEGUN, LedgerReader
 from batchrun.model import (
     Attempt,
@@ -55,7 +52,6 @@ class LedgerTables(LedgerReader):
         self.log = log
         if log is not None:
             connection.changes = []
-        self._bounds: StatementBounds | None = None
         self._write = connection.writer()
         self._write_many = connection.many_writer()
         #: The time of the transaction, as a value and in seconds since 1970 as the tables have it.
@@ -102,55 +98,6 @@ class LedgerTables(LedgerReader):
         self.note_fact(LOG_POSITION, position)
         changes.clear()
 
-    @property
-    def is_untouched(self) -> bool:
-        """True if nothing of a batch was ever committed here: all that there may be is the try of a claim."""
-        noted = self._db.execute("SELECT count(*) FROM batch WHERE name != ?", (LOG_CLAIM.name,)).fetchone()[0]
-        return not noted and self.is_empty
-
-    def all_rows(self, but: Collection[Fact[Any]]) -> list[tuple[str, Parameters]]:
-        """Return statements that insert all rows into empty tables, except some facts."""
-        names = self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        changes: list[tuple[str, Parameters]] = []
-        for (table,) in names.fetchall():
-            rows = self._db.execute(f"SELECT * FROM {table}").fetchall()
-            if table == "batch":
-                rows = [row for row in rows if row[0] not in {fact.name for fact in but}]
-            changes += [(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row)) for row in rows]
-        return changes
-
-    def prepare_replay(self) -> None:
-        """Bound what replayed statements may do, and let SQLite keep 64 MB of pages: they change rows everywhere."""
-        self._db.execute("PRAGMA cache_size = -65536")
-        self._bounds = StatementBounds(self._db)
-
-    def replay(self, commit: Commit) -> None:
-        """Change the tables as a commit of another machine has; `prepare_replay` comes first.
-
-        Raises:
-            LedgerError: It is no commit of a ledger.
-        """
-        assert self._bounds is not None, "a replay was prepared"
-        self._bounds.begin()
-        try:
-            for sql, changes in groupby(commit.changes, itemgetter(0)):
-                self._replay_one(sql, [values for _, values in changes])
-        finally:
-            self._bounds.end()
-
-    def _replay_one(self, sql: str, rows: list[Parameters]) -> None:
-        if not sql.startswith(CHANGING):
-            raise LedgerError(f"the shared log has {sql[:200]!r}, which is none of a ledger's statements")
-        try:
-            if len(rows) == 1:
-                self._write(sql, rows[0])
-            else:
-                self._write_many(sql, rows)
-        except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError) as error:
-            if is_of_this_machine(error):
-                raise
-            raise LedgerError(f"the shared log has a statement that no ledger makes: {error}; {sql[:200]!r}") from error
-
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
         self.note_json(fact.name, write_json(None if value is None else fact.to_json(value)).decode())
 
@@ -166,10 +113,6 @@ class LedgerTables(LedgerReader):
             "INSERT INTO output VALUES (?, ?) ON CONFLICT DO UPDATE SET length = excluded.length",
             lengths.items(),
         )
-
-    def forget_output_lengths(self) -> None:
-        """Remove what is noted of output files, before a log's first entry notes it again."""
-        self._db.execute("DELETE FROM output")
 
     def admit(self, job: Job) -> OpenJob | Known:
         """Note a new job, or return the job that has its key."""
@@ -528,6 +471,13 @@ def open_ledger(directory: Path, name: str = LEDGER, log: CommitLog | None = Non
 @contextmanager
 def open_tables(directory: Path, name: str = LEDGER, log: CommitLog | None = None) -> Iterator[LedgerTables]:
     """Open a ledger as `open_ledger` does, also one that follows a shared log."""
+    with open_writable(directory, name) as connection:
+        yield LedgerTables(connection, log)
+
+
+@contextmanager
+def open_writable(directory: Path, name: str = LEDGER) -> Iterator[Connection]:
+    """Open the connection of a ledger that is written, with its tables."""
     file = directory / name
     with explaining(file):
         make_private_file(file)  # SQLite gives the files beside it its mode
@@ -536,4 +486,4 @@ def open_tables(directory: Path, name: str = LEDGER, log: CommitLog | None = Non
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         apply_schema_steps(connection, file)
-        yield LedgerTables(connection, log)
+        yield connection

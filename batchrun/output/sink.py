@@ -82,6 +82,17 @@ class Sink:
         self._waiting.clear()
         return True
 
+    def cut(self, length: int) -> None:
+        """Cut the file back to a length, and drop what is gathered: it was not committed.
+
+        Raises:
+            OutputError: it cannot be cut.
+        """
+        self._waiting.clear()
+        with explaining(self.file):
+            os.ftruncate(self._fd, length)
+            self._length = os.lseek(self._fd, length, os.SEEK_SET)
+
     def close(self) -> None:
         """Close the file and drop lines that were not flushed."""
         os.close(self._fd)

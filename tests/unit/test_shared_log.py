@@ -96,7 +96,7 @@ def test_a_large_commit_is_in_objects_beside_the_log(monkeypatch):
     assert decode(encoded, content.objects.get) == entry
     for name in content.objects:
         for wrong in (None, b"x"):
-            with pytest.raises(LedgerError, match=f"lacks its object {name}"):
+            with pytest.raises(LedgerError, match=f"lacks the object {name}"):
                 decode(encoded, {**content.objects, name: wrong}.get)
 
 

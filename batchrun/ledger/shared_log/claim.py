@@ -18,14 +18,15 @@ from batchrun.ledger.shared_log.log_store import LogStore, open_store
 from batchrun.ledger.shared_log.owned_log import HEARTBEAT_PART, Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import Replica, open_replica
+from batchrun.ledger.shared_log.snapshots import SnapshotMaker
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.steady_time import boot_time
 
 #: A claim waits until the log has been silent for this many leases. The owner starts nothing after one.
 SILENT_LEASES = 1.5
-#: Seconds between two looks for entries that can be packed.
-PACK_EVERY_S = 10.0
+#: Seconds between two looks for entries that can be packed, and at how much the ledger has grown.
+SHORTEN_EVERY_S = 10.0
 #: A standby reads the log this often, as a part of the lease.
 _LOOK_PART = 0.1
 #: Longest time between two looks, in seconds.
@@ -85,13 +86,14 @@ async def claimed_log(
         )
         try:
             async with open_children(cancels_on_leaving=True) as children:
-                packer = Packer(store)
+                packer, snapshots = Packer(store), SnapshotMaker(store, directory)
                 children.start_soon(_keep_alive, log, lease_s)
-                children.start_soon(_keep_packed, log, packer)
+                children.start_soon(_keep_short, log, packer, snapshots)
                 try:
                     yield log
                 finally:
                     packer.stop()
+                    snapshots.stop()
                     log.give_up_soon()  # a heartbeat under way must not hold up the end
         finally:
             with anyio.CancelScope(shield=True), suppress(OutputError):  # without a release, the next claim has to wait
@@ -105,13 +107,15 @@ async def _keep_alive(log: OwnedLog, lease_s: float) -> None:
             await anyio.to_thread.run_sync(log.beat)
 
 
-async def _keep_packed(log: OwnedLog, packer: Packer) -> None:
+async def _keep_short(log: OwnedLog, packer: Packer, snapshots: SnapshotMaker) -> None:
+    """Make the packs and snapshots that keep the next take-over short."""
     while log.refused is None:
         began_at, is_made = anyio.current_time(), False
-        with suppress(LogUnreachable):
+        with suppress(OutputError):  # the log is whole without them
             is_made = await anyio.to_thread.run_sync(packer.make_next, log.last.entry + 1)
-        # Half of the time at most goes into packs, so that those of a long log do not hold up commits.
-        await anyio.sleep(anyio.current_time() - began_at if is_made else PACK_EVERY_S)
+            is_made = is_made or await anyio.to_thread.run_sync(snapshots.make_next)
+        # Half of the time at most goes into them, so that those of a long log do not hold up commits.
+        await anyio.sleep(anyio.current_time() - began_at if is_made else SHORTEN_EVERY_S)
 
 
 async def _claim(

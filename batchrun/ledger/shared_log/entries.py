@@ -142,7 +142,7 @@ def decode(encoded: bytes, get_object: Callable[[str], bytes | None], *, with_ch
     with _explaining():
         entry, content = _head(header), header
         if names := header.get("objects"):
-            content, body = _split(b"".join(read_part(_object_name(name), get_object) for name in names))
+            content, body = _split(b"".join(read_part(name, get_object) for name in names))
         if entry.kind is EntryKind.COMMIT or "changes" in content:
             return replace(entry, commit=_commit(content, body, with_changes=with_changes))
         return entry
@@ -181,21 +181,18 @@ def _owner(fields: Any) -> Owner:
     raise ValueError(f"its owner is none: {str(fields)[:200]}")
 
 
-def _object_name(name: Any) -> str:
-    if not isinstance(name, str) or not _IS_DIGEST.fullmatch(name):
-        raise ValueError(f"{str(name)[:100]!r} names no object")
-    return name
-
-
-def read_part(name: str, get_object: Callable[[str], bytes | None]) -> bytes:
+def read_part(name: Any, get_object: Callable[[str], bytes | None]) -> bytes:
     """Return an object that is named by its SHA-256.
 
     Raises:
         LedgerError: It is missing or damaged.
+        ValueError: That is the name of none.
     """
+    if not isinstance(name, str) or not _IS_DIGEST.fullmatch(name):
+        raise ValueError(f"{str(name)[:100]!r} names no object")
     part = get_object(name)
     if part is None or digest(part) != name:
-        raise LedgerError(f"an entry of the shared log lacks its object {name}, or the object is damaged")
+        raise LedgerError(f"the shared log lacks the object {name}, or it is damaged")
     return part
 
 

@@ -4,6 +4,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count, islice, takewhile
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 #: Reads of entries in flight while a log is replayed.
 READS_AT_ONCE = 32
@@ -20,12 +24,10 @@ def read_up_to_the_end(read: Callable[[int], bytes | None], number: int) -> Iter
         yield entry
 
 
-def read_ahead(
-    read: Callable[[int], bytes | None], numbers: Iterable[int], at_once: int = READS_AT_ONCE
-) -> Iterator[bytes | None]:
-    """Yield what `read` returns for some numbers, in their order, with several calls in flight."""
+def read_ahead(read: Callable[[K], V], numbers: Iterable[K], at_once: int = READS_AT_ONCE) -> Iterator[V]:
+    """Yield what `read` returns for some numbers or names, in their order, with several calls in flight."""
     left = iter(numbers)
-    under_way: deque[Future[bytes | None]] = deque()
+    under_way: deque[Future[V]] = deque()
     with ThreadPoolExecutor(at_once, "batchrun-log") as readers:
         try:
             under_way.extend(readers.submit(read, number) for number in islice(left, at_once))

@@ -1,10 +1,11 @@
 """A directory that follows a shared log: its ledger and output files, as far as the log goes."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
-from batchrun.errors import LedgerError, LogUnreachable, OutputError
+from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import Commit, FileGrowth, LogClaim, LogPosition
 from batchrun.ledger.shared_log.entries import (
@@ -18,15 +19,17 @@ from batchrun.ledger.shared_log.entries import (
     digest,
     encode,
 )
+from batchrun.ledger.shared_log.followed_files import FollowedFiles
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
+from batchrun.ledger.shared_log.snapshots import fetch_snapshot, read_snapshots
 from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
-from batchrun.output.layout import LEDGER, SHARED
-from batchrun.output.sink import Sink, explaining
+from batchrun.ledger.sqlite.table_copy import COPY
+from batchrun.output.layout import LEDGER
+from batchrun.output.sink import explaining
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.runtime.steady_time import boot_time
 
@@ -53,11 +56,13 @@ class _Read:
 class Replica:
     """A directory that follows a log. Methods block; one thread at a time calls them."""
 
-    def __init__(self, store: LogStore, directory: Path, ledger: FollowingTables, sinks: dict[str, Sink]) -> None:
+    def __init__(self, store: LogStore, directory: Path, ledger: FollowingTables, files: FollowedFiles) -> None:
         self._store = store
         self._directory = directory
         self._ledger = ledger
-        self._sinks = sinks
+        self._files = files
+        #: True once a store has failed in the middle of a snapshot.
+        self._skips_snapshots = False
         self._last = self._own_last()
         #: True if this batch was begun without a log, and its first claim is to carry all that there is.
         self._is_unlogged = self._last is None and not ledger.is_untouched
@@ -94,8 +99,11 @@ class Replica:
         """
         if self._is_unlogged and not self._find_own_beginning():
             return 0
-        begin, some, size = self._next, list[_Read](), 0
-        entries = self._checked(read_entries(self._store, begin))
+        begin = self._next
+        if self._last is None and not self._skips_snapshots:
+            self._begin_with_snapshot()
+        some, size = list[_Read](), 0
+        entries = self._checked(read_entries(self._store, self._next))
         while True:
             try:
                 read = next(entries, None)
@@ -142,7 +150,7 @@ class Replica:
         Raises:
             LedgerError: It is too large for one commit.
         """
-        lengths = {name: sink.length for name, sink in self._sinks.items() if sink.length}
+        lengths = {name: length for name, length in self._files.lengths.items() if length}
         size = sum(lengths.values()) + (self._directory / LEDGER).stat().st_size
         if size > MAX_UNLOGGED_BYTES:
             raise LedgerError(
@@ -160,12 +168,66 @@ class Replica:
     def _next(self) -> int:
         return self._last.position.entry + 1 if self._last is not None else 0
 
-    def _checked(self, encoded: Iterator[bytes]) -> Iterator[_Read]:
+    def _begin_with_snapshot(self) -> None:
+        """Begin with the newest snapshot that can be used, if there is one, instead of with entry 0.
+
+        Raises:
+            LogUnreachable: The store does not answer. Then all entries are replayed: what was read of them is kept.
+        """
+        copy = self._directory / COPY
+        try:
+            for snapshot in reversed(read_snapshots(self._store)):
+                with suppress(LedgerError):  # an earlier one may be whole
+                    if snapshot is not None:
+                        fetch_snapshot(self._store, snapshot, copy)
+                        self._load(copy, snapshot.position)
+                        return
+        except LogUnreachable:
+            self._skips_snapshots = True
+            raise
+        finally:
+            with explaining(copy):
+                copy.unlink(missing_ok=True)
+
+    def _load(self, copy: Path, position: LogPosition) -> None:
+        """Take over the tables of a snapshot, and of the entries up to its position what they append to files.
+
+        Raises:
+            LedgerError: These do not belong together, and nothing has changed.
+        """
+        copied = self._ledger.read_copy(copy)
+        if copied.position != position:
+            raise LedgerError("a snapshot is of another entry than it says")
+        lengths = dict(self._files.lengths)
+        try:
+            last = self._write_files(position)
+            if any(copied.output_lengths.get(name, 0) != length for name, length in self._files.lengths.items()):
+                raise LedgerError("a snapshot has other lengths of files than the log")
+            self._ledger.load(copy)
+        except BaseException:
+            if self._ledger.fact(LOG_POSITION) is None:
+                self._files.cut(lengths)
+            raise
+        self._last = last
+
+    def _write_files(self, end: LogPosition) -> _Read:
+        """Write what the entries append to files, up to one of them; return that."""
+        last = None
+        for last in islice(self._checked(read_entries(self._store, 0), with_changes=False), end.entry + 1):
+            self._files.append(last.position.entry, last.entry.commit.files)
+            if self._files.waiting > BYTES_PER_COMMIT:
+                self._files.flush()
+        self._files.flush()
+        if last is None or last.position != end:
+            raise LedgerError("a snapshot is of an entry that the log does not have")
+        return last
+
+    def _checked(self, encoded: Iterator[bytes], *, with_changes: bool = True) -> Iterator[_Read]:
         """Decode entries; each must name the one before it."""
         last = self._last
         for each in encoded:
             number = last.position.entry + 1 if last is not None else 0
-            entry = decode(each, self._store.get_object)
+            entry = decode(each, self._store.get_object, with_changes=with_changes)
             if entry.previous != (last.position.digest if last is not None else ""):
                 raise LedgerError(f"entry {number} of the shared log does not continue the entry before: it is damaged")
             last = _Read(LogPosition(entry=number, digest=digest(each)), entry)
@@ -175,23 +237,14 @@ class Replica:
         """Take over entries, in one commit."""
         if not some:
             return
-        if not has_room(self._directory, sum(read.bytes for read in some)):
-            raise OutputError(f"{self._directory}: the disk is too full to follow the shared log; free some space")
-        lengths = {name: sink.length for name, sink in self._sinks.items()}
         with self._ledger.transaction():
             if self._last is None and some[0].entry.commit.changes:  # all that a batch had without a log
                 self._ledger.forget_output_lengths()
             for read in some:
-                commit = read.entry.commit
-                for name, growth in commit.files.items():
-                    if lengths.get(name) != growth.offset:
-                        raise LedgerError(f"entry {read.position.entry} of the shared log does not continue {name}")
-                    self._sinks[name].write(growth.data)
-                    lengths[name] += len(growth.data)
-                self._ledger.replay(commit)
+                self._files.append(read.position.entry, read.entry.commit.files)
+                self._ledger.replay(read.entry.commit)
             self._ledger.note_fact(LOG_POSITION, some[-1].position)
-            for sink in self._sinks.values():
-                sink.flush()
+            self._files.flush()
         self._last = some[-1]
 
     def is_own(self, owner: Owner, host: str) -> bool:
@@ -242,11 +295,10 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
     refuse_missing_ledger(directory)
     with ExitStack() as stack:
         ledger = stack.enter_context(open_following(directory))
-        lengths, sinks = ledger.output_lengths(), {}
-        for name in SHARED:
-            sinks[name] = Sink(directory / name, lengths.get(name))
-            stack.callback(sinks[name].close)
-        if len(lengths) < len(sinks):  # so that what a crash leaves in the files can be cut off
+        lengths = ledger.output_lengths()
+        files = FollowedFiles(directory, lengths)
+        stack.callback(files.close)
+        if len(lengths) < len(files.lengths):  # so that what a crash leaves in the files can be cut off
             with ledger.transaction():
-                ledger.note_output_lengths({name: sink.length for name, sink in sinks.items()})
-        yield Replica(store, directory, ledger, sinks)
+                ledger.note_output_lengths(files.lengths)
+        yield Replica(store, directory, ledger, files)

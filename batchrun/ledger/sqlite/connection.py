@@ -109,6 +109,15 @@ class Connection(sqlite3.Connection):
         return recorded
 
     @contextmanager
+    def beside(self, file: Path, name: str) -> Iterator[None]:
+        """Let statements read another file of SQLite under a name; not inside a transaction."""
+        self.execute(f"ATTACH ? AS {name}", (f"file:{_escaped(file)}?mode=ro",))
+        try:
+            yield
+        finally:
+            self.execute(f"DETACH {name}")
+
+    @contextmanager
     def decoding(self) -> Iterator[None]:
         """Explain a value that no version of this program can have written.
 
@@ -141,7 +150,7 @@ class Connection(sqlite3.Connection):
 
 @contextmanager
 def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
-    """Open a file in SQLite's URI mode: `ro`, or `rwc`, which creates it if it is missing.
+    """Open a file in SQLite's URI mode: `ro`, `rw`, or `rwc`, which creates it if it is missing.
 
     Raises:
         LedgerError: It cannot be opened.

@@ -13,6 +13,7 @@ from batchrun.ledger.facts import LOG_CLAIM, Fact
 from batchrun.ledger.shared_commits import Commit, Parameters
 from batchrun.ledger.sqlite.connection import CHANGING, Connection
 from batchrun.ledger.sqlite.foreign_statements import StatementBounds, is_of_this_machine
+from batchrun.ledger.sqlite.table_copy import CopiedLedger, read_copy
 from batchrun.ledger.sqlite.tables import LedgerTables, open_writable
 
 
@@ -33,9 +34,8 @@ class FollowingTables(LedgerTables):
 
     def all_rows(self, but: Collection[Fact[Any]]) -> list[tuple[str, Parameters]]:
         """Return statements that insert all rows into empty tables, except some facts."""
-        names = self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
         changes: list[tuple[str, Parameters]] = []
-        for (table,) in names.fetchall():
+        for table in self._tables():
             rows = self._db.execute(f"SELECT * FROM {table}").fetchall()
             if table == "batch":
                 rows = [row for row in rows if row[0] not in {fact.name for fact in but}]
@@ -48,10 +48,20 @@ class FollowingTables(LedgerTables):
         Raises:
             LedgerError: It is no commit of a ledger.
         """
-        self._bounds.begin()
-        try:
+        with self._bounded():
             for sql, changes in groupby(commit.changes, itemgetter(0)):
                 self._replay_one(sql, [values for _, values in changes])
+
+    def _tables(self) -> list[str]:
+        names = self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        return [name for (name,) in names.fetchall()]
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """Bound what statements may do whose text or rows others have chosen."""
+        self._bounds.begin()
+        try:
+            yield
         finally:
             self._bounds.end()
 
@@ -67,6 +77,28 @@ class FollowingTables(LedgerTables):
             if is_of_this_machine(error):
                 raise
             raise LedgerError(f"the shared log has a statement that no ledger makes: {error}; {sql[:200]!r}") from error
+
+    def read_copy(self, copy: Path) -> CopiedLedger:
+        """Return what a copy of a ledger says of itself.
+
+        Raises:
+            LedgerError: It is no copy of a ledger, or of one of another version.
+        """
+        return read_copy(copy, self._db)
+
+    def load(self, copy: Path) -> None:
+        """Fill the tables, which are empty, with the rows of a copy, in a transaction.
+
+        Raises:
+            LedgerError: A row cannot be read, or is none of a ledger.
+        """
+        tables = self._tables()
+        with self._db.beside(copy, "copy"), self.transaction(), self._bounded():
+            self.forget_output_lengths()
+            for table in tables:
+                # What this machine has tried to claim is its own.
+                rows = f"copy.{table}" + (f" WHERE name != '{LOG_CLAIM.name}'" if table == "batch" else "")
+                self._write(f"INSERT INTO main.{table} SELECT * FROM {rows}", ())
 
     def forget_output_lengths(self) -> None:
         """Remove what is noted of output files, before a log's first entry notes it again."""

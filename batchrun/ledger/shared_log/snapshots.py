@@ -1,0 +1,178 @@
+"""Snapshots: objects with the ledger as of an entry, so that a take-over need not carry out all statements before it.
+
+The owner makes them behind its commits, from a copy of its ledger. Entries are never removed, and a log is whole
+without its snapshots. One is used only by a directory that has nothing yet, if all its parts are there and undamaged,
+and the log has the entry that it names: that entry's hash stands for all entries before it.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import orjson
+import zstandard
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.shared_commits import LogPosition
+from batchrun.ledger.shared_log.entries import digest, read_part
+from batchrun.ledger.shared_log.log_store import LogStore
+from batchrun.ledger.shared_log.read_ahead import read_ahead
+from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
+from batchrun.ledger.sqlite.table_copy import COPY, copy_ledger
+from batchrun.output.layout import LEDGER
+from batchrun.output.sink import explaining
+from batchrun.runtime.bounded_zstd import decompress_bounded
+from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.free_space import has_room
+from batchrun.runtime.private_files import private_opener
+
+#: Bytes of a ledger below which none is made: some 50,000 jobs, which are replayed within 3 s.
+MIN_BYTES = 16 << 20
+#: The next one is made of a ledger that is larger by this factor: all of them together are five times the last one.
+GROWTH = 1.25
+#: Bytes of a ledger in one object, before it is compressed.
+PIECE_BYTES = 8 << 20
+#: Max parts of a snapshot: of a ledger of 256 GB.
+_MAX_PARTS = 1 << 15
+#: Parts that are read at once.
+_PARTS_AT_ONCE = 4
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The object that names the parts of a snapshot."""
+
+    #: The last entry that it has.
+    position: LogPosition
+    #: The names of its parts, in order, as they were found: a piece of the ledger's file each, compressed.
+    parts: Sequence[Any]
+
+
+def snapshot_name(number: int) -> str:
+    """Return the name of a snapshot, which is part of the documented format."""
+    return f"snapshot-{number:09}"
+
+
+def read_snapshots(store: LogStore) -> list[Snapshot | None]:
+    """Return the snapshots of a log by their numbers; None for one that this batchrun cannot use.
+
+    Raises:
+        LogUnreachable: The store does not answer.
+    """
+    return list(_read(store))
+
+
+def _read(store: LogStore) -> Iterator[Snapshot | None]:
+    for number in count():
+        content = store.get_object(snapshot_name(number))
+        if content is None:
+            return
+        yield _decoded(content)
+
+
+def _decoded(content: bytes) -> Snapshot | None:
+    try:
+        fields = orjson.loads(content)
+    except ValueError:
+        return None
+    match fields:
+        case {"v": 1, "tables": tables, "entry": int(entry), "digest": str(hash_), "parts": [*parts]} if (
+            tables == len(SCHEMA_STEPS) and entry >= 0 and len(parts) <= _MAX_PARTS
+        ):
+            return Snapshot(position=LogPosition(entry=entry, digest=hash_), parts=parts)
+    return None
+
+
+def fetch_snapshot(store: LogStore, snapshot: Snapshot, copy: Path) -> None:
+    """Write a snapshot into a file, if it is one of this log.
+
+    Raises:
+        LogUnreachable: The store does not answer.
+        LedgerError: The log has no such entry, or a part is missing or damaged.
+        OutputError: The file cannot be written.
+    """
+    entry = store.read(snapshot.position.entry)
+    if entry is None or digest(entry) != snapshot.position.digest:
+        raise LedgerError("a snapshot is of another log")
+    if not has_room(copy.parent, len(snapshot.parts) * PIECE_BYTES):
+        raise LedgerError("a snapshot finds no room on the disk")
+    with explaining(copy):
+        copy.unlink(missing_ok=True)
+        with open(copy, "xb", opener=private_opener) as file:
+            file.writelines(read_ahead(partial(_piece, store), snapshot.parts, _PARTS_AT_ONCE))
+
+
+def _piece(store: LogStore, name: Any) -> bytes:
+    try:
+        return decompress_bounded(read_part(name, store.get_object), PIECE_BYTES)
+    except ValueError as error:
+        raise LedgerError(f"a part of a snapshot cannot be read: it {error}") from error
+
+
+class SnapshotMaker:
+    """Makes snapshots of the owner's ledger as it grows. Methods block; `stop` may be called by another thread."""
+
+    def __init__(self, store: LogStore, directory: Path) -> None:
+        self._store = store
+        self._directory = directory
+        #: The number of the next one; None: it is not known which ones there are.
+        self._next: int | None = None
+        #: Length of the ledger below which none is made.
+        self._min_bytes = MIN_BYTES
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Leave off soon: the process is about to end."""
+        self._stopped.set()
+
+    def make_next(self) -> bool:
+        """Make a snapshot if the ledger has grown enough; return False if none was made.
+
+        Raises:
+            LogUnreachable: The store does not answer.
+            OutputError: The ledger cannot be copied.
+        """
+        with explaining(self._directory):
+            size = (self._directory / LEDGER).stat().st_size
+            if size < self._min_bytes or not has_room(self._directory, size):
+                return False
+        if self._next is None:
+            self._look()
+            return self.make_next()
+        copy = self._directory / COPY
+        try:
+            position = copy_ledger(self._directory).position
+            parts = self._put_parts(copy)
+        finally:
+            copy.unlink(missing_ok=True)
+        if parts is None or position is None:
+            return False
+        fields = {"v": _VERSION, "tables": len(SCHEMA_STEPS), "entry": position.entry, "digest": position.digest}
+        self._store.put_object(snapshot_name(self._next), orjson.dumps(fields | {"parts": parts}))
+        self._next += 1
+        self._min_bytes = int(size * GROWTH)
+        return True
+
+    def _look(self) -> None:
+        """Find out which snapshots earlier owners have made, and of ledgers of what length."""
+        found = read_snapshots(self._store)
+        self._next = len(found)
+        parts = max((len(each.parts) for each in found if each is not None), default=0)
+        self._min_bytes = max(self._min_bytes, int(parts * PIECE_BYTES * GROWTH))
+
+    def _put_parts(self, copy: Path) -> list[str] | None:
+        """Store the pieces of a copy; return their names, or None if the process is about to end."""
+        names = []
+        compressor = zstandard.ZstdCompressor(level=1)
+        with explaining(copy), open(copy, "rb", opener=private_opener) as file:
+            while piece := file.read(PIECE_BYTES):
+                if self._stopped.is_set():
+                    return None
+                part = compressor.compress(piece)
+                names.append(digest(part))
+                self._store.put_object(names[-1], part)
+        return names

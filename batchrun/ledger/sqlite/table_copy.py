@@ -1,0 +1,67 @@
+"""Copies of a ledger: a file with its tables as of one moment, made while the batch goes on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from batchrun.errors import LedgerError
+from batchrun.ledger.facts import LOG_POSITION
+from batchrun.ledger.shared_commits import LogPosition
+from batchrun.ledger.sqlite.connection import Connection, open_connection
+from batchrun.ledger.sqlite.reader import LedgerReader
+from batchrun.output.layout import LEDGER
+from batchrun.output.sink import explaining
+from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.private_files import make_private_file
+
+#: The file beside the ledger that holds a copy while it is written into a shared log, or read from one.
+COPY = f"{LEDGER}.copy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiedLedger:
+    """What a copy says of itself."""
+
+    #: The last entry of the shared log that it has; None: it has none.
+    position: LogPosition | None
+    #: The committed lengths of the output files, in bytes.
+    output_lengths: Mapping[str, int]
+
+
+def copy_ledger(directory: Path) -> CopiedLedger:
+    """Copy the ledger of a directory, as of its last commit, to COPY. Commits go on meanwhile.
+
+    Raises:
+        OutputError: It cannot be read, or the copy cannot be written.
+    """
+    copy = directory / COPY
+    with explaining(copy):
+        copy.unlink(missing_ok=True)
+        make_private_file(copy)
+    with open_connection(directory / LEDGER, mode="ro") as ledger, open_connection(copy, mode="rw") as target:
+        with target.explaining():
+            ledger.backup(target)
+            # So that the copy is one file: SQLite notes in it how it is written.
+            target.execute("PRAGMA journal_mode = DELETE")
+        return _described(target)
+
+
+def read_copy(copy: Path, ledger: Connection) -> CopiedLedger:
+    """Return what a copy says of itself, if its tables are those of a ledger.
+
+    Raises:
+        LedgerError: They are not: other tables, an index, a trigger or a view; or it is damaged.
+    """
+    with open_connection(copy, mode="ro") as connection:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        if _schema(connection) != _schema(ledger):
+            raise LedgerError(f"{copy}: has other tables than a ledger")
+        return _described(connection)
+
+
+def _described(connection: Connection) -> CopiedLedger:
+    reader = LedgerReader(connection)
+    return CopiedLedger(position=reader.fact(LOG_POSITION), output_lengths=reader.output_lengths())
+
+
+def _schema(connection: Connection) -> set[tuple[str, ...]]:
+    return set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall())

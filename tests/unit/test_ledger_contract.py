@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
+from unittest import mock
 
 import anyio
 import orjson
@@ -27,6 +28,8 @@ from batchrun.ledger.protocol import (
     ReopenableLedger,
 )
 from batchrun.ledger.shared_commits import CommitLog
+from batchrun.ledger.shared_log import snapshots
+from batchrun.ledger.shared_log.snapshots import SnapshotMaker
 from batchrun.ledger.sqlite.group_commit import GroupCommit
 from batchrun.ledger.sqlite.journal import _open_journal
 from batchrun.model import (
@@ -107,13 +110,17 @@ async def on_disk(directory: Path, log: CommitLog | None = None) -> AsyncIterato
 
 @asynccontextmanager
 async def on_two_machines(directory: Path) -> AsyncIterator[Opened]:
-    """Open a ledger with a shared log; at the end, another directory that replays the log has the same."""
+    """Open a ledger with a shared log; at the end, others that replay it or begin with a snapshot have the same."""
     here, there = directory / "here", directory / "there"
     store = open_log(directory / "log")
     async with on_disk(here, claim(store, here)) as opened:
         yield opened
     replay(store, there)
     assert contents(there) == contents(here)
+    with mock.patch.object(snapshots, "MIN_BYTES", 0):
+        assert SnapshotMaker(store, here).make_next()
+    replay(store, directory / "third")
+    assert contents(directory / "third") == contents(here)
 
 
 async def _commit_until_it_fails(commit: GroupCommit) -> None:

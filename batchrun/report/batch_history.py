@@ -39,7 +39,7 @@ class BatchHistory:
 def read_history(directory: Path, *, is_open: bool, last_s: float | None = None) -> BatchHistory | None:
     """Return the history of an output directory; None if no job was admitted yet.
 
-    A million jobs take about two seconds, and constant memory.
+    A million jobs take about six seconds, most of them for `run_times`, and constant memory.
 
     Args:
         directory: of the ledger.

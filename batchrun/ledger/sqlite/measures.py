@@ -171,12 +171,10 @@ class Measures:
     def histogram(self, duration: Duration, edges: Sequence[float]) -> list[int]:
         """Count lengths of time between ascending edges, in seconds; the first and last count include all outside."""
         inner = edges[1:-1]
-        cases = " ".join(f"WHEN seconds < ? THEN {number}" for number in range(len(inner)))
-        bucket = f"CASE {cases} ELSE {len(inner)} END" if inner else "0"
+        bucket = _bucket(0, len(inner))
+        given = {f"edge_{number}": edge for number, edge in enumerate(inner)}
         rows = dict(
-            self._db.execute(
-                f"SELECT {bucket} AS bucket, count(*) FROM ({_SECONDS[duration]}) GROUP BY 1", tuple(inner)
-            )
+            self._db.execute(f"SELECT {bucket} AS bucket, count(*) FROM ({_SECONDS[duration]}) GROUP BY 1", given)
         )
         return [rows.get(number, 0) for number in range(len(inner) + 1)]
 
@@ -376,6 +374,15 @@ class Measures:
         """Return the number of named groups."""
         count: int = self._db.execute('SELECT count(DISTINCT "group") FROM job').fetchone()[0]
         return count
+
+
+def _bucket(first: int, last: int) -> str:
+    """Return the expression that finds the bucket of `seconds`, `first` to `last`, by halving."""
+    if first == last:
+        return str(first)
+    middle = (first + last) // 2
+    below, above = _bucket(first, middle), _bucket(middle + 1, last)
+    return f"CASE WHEN seconds < :edge_{middle} THEN {below} ELSE {above} END"
 
 
 def _time(seconds: float) -> datetime:

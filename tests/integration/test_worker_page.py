@@ -154,6 +154,8 @@ def test_a_batch_goes_from_its_files_to_its_downloads(page, worker, downloads, t
     page.see("5 succeeded")
     wait_until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "figure.chart svg[role=img]")) == 4)
     page.see("8 Runs that ended", "section[aria-label='How long Runs took']")
+    wait_until(lambda: page.driver.find_elements(By.CSS_SELECTOR, "svg[aria-label^='How long 8 Runs took: p50']"))
+    page.see("Total\t8", "section[aria-label='Costs'] tbody")
     page.link("Failures 3").click()
     page.see("told to fail")
     page.see("3 jobs did not succeed, for 1 cause")
@@ -260,6 +262,53 @@ def test_the_list_is_searched_sorted_and_filtered(page, worker):
     wait_until(lambda: page.find("th a[data-by=name]").text == "Batch ↓")
     wait_until(lambda: names()[0] == "alpha")
     assert page.driver.switch_to.active_element.text == "Batch ↓", "the focus stays"
+
+
+@in_a_browser
+def test_several_batches_get_one_order_with_the_keyboard(page, worker):
+    """The dialog says what will happen in sum; batches for which an order is not possible are left as they are."""
+    for name, lasting in (("bulk-a", 2), ("bulk-b", 1)):
+        worker.put_batch(name, [{"n": n, "ms": LONG_MS} for n in range(lasting)])
+    worker.put_batch("bulk-c", [{"n": n, "fails": n > 0} for n in range(3)], "[retry]\nmax_attempts = 1\n")
+    wait_until(lambda: _status(worker, "bulk-c").get("state") == "finished")
+    wait_until(lambda: [_status(worker, name).get("live_runs") for name in ("bulk-a", "bulk-b")] == [2, 1])
+    page.go("#/?search=bulk-&sort=name")
+    boxes = "#batches tbody input[type=checkbox]"
+    wait_until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, boxes)) == 3)
+    first, _, last = page.driver.find_elements(By.CSS_SELECTOR, boxes)
+    assert not page.driver.find_element(By.CSS_SELECTOR, ".selection").is_displayed()
+    first.send_keys(Keys.SPACE)
+    page.see("1 batch selected")
+    last.click()
+    page.see("2 batches selected")
+    page.find("th input").send_keys(Keys.SPACE)
+    page.see("3 batches selected")
+    assert accessibility_problems(page.driver) == []
+    page.press(page.button("Pause 2…"))
+    page.see("3 live Runs go on to their end.", "dialog")
+    page.see("Leaves 1 batch as it is: not possible.", "dialog")
+    page.press(page.button("Pause 2 batches"))
+    page.see("2 batches are paused.", "#said")
+    assert {_status(worker, name)["state"] for name in ("bulk-a", "bulk-b")} == {"pausing"}
+    wait_until(lambda: not page.driver.find_element(By.CSS_SELECTOR, ".selection").is_displayed())
+    page.find("th input").send_keys(Keys.SPACE)
+    page.press(page.button("Retry failed 1…"))
+    page.see("Starts 2 Runs in another round of this batch, which is resumed.", "dialog")
+    page.press(page.button("Retry failed 1 batch"))
+    records = Path(_status(worker, "bulk-c")["out_dir"]) / "records.jsonl"
+    wait_until(lambda: records.read_bytes().count(b"\n") == 5)
+    wait_until(lambda: _status(worker, "bulk-c")["state"] == "finished")
+    page.find("th input").send_keys(Keys.SPACE)
+    page.press(page.button("Cancel 2…"))
+    page.see("3 live Runs are aborted; their jobs end as aborted.", "dialog")
+    page.press(page.button("Cancel 2 batches"))
+    wait_until(lambda: {_status(worker, name)["state"] for name in ("bulk-a", "bulk-b")} == {"cancelled"})
+    page.find("th input").send_keys(Keys.SPACE)
+    page.press(page.button("Delete…"))
+    page.see("Removes 3 batches of the spool from the worker; the records of 6 jobs and", "dialog")
+    page.press(page.button("Delete 3 batches"))
+    page.see("No batch matches.")
+    assert _status(worker, "bulk-a") == {}
 
 
 @in_a_browser

@@ -83,6 +83,9 @@ function exact(_key, value, context) {
   return typeof value === "number" && source !== undefined && String(value) !== source ? JSON.rawJSON(source) : value;
 }
 
+// Headers of an order that is carried out once, however often it arrives.
+export const onceKey = () => ({ "Idempotency-Key": `page-${crypto.getRandomValues(new BigUint64Array(2)).join("-")}` });
+
 export const pathOf = (id) => `/v1/batches/${encodeURIComponent(id)}`;
 export const query = (values) =>
   new URLSearchParams(Object.entries(values).filter(([, value]) => value !== "" && value != null)).toString();

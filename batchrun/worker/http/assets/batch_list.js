@@ -4,6 +4,7 @@ import { query } from "./api.js";
 import { TONES, tookWords } from "./batch_states.js";
 import { cell, el, fillPager, fillRows, labelled, link, searchInput, setText, swatch } from "./elements.js";
 import { failedOf, makeBar, wholeOf } from "./outcome_bar.js";
+import { makeSelection } from "./selection.js";
 import { count, counted, duration, moment, money, percent, rate, spaced } from "./words.js";
 
 const AT_ONCE = 50;
@@ -52,6 +53,8 @@ export function openList({ place, params, signal }) {
     labelled("Search", search),
     el("span", { class: "field phone" }, el("label", { for: "sort" }, "Sort by"), sort),
   );
+  const selection = makeSelection(() => ({ group: asked.group, search: asked.search }));
+  const pickAll = el("th", { scope: "col", class: "pick" }, selection.whole);
   const head = el("tr");
   const body = el("tbody");
   const frame = el(
@@ -68,7 +71,7 @@ export function openList({ place, params, signal }) {
       el("div", {}, el("h1", { tabindex: "-1" }, "Batches"), summary),
       link("#/submit", "Submit a batch", { class: "button main" }),
     ),
-    el("section", { class: "card", "aria-label": "Batches" }, filters, frame, pager, empty),
+    el("section", { class: "card", "aria-label": "Batches" }, filters, selection.bar, frame, pager, empty),
   );
 
   let typing = 0;
@@ -99,6 +102,7 @@ export function openList({ place, params, signal }) {
 
   function fillHead() {
     head.replaceChildren(
+      pickAll,
       ...COLUMNS.map(([text, by, kind]) => {
         if (!by) return el("th", { scope: "col", class: kind }, text);
         const isDown = asked.sort === by;
@@ -136,7 +140,13 @@ export function openList({ place, params, signal }) {
     if (!list) return;
     groups = list.groups;
     fillChips();
-    fillRows(body, list.items, ({ id }) => id, makeRow);
+    fillRows(
+      body,
+      list.items,
+      ({ id }) => id,
+      () => makeRow(selection.makeBox()),
+    );
+    selection.show(list.items, list.total);
     fillPager(pager, { total: list.total, offset: Number(asked.offset) || 0, limit: AT_ONCE }, (offset) =>
       address({ offset: offset || "" }),
     );
@@ -189,7 +199,7 @@ function lessons(dataDir) {
   ];
 }
 
-function makeRow() {
+function makeRow(box) {
   const bar = makeBar();
   const at = Object.fromEntries(
     ["done", "failed", "live", "rate", "eta", "cost", "budget", "started", "took"].map((name) => [name, el("span")]),
@@ -199,6 +209,7 @@ function makeRow() {
   const node = el(
     "tr",
     {},
+    cell("pick", box.node),
     cell("state", mark, state),
     cell("text", name, note),
     cell("bar", bar.node, at.done),
@@ -213,6 +224,7 @@ function makeRow() {
   at.budget.className = at.done.className = "soft small block";
 
   function show(batch) {
+    box.show(batch);
     mark.className = `swatch tone-${TONES[batch.state]}`;
     setText(state, spaced(batch.state));
     setText(name, batch.name);

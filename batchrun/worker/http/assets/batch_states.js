@@ -4,7 +4,7 @@ import { ask, pathOf } from "./api.js";
 import { isSure } from "./dialogs.js";
 import { say } from "./elements.js";
 import { failedOf, wholeOf } from "./outcome_bar.js";
-import { counted, duration, secondsSince } from "./words.js";
+import { counted, duration, money, secondsSince } from "./words.js";
 
 export const TONES = {
   queued: "open",
@@ -83,6 +83,29 @@ export async function obey(order, batch) {
     say(error.message);
     return false;
   }
+}
+
+// The jobs of a batch that another round can carry out: bad lines are none.
+export const retriable = (batch) => failedOf(batch) - (batch.outcomes.invalid ?? 0);
+
+// What a retry will do, in sentences; of all jobs of some batches that did not succeed, or of `jobs` of one batch.
+export function retryEffects(batches, jobs = batches.reduce((sum, batch) => sum + retriable(batch), 0)) {
+  const share = batches.length === 1 ? jobs / (retriable(batches[0]) || 1) : 1;
+  const usd = batches.reduce(
+    (sum, batch) => sum + (batch.cost_usd / (batch.jobs.settled || 1)) * retriable(batch) * share,
+    0,
+  );
+  const resting = batches.filter((batch) => !UNDER_WAY.includes(batch.state)).length;
+  const one = batches.length === 1;
+  const resumed = resting === 0 ? "" : one ? ", which is resumed" : `; ${counted(resting, "batch")} will be resumed`;
+  const whose = one ? "this batch" : counted(batches.length, "batch");
+  return [
+    `Starts ${counted(jobs, "Run")} in another round of ${whose}${resumed}.`,
+    usd > 0
+      ? `That costs about ${money(usd)}, if they cost what ${one ? "this batch's" : "their batches'"} jobs did on average.`
+      : "",
+    `The records of ${one ? "this round" : "earlier rounds"} stay; each job gets one more when it ends.`,
+  ].filter((each) => each);
 }
 
 // What a batch is doing, in one line.

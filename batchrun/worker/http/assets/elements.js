@@ -27,7 +27,7 @@ export const outerLink = (href, text, attributes = {}) =>
 export const button = (text, onclick, attributes = {}) =>
   el("button", { type: "button", onclick, ...attributes }, text);
 export const searchInput = (id, placeholder) =>
-  el("input", { type: "search", id, placeholder, autocomplete: "off", maxlength: "200" });
+  el("input", { type: "search", id, placeholder, autocomplete: "off", maxlength: "200", size: "26" });
 export const labelled = (text, input) => el("span", { class: "field" }, el("label", { for: input.id }, text), input);
 // A line that is read out when it changes.
 export const statusLine = (text = "") => el("p", { class: "soft", role: "status" }, text);

@@ -1,11 +1,12 @@
 // Why jobs did not succeed: each cause with its count, a sample and the end of that sample's log.
 
-import { ask, pathOf, query, read } from "./api.js";
+import { ask, onceKey, pathOf, query, read } from "./api.js";
+import { retriable, retryEffects } from "./batch_states.js";
 import { isSure } from "./dialogs.js";
 import { button, el, fillRows, link, outerLink, say, setText, statusLine, swatch } from "./elements.js";
 import { failedOf } from "./outcome_bar.js";
 import { showLog } from "./run_log.js";
-import { count, counted, money, spaced } from "./words.js";
+import { count, counted, spaced } from "./words.js";
 
 const LOG_CHARS = 4000;
 
@@ -21,20 +22,11 @@ export function showFailures({ place, id, base, signal }) {
 
   // Retry the jobs of one cause, or all that did not succeed.
   async function retry(cause) {
-    const jobs = cause === null ? failedOf(batch) : cause.count;
-    const cost =
-      batch.cost_usd > 0
-        ? `That costs about ${money((batch.cost_usd / batch.jobs.settled) * jobs)}, if they cost what this batch's jobs did on average.`
-        : "";
-    const effects = [
-      `Starts ${counted(jobs, "Run")} in another round of this batch${batch.live_runs ? "" : ", which is resumed"}.`,
-      cost,
-      "The records of this round stay; each job gets one more when it ends.",
-    ];
+    const jobs = cause === null ? retriable(batch) : cause.count;
     if (
       !(await isSure(
         `Retry ${counted(jobs, "job")}?`,
-        effects.filter((each) => each),
+        retryEffects([batch], jobs),
         `Retry ${counted(jobs, "job")}`,
         false,
       ))
@@ -42,8 +34,7 @@ export function showFailures({ place, id, base, signal }) {
       return;
     const body = cause === null ? {} : { failures: [cause.id] };
     try {
-      const headers = { "Idempotency-Key": `page-${crypto.getRandomValues(new BigUint64Array(2)).join("-")}` };
-      const { jobs: retried } = await (await ask("POST", `${pathOf(id)}/retry`, { body, headers })).json();
+      const { jobs: retried } = await (await ask("POST", `${pathOf(id)}/retry`, { body, headers: onceKey() })).json();
       say(`${counted(retried, "job")} will be retried.`);
       // Until the causes are read again, lest a second press orders another round.
       canRetry = false;
@@ -56,7 +47,7 @@ export function showFailures({ place, id, base, signal }) {
   function showOrders() {
     const isPossible = canRetry && batch.can.includes("retry");
     all.hidden = !isPossible;
-    setText(all, `Retry all ${count(failedOf(batch))}…`);
+    setText(all, `Retry all ${count(retriable(batch))}…`);
     for (const button of list.querySelectorAll("[data-order=retry]")) button.hidden = !isPossible;
   }
 

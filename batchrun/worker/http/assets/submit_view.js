@@ -1,6 +1,6 @@
 // The form to submit a batch: a profile or a batch file, and a job file; first its plan, then the start.
 
-import { ask, read } from "./api.js";
+import { ask, onceKey, read } from "./api.js";
 import { button, card, el, fillFacts, say, setText } from "./elements.js";
 import { count, counted, duration, money, size } from "./words.js";
 
@@ -105,10 +105,10 @@ export function openSubmit({ place, signal }) {
     const found = await send(plan, "Checking", "/v1/plans?inputs=1");
     if (found === null) return;
     // A second press of the button, or one whose answer was lost, submits the same batch once.
-    const key = `page-${crypto.getRandomValues(new BigUint64Array(2)).join("-")}`;
+    const once = onceKey();
     const start = button(startWords(found), submit, { class: found.would_fail ? "danger" : "main" });
     async function submit() {
-      const batch = await send(start, "Sending", "/v1/batches", { "Idempotency-Key": key });
+      const batch = await send(start, "Sending", "/v1/batches", once);
       if (batch === null) return;
       say(`“${batch.name}” is submitted.`);
       location.hash = `#/batches/${encodeURIComponent(batch.id)}`;

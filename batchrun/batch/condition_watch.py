@@ -13,6 +13,7 @@ import anyio
 
 from batchrun.config.batch_settings import NotifyEvent
 from batchrun.engine.notices import (
+    MAX_QUIET,
     BatchEnded,
     BatchFailed,
     BatchOutOfTime,
@@ -22,6 +23,7 @@ from batchrun.engine.notices import (
     CostsUnbounded,
     DiskLow,
     ManyFailed,
+    ManyQuiet,
     Notice,
     OutageLasts,
     RunAborted,
@@ -31,7 +33,7 @@ from batchrun.engine.notices import (
 from batchrun.engine.progress import Progress
 from batchrun.errors import BatchrunError, OutputError
 from batchrun.ledger.protocol import Ledger, Notified
-from batchrun.model import Ending, Outcome, Summary
+from batchrun.model import Ending, Outcome, RunId, Summary
 from batchrun.notify.notification import Notification
 from batchrun.notify.notifier import BatchNotifier
 from batchrun.policy.budget import Budget
@@ -44,13 +46,15 @@ INTERVAL_S = 1.0
 MIN_SETTLED = 20
 #: Seconds that a start may be in doubt beyond the horizon and the listing lag: until then its Run is usually found.
 DOUBT_GRACE_S = 60.0
+#: Seconds between two notifications of quiet Runs: 500 that hang together are one, with their number.
+QUIET_INTERVAL_S = 300.0
+#: Max Runs that such a one lists.
+MAX_SAMPLES = 20
 
 _EVENTS: dict[type[Notice], NotifyEvent] = {
     BreakerTripped: "tripped",
     BudgetExhausted: "out_of_budget",
     CostsUnbounded: "out_of_budget",
-    RunSuspect: "quiet_run",
-    RunAborted: "quiet_run",
     ManyFailed: "failed_share",
     BudgetNearlySpent: "budget_share",
     StartsStayInDoubt: "in_doubt",
@@ -109,11 +113,13 @@ class ConditionWatch:
         self._ledger = ledger
         self._notified = notified
         self._to = to
-        self._config = to.config
         self._counts = counts
         self._doubts_end_s = doubts_end_s + DOUBT_GRACE_S
         self._outage_lasts = Lasting()
         self._doubts_last = Lasting()
+        #: Quiet Runs of which people are to be notified, by Run; and until when no further notification is sent.
+        self._quiet: dict[RunId, RunSuspect | RunAborted] = {}
+        self._quiet_until = 0.0
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -123,6 +129,7 @@ class ConditionWatch:
 
     async def end(self, summary: Summary | None, failure: BatchrunError | None) -> None:
         """Notify people of the end. One that a person has asked for needs no notification."""
+        self._quiet_until = 0.0  # no later look would send them
         await self._look()
         ending = summary.ending if summary is not None else None
         has_moved = self._progress.started + self._progress.settled > 0
@@ -143,20 +150,21 @@ class ConditionWatch:
         for notice in list(notices.first_of.values()):
             if (event := _EVENTS.get(type(notice))) is not None:
                 await self._send(event, notice)
+        await self._send_quiet()
 
     def _found_now(self) -> Iterator[Notice]:
         """Yield the conditions that only show to those who look."""
-        settled, succeeded = self._counts()
-        if settled >= MIN_SETTLED and settled - succeeded > self._config.failed_share * settled:
+        config, (settled, succeeded) = self._to.notifier.config, self._counts()
+        if settled >= MIN_SETTLED and settled - succeeded > config.failed_share * settled:
             yield ManyFailed(failed=settled - succeeded, settled=settled)
         budget = self._budget
-        if budget.limit_usd is not None and budget.spent_usd >= self._config.budget_share * budget.limit_usd:
+        if budget.limit_usd is not None and budget.spent_usd >= config.budget_share * budget.limit_usd:
             yield BudgetNearlySpent(spent_usd=budget.spent_usd, limit_usd=budget.limit_usd)
         in_doubt, reason = self._progress.in_doubt, self._outage()
         if (lasted_s := self._doubts_last.look(holds=in_doubt > 0)) >= self._doubts_end_s:
             yield StartsStayInDoubt(count=in_doubt, lasted_s=lasted_s)
         is_ours = not self._to.is_supervised
-        if (lasted_s := self._outage_lasts.look(holds=bool(reason) and is_ours)) >= self._config.outage_s:
+        if (lasted_s := self._outage_lasts.look(holds=bool(reason) and is_ours)) >= config.outage_s:
             yield OutageLasts(reason=reason, lasted_s=lasted_s)
 
     async def _send(self, event: NotifyEvent, notice: Notice) -> None:
@@ -166,24 +174,54 @@ class ConditionWatch:
         id, and none is lost.
         """
         is_workers = self._to.is_supervised and event in ("stopped", "disk_low")
-        if event not in self._config.events or is_workers:
+        if is_workers or not self._is_wanted(event):
             return
+        notified = await self._notified_so_far()
+        if event in notified.events:
+            return
+        await self._to.notifier.send(self._notification(f"{notified.id}-{event}", event, notice))
+        await self._note(replace(notified, events=[*notified.events, event]))
+
+    async def _send_quiet(self) -> None:
+        """Send a notification of the Runs that have become quiet; of each once, and one of all in QUIET_INTERVAL_S."""
+        self._quiet |= {each.run_id: each for each in self._progress.notices.take_quiet()}
+        if not self._is_wanted("quiet_run"):
+            self._quiet.clear()
+        if not self._quiet or anyio.current_time() < self._quiet_until:
+            return
+        notified = await self._notified_so_far()
+        told = set(notified.quiet_runs)
+        runs = [each for run_id, each in self._quiet.items() if run_id not in told]
+        self._quiet.clear()
+        if not runs:
+            return
+        self._quiet_until = anyio.current_time() + QUIET_INTERVAL_S
+        notice = runs[0] if len(runs) == 1 else ManyQuiet(count=len(runs), samples=runs[:MAX_SAMPLES])
+        notification_id = f"{notified.id}-quiet_run-{runs[0].run_id}"
+        await self._to.notifier.send(self._notification(notification_id, "quiet_run", notice))
+        quiet_runs = [*notified.quiet_runs, *(each.run_id for each in runs)][-MAX_QUIET:]
+        await self._note(replace(notified, quiet_runs=quiet_runs))
+
+    def _is_wanted(self, event: NotifyEvent) -> bool:
+        notifier = self._to.notifier
+        return notifier.is_wanted and event in notifier.config.events
+
+    async def _notified_so_far(self) -> Notified:
+        """Return what people were notified of; begin anew after an end."""
         notified = self._notified
         if notified is None or notified.has_ended:
             notified = Notified(id=secrets.token_hex(8))
             await self._note(notified)
-        if event in notified.events:
-            return
-        batch = self._to.batch
-        notification = Notification(
-            id=f"{notified.id}-{event}",
+        return notified
+
+    def _notification(self, notification_id: str, event: NotifyEvent, notice: Notice) -> Notification:
+        return Notification(
+            id=notification_id,
             event=event,
-            text=f"Batch {batch['name']}: {notice_words(notice)}",
-            batch=batch,
+            text=f"Batch {self._to.batch['name']}: {notice_words(notice)}",
+            batch=self._to.batch,
             data=_plain(asdict(notice)),
         )
-        await self._to.send(notification)
-        await self._note(replace(notified, events=[*notified.events, event]))
 
     async def _note(self, notified: Notified) -> None:
         """Note it in the ledger; one that cannot be written has ended the batch, and says so itself."""

@@ -199,7 +199,7 @@ def _alone(own: Notifier | None, config: Config) -> BatchNotifier | None:
         return None
     out_dir = config.out_dir.absolute()
     batch: JsonObject = {"name": out_dir.name.removesuffix(".out"), "id": None, "dir": str(out_dir)}
-    return BatchNotifier(config=config.notify, send=own.send, batch=batch)
+    return BatchNotifier(notifier=own, batch=batch)
 
 
 def _job_copy(config: Config) -> Callable[[Sink], JobFileCopy] | None:

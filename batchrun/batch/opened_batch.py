@@ -328,7 +328,7 @@ class Batch:
 
     async def _open_conditions(self) -> ConditionWatch | None:
         """Return what watches the batch for notifications; None: it sends none."""
-        if self._notifier is None or not self._notifier.is_wanted:
+        if self._notifier is None:
             return None
         limits, ledger = self._config.limits, self._journal.ledger
         return ConditionWatch(

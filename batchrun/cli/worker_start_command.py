@@ -16,7 +16,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.stop_signals import draining_words
 from batchrun.cli.terminal import answer, say
 from batchrun.config import read_token
-from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
+from batchrun.config.worker_config import FILE_NAME, load_worker_config
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable
 from batchrun.output.replacement import replace_text
 from batchrun.report.number_words import counted
@@ -142,24 +142,11 @@ async def _reload(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
     """Apply the current worker.toml and retry stopped batches; a bad file changes nothing."""
     try:
         config = await anyio.to_thread.run_sync(lambda: load_worker_config(data, flags=flags))
+        later = await worker.reload(config)
     except ConfigError as error:
         say(f"{FILE_NAME} was not reloaded: {error}")
         return
-    later = _changed_later(worker.config, config)
-    await worker.reload(config)
     say(
         f"{FILE_NAME} was reloaded"
         + (f"; {', '.join(later)}: a change takes effect with the next start" if later else "")
     )
-
-
-def _changed_later(old: WorkerConfig, new: WorkerConfig) -> list[str]:
-    """Return the keys that differ and are read at the start of a worker only, by dotted key."""
-    tables = set(type(old).model_fields) - {"limits", "worker"}
-    at_start = [(table, name) for table in sorted(tables) for name in type(getattr(old, table)).model_fields]
-    at_start += [("worker", name) for name in ("host", "port", "log_level", "traces")]
-    return [
-        f"{section}.{name}"
-        for section, name in at_start
-        if getattr(getattr(old, section), name) != getattr(getattr(new, section), name)
-    ]

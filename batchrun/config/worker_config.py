@@ -19,6 +19,11 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8421
 
 
+#: What of `[worker]` is read at the start only, beside the whole of `[api]` and `[server]`.
+START_ONLY = frozenset({"host", "port", "log_level", "traces", "fleet", "lease_s"})
+_START_ONLY_TABLES = ("api", "server")
+
+
 class WorkerLimitsConfig(AccountLimitsConfig):
     """Limits of all batches of a worker together."""
 
@@ -74,6 +79,20 @@ class WorkerConfig(Section):
     limits: WorkerLimitsConfig = WorkerLimitsConfig.model_construct()
     worker: ServiceConfig = ServiceConfig.model_construct()
     notify: NotifyConfig = NotifyConfig.model_construct()
+
+
+def changed_while_running(old: WorkerConfig, new: WorkerConfig) -> tuple[WorkerConfig, list[str]]:
+    """Return what the configuration of a running worker becomes, and the changed keys that wait for its next start."""
+    kept = {name: getattr(old.worker, name) for name in START_ONLY}
+    tables = {name: getattr(old, name) for name in _START_ONLY_TABLES}
+    now = new.model_copy(update={**tables, "worker": new.worker.model_copy(update=kept)})
+    later = [
+        f"{table}.{name}"
+        for table in (*_START_ONLY_TABLES, "worker")
+        for name in type(getattr(now, table)).model_fields
+        if getattr(getattr(now, table), name) != getattr(getattr(new, table), name)
+    ]
+    return now, later
 
 
 def load_worker_config(

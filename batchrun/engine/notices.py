@@ -1,6 +1,7 @@
 """Events that the engine reports to people, as values. The sentences are in `report/notice_words.py`."""
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from batchrun.apify.wire import Denied
@@ -9,6 +10,8 @@ from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max notices that are kept until a reader takes them. A batch without a reader (a library call) keeps the newest ones.
 MAX_UNREAD = 200
+#: Max quiet Runs that are kept for those who do not watch; of more, the newest ones.
+MAX_QUIET = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,15 @@ class RunAborted:
     run_id: RunId
     job_key: JobKey
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyQuiet:
+    """Several live Runs are overdue or quiet, or are aborted for it. For those who do not watch."""
+
+    count: int
+    #: Some of them.
+    samples: Sequence[RunSuspect | RunAborted]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +259,7 @@ Notice = (
     | BatchFailed
     | RunSuspect
     | RunAborted
+    | ManyQuiet
     | AbortRefused
     | ReadDenied
     | SharedLogWeak
@@ -268,17 +281,20 @@ Notice = (
 class Notices:
     """The notices of a batch that its one reader has not taken yet, bounded by `MAX_UNREAD`."""
 
-    __slots__ = ("_dropped", "_unread", "first_of")
+    __slots__ = ("_dropped", "_quiet", "_unread", "first_of")
 
     def __init__(self) -> None:
         self._unread: deque[Notice] = deque()
         self._dropped = 0
+        self._quiet: deque[RunSuspect | RunAborted] = deque(maxlen=MAX_QUIET)
         #: The first notice of each type.
         self.first_of: dict[type[Notice], Notice] = {}
 
     def add(self, notice: Notice) -> None:
         """Add a notice; if `MAX_UNREAD` are unread, drop the oldest one."""
         self.first_of.setdefault(type(notice), notice)
+        if isinstance(notice, RunSuspect | RunAborted):
+            self._quiet.append(notice)
         if len(self._unread) == MAX_UNREAD:
             self._unread.popleft()
             self._dropped += 1
@@ -290,4 +306,10 @@ class Notices:
         taken += self._unread
         self._unread.clear()
         self._dropped = 0
+        return taken
+
+    def take_quiet(self) -> list[RunSuspect | RunAborted]:
+        """Return the Runs that have become quiet or overdue since the last call, oldest first."""
+        taken = list(self._quiet)
+        self._quiet.clear()
         return taken

@@ -298,6 +298,8 @@ class Notified:
     events: Sequence[str] = ()
     #: True if the batch has ended since.
     has_ended: bool = False
+    #: The quiet Runs among them, the newest ones.
+    quiet_runs: Sequence[RunId] = ()
 
 
 class CostLedger(Protocol):

@@ -53,6 +53,11 @@ class DeliveryQueue:
         #: Why the last try failed; empty once one succeeds.
         self.trouble = ""
 
+    @property
+    def waiting(self) -> list[Notification]:
+        """What is not done yet, in order; the first one may be under way."""
+        return list(self._waiting)
+
     def put(self, notification: Notification) -> None:
         """Deliver this one after those that wait."""
         self._waiting.append(notification)

@@ -2,8 +2,10 @@
 
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Protocol
 
 import anyio
 import structlog
@@ -40,7 +42,9 @@ class Notifier:
         self.config = config
         self._channels = channels
         self._outbox = outbox
-        self.queues = [DeliveryQueue(channel, self._note_done) for channel in channels]
+        #: How often the channels were changed: what ends with earlier ones counts no more.
+        self._changes = 0
+        self.queues = self._queues_of(channels)
         #: Channels that have not taken a notification, by its id.
         self._open: dict[str, int] = {}
         #: The ids that this process took last: what was killed before it was noted comes again.
@@ -48,6 +52,8 @@ class Notifier:
         self._testing = anyio.Lock()
         self._is_empty = anyio.Event()
         self._is_empty.set()
+        #: Set once the channels have changed.
+        self._changed = anyio.Event()
 
     @property
     def is_wanted(self) -> bool:
@@ -87,15 +93,47 @@ class Notifier:
             crash_point("notification_stored")
         except OutputError as error:
             _log.error("notification_not_stored", id=notification.id, reason=str(error))  # and is sent all the same
-        for queue in self.queues:
-            queue.put(notification)
+        self._put(notification)
 
     async def load(self) -> None:
         """Deliver what earlier processes have left; without a channel it stays."""
         for notification in await anyio.to_thread.run_sync(self._outbox.load) if self.is_wanted else ():
-            self._take(notification)
-            for queue in self.queues:
-                queue.put(notification)
+            if notification.id not in self._open:
+                self._take(notification)
+                self._put(notification)
+
+    async def change(self, config: NotifyConfig, channels: list[Channel]) -> None:
+        """Deliver over other channels from now on, also what waits; without a channel that stays stored.
+
+        What one of several channels has delivered and another has not goes out over all of them, with the same id.
+        """
+        waiting = self._waiting()
+        self.config, self._channels = config, channels
+        self._changes += 1
+        self.queues = self._queues_of(channels)
+        self._open.clear()
+        for notification in waiting:
+            self._put(notification)
+        self._note_emptiness()  # otherwise it is not set: what waits did so before
+        self._changed.set()
+        await self.load()
+
+    def _queues_of(self, channels: list[Channel]) -> list[DeliveryQueue]:
+        return [DeliveryQueue(channel, partial(self._note_done, self._changes)) for channel in channels]
+
+    def _waiting(self) -> list[Notification]:
+        """Return what some channel has not delivered, oldest first."""
+        found = {each.id: each for queue in self.queues for each in queue.waiting}
+        return sorted(found.values(), key=lambda each: each.at)
+
+    async def deliver(self) -> None:
+        """Deliver until cancelled."""
+        while True:
+            self._changed = anyio.Event()
+            async with open_children(cancels_on_leaving=True) as children:
+                for queue in self.queues:
+                    children.start_soon(queue.run)
+                await self._changed.wait()
 
     async def test(self) -> dict[str, str]:
         """Send a notification over each channel, once; return what came of it, as `try_channels` does.
@@ -116,34 +154,59 @@ class Notifier:
             await self._is_empty.wait()
 
     def _take(self, notification: Notification) -> None:
+        """Note that it waits, before it is stored: the same one may come once more meanwhile."""
         self._taken.append(notification.id)
         self._open[notification.id] = len(self.queues)
         if self._is_empty.is_set():
             self._is_empty = anyio.Event()
 
-    async def _note_done(self, notification: Notification) -> None:
+    def _put(self, notification: Notification) -> None:
+        if self.queues:
+            self._open[notification.id] = len(self.queues)
+        else:
+            self._open.pop(notification.id, None)  # the last channel was removed meanwhile
+            self._note_emptiness()
+        for queue in self.queues:
+            queue.put(notification)
+
+    def _note_emptiness(self) -> None:
+        if not self._open:
+            self._is_empty.set()
+
+    async def _note_done(self, changes: int, notification: Notification) -> None:
+        if changes != self._changes:
+            return  # it waits for the channels that came after these
         self._open[notification.id] -= 1
         if self._open[notification.id]:
             return
         crash_point("notification_delivered")
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._outbox.remove, notification)
-        del self._open[notification.id]
-        if not self._open:
-            self._is_empty.set()
+        self._open.pop(notification.id, None)
+        self._note_emptiness()
+
+
+class Sender(Protocol):
+    """What a batch needs of a `Notifier`."""
+
+    config: NotifyConfig
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if there is a channel."""
+
+    async def send(self, notification: Notification) -> None:
+        """Take a notification; see `Notifier.send`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchNotifier:
     """Sends the notifications of one batch."""
 
-    config: NotifyConfig
-    #: See `Notifier.send`.
-    send: Callable[[Notification], Awaitable[None]]
+    #: Its configuration can change while the batch is open.
+    notifier: Sender
     #: See `Notification.batch`.
     batch: JsonObject
-    #: True if there is a channel; without one, nothing is watched for.
-    is_wanted: bool = True
     #: True if a worker carries the batch out: it watches platform and disk for all, and decides which are stopped.
     is_supervised: bool = False
 
@@ -196,6 +259,5 @@ async def delivering(notifier: Notifier) -> AsyncIterator[None]:
     """
     async with open_children(cancels_on_leaving=True) as children:
         await notifier.load()
-        for queue in notifier.queues:
-            children.start_soon(queue.run)
+        children.start_soon(notifier.deliver)
         yield

@@ -18,6 +18,7 @@ from batchrun.engine.notices import (
     DiskLow,
     ItemsAllTheSame,
     ManyFailed,
+    ManyQuiet,
     Notice,
     NoticesDropped,
     OutageLasts,
@@ -114,6 +115,8 @@ def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentenc
             return f"{reason}. {_NO_NEW_STARTS}"
         case RunSuspect(run_id=run_id, job_key=key, reason=reason):
             return f"Run {run_id} of job {key}: {reason}"
+        case ManyQuiet(count=count, samples=samples):
+            return f"{count:,} Runs are quiet, overdue or aborted for it, such as {notice_words(samples[0])}"
         case RunAborted(run_id=run_id, job_key=key, reason=reason):
             return f"Run {run_id} of job {key} is aborted: {reason}"
         case AbortRefused(run_id=run_id, reason=reason):

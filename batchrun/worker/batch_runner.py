@@ -423,13 +423,7 @@ class BatchRunner:
     def _batch_notifier(self) -> BatchNotifier:
         now = self.submission
         batch: JsonObject = {"name": now.name, "id": now.id, "dir": str(self._directory.out_dir(now).absolute())}
-        return BatchNotifier(
-            config=self._notifier.config,
-            send=self._notifier.send,
-            batch=batch,
-            is_wanted=self._notifier.is_wanted,
-            is_supervised=True,
-        )
+        return BatchNotifier(notifier=self._notifier, batch=batch, is_supervised=True)
 
     async def _notify_of_stop(self, stored: Submission) -> None:
         """Notify people of a batch that only a person can resume; other endings are notified while it is open."""

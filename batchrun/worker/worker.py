@@ -17,7 +17,7 @@ from batchrun.config import Config
 from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
 from batchrun.config.text_bounds import read_bounded
-from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig
+from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig, changed_while_running
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
 from batchrun.maintenance.noted_config import read_config
@@ -423,16 +423,21 @@ class Worker:
         if has_more:
             await self._resume_all(BatchState.OUT_OF_BUDGET)
 
-    async def reload(self, config: WorkerConfig) -> None:
-        """Apply a configuration that was read again, with the profiles, and resume stopped batches.
+    async def reload(self, config: WorkerConfig) -> list[str]:
+        """Apply a configuration that was read again, with the profiles and the secrets of `[notify]`.
 
-        Platform, address and port are fixed at the start of the worker, and stay.
+        Stopped batches are resumed. Returns the changed keys that wait for the next start, as the platform does.
+
+        Raises:
+            ConfigError: a secret of `[notify]` cannot be read, or is none; nothing is changed.
         """
-        service = config.worker.model_copy(update={"host": self.config.worker.host, "port": self.config.worker.port})
-        self.config = self.config.model_copy(update={"worker": service})
-        self._open_batches.resize(service.max_open_batches)
-        await self.change_limits(config.limits)
+        channels = await anyio.to_thread.run_sync(open_channels, config.notify, self.environ)
+        self.config, later = changed_while_running(self.config, config)
+        await self.notifier.change(self.config.notify, channels)
+        self._open_batches.resize(self.config.worker.max_open_batches)
+        await self.change_limits(self.config.limits)
         await self._resume_all(*_MAY_GO_ON)  # a profile may have changed
+        return later
 
     async def delete(self, submission_id: str) -> None:
         """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget."""

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
+from batchrun.config.batch_settings import NotifyConfig
+from batchrun.config.worker_config import WorkerLimitsConfig
+from batchrun.errors import ConfigError
 from batchrun.worker.submission import BatchState
 from batchrun.worker.views import notify_view
 from tests.support.crash import Api, open_api
 from tests.support.webhook_receiver import receiving
-from tests.support.worker_life import submit_batch, until, working
+from tests.support.worker_life import submit_batch, until, worker_config, working
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,39 @@ async def test_batches_that_finish_trip_or_stop_are_notified_by_name_and_id(tmp_
     assert named == {("finished", "done"), ("tripped", "tripped"), ("stopped", "stopped"), ("test", None)}
     assert len(calls) == 4
     assert calls[0]["batch"] == {"name": "done", "id": done.id, "dir": str(done.out)}
+
+
+async def test_a_reload_changes_who_is_notified_and_loses_nothing(tmp_path: Path, api: Api) -> None:
+    """What the first receiver did not take goes to the second one; a secret that is gone changes nothing at all."""
+    async with receiving() as first, receiving() as second:
+        first.statuses = [503] * 100
+        (tmp_path / "url").write_text(first.url)
+        flags = {"notify__url_file": str(tmp_path / "url"), "limits__max_concurrent_runs": 2}
+        async with working(tmp_path / "data", api, **flags) as worker:
+            lasting = await submit_batch(worker, [{"n": 1, "until": str(tmp_path / "stop")}], task="lasting")
+            await lasting.until_live()
+            done = await submit_batch(worker, [{"n": 1}], task="done")
+            await first.until(1)
+            (tmp_path / "url").unlink()
+            with pytest.raises(ConfigError, match=r"notify\.url_file"):
+                await worker.reload(worker.config.model_copy(update={"limits": WorkerLimitsConfig()}))
+            assert worker.config.limits.max_concurrent_runs == 2
+            assert notify_view(worker).waiting == 1
+            (tmp_path / "url").write_text(second.url)
+            assert await worker.reload(worker.config) == []
+            await second.until(1)
+            assert second.received[0].fields["batch"]["id"] == done.id
+            assert second.received[0].fields["id"] == first.received[0].fields["id"]
+            silent = await anyio.to_thread.run_sync(lambda: worker_config(tmp_path / "data", api))
+            await until(lambda: not worker.notifier.waiting, "delivered")
+            await worker.reload(silent)
+            assert notify_view(worker).targets == {}
+            unsaid = await submit_batch(worker, [{"n": 1}], task="unsaid")
+            await unsaid.until(BatchState.FINISHED)
+            await worker.reload(silent.model_copy(update={"notify": NotifyConfig(url_file=tmp_path / "url")}))
+            (tmp_path / "stop").touch()  # it was open all the time
+            await second.until(2)
+    assert [each.fields["batch"]["name"] for each in second.received] == ["done", "lasting"]
 
 
 async def test_a_full_disk_stops_starts_and_is_notified_until_it_has_room(tmp_path: Path, api: Api) -> None:

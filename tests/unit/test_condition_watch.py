@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from batchrun.batch.condition_watch import DOUBT_GRACE_S, ConditionWatch
+from batchrun.batch.condition_watch import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, ConditionWatch
 from batchrun.config.batch_settings import NotifyConfig
 from batchrun.engine.notices import BreakerTripped, RunSuspect
 from batchrun.engine.progress import Progress
@@ -44,12 +44,9 @@ class Watched:
         self.budget = Budget(10.0)
         self.outage = ""
         self.sent: list[Notification] = []
-        self.to = BatchNotifier(
-            config=NotifyConfig.model_validate(config),
-            send=self._send,
-            batch={"name": "shop"},
-            is_supervised=is_supervised,
-        )
+        self.config = NotifyConfig.model_validate(config)
+        self.is_wanted = True
+        self.to = BatchNotifier(notifier=self, batch={"name": "shop"}, is_supervised=is_supervised)
         self.start_process()
 
     def start_process(self) -> None:
@@ -66,7 +63,7 @@ class Watched:
             doubts_end_s=65,
         )
 
-    async def _send(self, notification: Notification) -> None:
+    async def send(self, notification: Notification) -> None:
         self.sent.append(notification)
 
     async def watch_for(self, seconds: float) -> list[str]:
@@ -84,7 +81,7 @@ class Watched:
 
 
 async def test_a_condition_is_notified_once_also_by_the_next_process() -> None:
-    """Two quiet Runs, and a restart that sees a third: one notification."""
+    """A Run that is quiet twice, and once more after a restart: one notification."""
     it = Watched()
     it.progress.notices.add(QUIET)
     it.progress.notices.add(QUIET)
@@ -95,6 +92,38 @@ async def test_a_condition_is_notified_once_also_by_the_next_process() -> None:
     assert await it.watch_for(5) == []
 
 
+async def test_each_quiet_run_is_notified_once_and_many_together() -> None:
+    """The first at once; five hundred that follow are one notification, after the interval or at the end."""
+    it = Watched()
+    it.progress.notices.add(QUIET)
+    assert await it.watch_for(1) == ["quiet_run"]
+    for number in range(2, 502):
+        it.progress.notices.add(replace(QUIET, run_id=RunId(f"r{number}")))
+        it.progress.notices.take()  # its other reader
+    assert await it.watch_for(QUIET_INTERVAL_S - 5) == []
+    assert await it.watch_for(10) == ["quiet_run"]
+    assert it.sent[1].text == (
+        "Batch shop: 500 Runs are quiet, overdue or aborted for it, such as Run r2 of job k: nothing new for 60 s"
+    )
+    assert (it.sent[1].data["count"], len(it.sent[1].data["samples"])) == (500, MAX_SAMPLES)
+    it.progress.notices.add(replace(QUIET, run_id=RunId("last")))
+    assert await it.end(Ending.FINISHED) == ["quiet_run", "finished"]
+    assert len({each.id for each in it.sent}) == 4
+
+
+async def test_changed_notifications_hold_for_a_batch_that_is_open() -> None:
+    """Without a way to reach people, nothing is noted as sent; what lasts is sent once there is one."""
+    it = Watched()
+    it.is_wanted = False
+    it.progress.outcomes = {Outcome.FAILED: 5, Outcome.SUCCEEDED: 25}
+    it.budget.spent_usd = 9.0
+    assert await it.watch_for(3) == []
+    it.is_wanted, it.config = True, NotifyConfig(failed_share=0.5)
+    assert await it.watch_for(3) == ["budget_share"]
+    it.config = NotifyConfig(failed_share=0.1)
+    assert await it.watch_for(3) == ["failed_share"]
+
+
 async def test_a_process_killed_before_it_has_noted_a_notification_sends_it_with_the_same_id() -> None:
     """At least once; a receiver recognises the second one."""
     it = Watched()
@@ -102,7 +131,7 @@ async def test_a_process_killed_before_it_has_noted_a_notification_sends_it_with
     await it.watch_for(2)
     noted = it.ledger.fact(NOTIFIED)
     assert noted is not None
-    await it.ledger.note_notified(replace(noted, events=[]))  # as if it had died in between
+    await it.ledger.note_notified(replace(noted, quiet_runs=[]))  # as if it had died in between
     it.start_process()
     it.progress.notices.add(QUIET)
     assert await it.watch_for(2) == ["quiet_run"]

@@ -19,6 +19,7 @@ from batchrun.engine.notices import (
     DiskLow,
     ItemsAllTheSame,
     ManyFailed,
+    ManyQuiet,
     Notice,
     Notices,
     NoticesDropped,
@@ -187,6 +188,10 @@ WORDS: list[tuple[Notice, str]] = [
     (
         CostsNotWritten(reason="disk full", out_dir=Path("my out")),
         "costs.jsonl was not written (disk full); `batchrun cost 'my out'` writes it",
+    ),
+    (
+        ManyQuiet(count=500, samples=[RunSuspect(run_id=RunId("r1"), job_key=JobKey("k1"), reason="nothing new")]),
+        "500 Runs are quiet, overdue or aborted for it, such as Run r1 of job k1: nothing new",
     ),
     (NoticesDropped(count=1200), "1,200 earlier notices were dropped"),
 ]

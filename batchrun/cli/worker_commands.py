@@ -23,6 +23,7 @@ from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.replacement import replace_text
+from batchrun.report.number_words import counted
 from batchrun.runtime.private_files import read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
@@ -87,8 +88,18 @@ async def print_failures(ref: str, is_json: bool, where: str, client: WorkerClie
 
 
 async def print_cost(ref: str, by: str, as_csv: bool, client: WorkerClient) -> None:
-    """Print the cost of a batch, summed by the columns in `by`, which commas separate."""
+    """Print the cost of a batch, summed by the columns in `by`, which commas separate.
+
+    Of a batch that rests, costs that are not final are read first.
+    """
     sums = await client.cost(ref, by)
+    if sums.total.open_costs and not (await client.batch(ref)).state.is_under_way:
+        say(f"Reading costs that are not final yet, of {counted(sums.total.open_costs, 'Run')}")
+        try:
+            await client.read_last_costs(ref)
+            sums = await client.cost(ref, by)
+        except BatchrunError as error:
+            say(f"Note: {error}")
     show_costs(sums.by, sums.rows, sums.total, as_csv=as_csv)
 
 

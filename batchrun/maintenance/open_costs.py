@@ -1,28 +1,37 @@
 """Reads costs that became final after the processes that ran the batch had ended."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
 import anyio
 
+from batchrun.apify.client import ApifyClient
 from batchrun.engine.background.final_costs import CostReader
 from batchrun.ledger.protocol import CostLedger, FinalCost, OpenCost
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 
 
-async def read_open_costs(directory: Path, environ: Mapping[str, str]) -> None:
+async def read_open_costs(directory: Path, environ: Mapping[str, str], client: ApifyClient | None = None) -> None:
     """Read the costs that are not final, and wait for those of Runs that have just ended; see `CostReader.finish`.
+
+    A worker gives its own `client`.
 
     Raises:
         OutputError: the directory holds no batch, or a process runs it.
         BatchRefused: the platform does not accept the token.
         TransportError: the platform does not answer.
     """
-    async with open_idle_batch(directory, environ) as batch:
-        with open_ledger(directory, log=batch.log) as ledger:
+    async with open_idle_batch(directory, environ, client) as batch:
+        stack = ExitStack()
+        try:
+            ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory, log=batch.log))
             await finish_costs(batch, ledger)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(stack.close)
 
 
 async def finish_costs(batch: IdleBatch, ledger: LedgerTables) -> None:

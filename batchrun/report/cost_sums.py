@@ -37,6 +37,12 @@ def cost_columns(by: str) -> list[str]:
     return names
 
 
+def total_costs(directory: Path) -> CostRow:
+    """Return the costs of all ended Runs of all rounds, in one sum."""
+    with open_for_reading(directory) as ledger:
+        return ledger.costs.total()
+
+
 def cost_sums_json(directory: Path, names: list[str]) -> Iterator[bytes]:
     """Yield CostSums as JSON, row by row: there may be as many groups as jobs.
 

@@ -281,7 +281,7 @@ class Worker:
         again = {"state": BatchState.QUEUED, "reason": "", "ended_at": None}
         async with self._ordered(submission_id):
             await self.store.change(submission_id, allowed, what, **again, **changes)
-            await self._sync_summary(submission_id)
+            await self.sync_summary(submission_id)
             if "retry" in changes:
                 crash_point("retry_ordered")
             runner = self.runners.get(submission_id)
@@ -450,10 +450,14 @@ class Worker:
             use = await anyio.to_thread.run_sync(self._account_use, submission)
             await anyio.to_thread.run_sync(self.store.delete, submission)
         # The same sum as after a restart, which adds up the costs of the batches that exist.
-        self.budget.spent_usd -= use.spent_usd
-        self.budget.reserved_usd -= use.reserved_usd
-        self.budget.notify()
+        self.count_again(use, AccountUse())
         _log.info("batch_deleted", batch=submission_id)
+
+    def count_again(self, before: AccountUse, now: AccountUse) -> None:
+        """Change in the budget of all batches what one that rests has spent and reserved."""
+        self.budget.spent_usd += now.spent_usd - before.spent_usd
+        self.budget.reserved_usd += now.reserved_usd - before.reserved_usd
+        self.budget.notify()
 
     def drain(self) -> int:
         """Stop new starts of all batches; return the number of live Runs."""
@@ -580,7 +584,7 @@ class Worker:
                 await self._resume_all(*_MAY_GO_ON)
                 resting = [each for each in self.store if not each.state.is_under_way and self.fleet is None]
                 for submission in await anyio.to_thread.run_sync(self._without_summary, resting):
-                    await self._sync_summary(submission.id)  # the last process was killed before it did
+                    await self.sync_summary(submission.id)  # the last process was killed before it did
                 await anyio.sleep_forever()
 
     async def _open_account(self, stack: AsyncExitStack) -> Account:
@@ -634,7 +638,7 @@ class Worker:
         try:
             await runner.run(self._open_batches)
             if not self.store[runner.id].state.is_under_way:
-                await self._sync_summary(runner.id)  # while a worker that drains waits for it
+                await self.sync_summary(runner.id)  # while a worker that drains waits for it
         finally:
             del self.runners[runner.id]
             account.keep_permits(self.directory.out_dir(runner.submission), 0)
@@ -655,7 +659,7 @@ class Worker:
 
         return [each for each in resting if not is_current(each)]
 
-    async def _sync_summary(self, submission_id: str) -> None:
+    async def sync_summary(self, submission_id: str) -> None:
         """Write the summary of a batch that rests; remove it otherwise."""
         async with self.store.lock:
             submission = self.store.get(submission_id)
@@ -677,7 +681,7 @@ class Worker:
         elif submission.state is BatchState.CANCELLING:
             ended = {"state": BatchState.CANCELLED, "ended_at": datetime.now(UTC)}
             await self.store.update(submission.id, lambda _: ended)
-            await self._sync_summary(submission.id)
+            await self.sync_summary(submission.id)
         else:
             await self.store.update(submission.id, lambda _: {"state": BatchState.PAUSED})
 

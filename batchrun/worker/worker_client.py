@@ -255,6 +255,10 @@ class WorkerClient:
         """Return the costs of a batch, summed by some columns, which commas separate."""
         return await self._ask("GET", f"{_path(ref)}/cost", params={"by": by}, read=_COSTS.validate_json)
 
+    async def read_last_costs(self, ref: str) -> None:
+        """Have the worker read the costs of a batch that rests which are not final yet; it takes up to a minute."""
+        await self._ask("POST", f"{_path(ref)}/cost", timeout=_STREAM_TIMEOUT, read=bytes)
+
     async def give_order(self, ref: str, order: Order) -> BatchView:
         """Pause, resume or cancel a batch."""
         return await self._ask("POST", f"{_path(ref)}/{order}", read=BatchView.model_validate_json)

@@ -103,10 +103,10 @@ def api(tmp_path_factory):
 
 
 @asynccontextmanager
-async def opened(data: Path, api: Api) -> AsyncIterator[Client]:
+async def opened(data: Path, api: Api, **flags: Any) -> AsyncIterator[Client]:
     page = PageAccess()
     async with (
-        working(data, api, worker__port=0, limits__max_concurrent_runs=8) as worker,
+        working(data, api, worker__port=0, limits__max_concurrent_runs=8, **flags) as worker,
         open_http(worker, TOKEN, page) as address,
         ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session,
     ):

@@ -1,12 +1,17 @@
 """Doubts are resolved and files repaired through a worker: by its commands, without a token in their environment."""
 
+from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import orjson
 import pytest
 
+from batchrun.worker.submission import BatchState
+from tests.integration.test_worker_http import TOKEN, opened
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import open_api, wait_until
+from tests.support.patience import SOON_SETTLED_S
 from tests.support.worker_process import WorkerProcess
 
 SETTINGS = "[limits]\nstart_horizon_s = 2\nlisting_lag_s = 0.2\n[retry]\nmax_attempts = 1\n"
@@ -111,3 +116,36 @@ def test_a_command_on_a_workers_directory_names_the_workers_command(finished, na
         retry = f"batchrun worker retry {view['id']} --data {data} --failure "
         assert retry in batchrun("failures", out_dir, cwd=data).out
         assert retry in _call(finished, "report", name, "--out", "-").out
+
+
+async def test_costs_that_became_final_later_are_read_by_the_worker(tmp_path, monkeypatch):
+    """By the command, which then prints what `batchrun cost` prints for the directory; status and budget follow."""
+    constants = "batchrun.engine.background.final_costs"
+    monkeypatch.setattr(f"{constants}.FINAL_AFTER", timedelta(hours=1))
+    monkeypatch.setattr(f"{constants}.PATIENCE_S", 0)
+    with open_api(tmp_path / "api", usage_settle_s=SOON_SETTLED_S) as api:
+        async with opened(tmp_path / "data", api) as client:
+            batch_id = await client.submit_batch([{"n": n, "items": 3} for n in range(6)], name="late")
+            await client.until(batch_id, BatchState.FINISHED)
+            _, before = await client.ask("GET", f"/v1/batches/{batch_id}/cost")
+            assert before["total"]["open_costs"] == 6
+            await client.ask("PATCH", "/v1/limits", json={"budget_usd": 100.0})
+            monkeypatch.setattr(f"{constants}.PATIENCE_S", 40)
+            monkeypatch.setattr(f"{constants}.FINAL_AFTER", timedelta(seconds=2))
+            flags = ("--by", "outcome,day", "--csv")
+            there, environ = ("--url", client.address), {"BATCHRUN_WORKER_TOKEN": TOKEN}
+            said = await anyio.to_thread.run_sync(
+                lambda: batchrun("worker", "cost", batch_id, *flags, *there, cwd=tmp_path, environ=environ)
+            )
+            assert said.err == "Reading costs that are not final yet, of 6 Runs\n"
+            out_dir = client.worker.directory.out_dir(client.worker.store[batch_id])
+            own = await anyio.to_thread.run_sync(lambda: batchrun("cost", str(out_dir), *flags, cwd=tmp_path))
+            assert said.out == own.out
+            cost_usd = sum(run["usageTotalUsd"] for run in await anyio.to_thread.run_sync(api.runs))
+            assert cost_usd > before["total"]["cost_usd"]
+            _, after = await client.ask("POST", f"/v1/batches/{batch_id}/cost")
+            assert (after["open_costs"], after["cost_usd"]) == (0, pytest.approx(cost_usd))
+            assert (await client.ask("GET", f"/v1/batches/{batch_id}"))[1]["cost_usd"] == pytest.approx(cost_usd)
+            _, worker = await client.ask("GET", "/v1/worker")
+            assert worker["budget"]["spent_usd"] == pytest.approx(cost_usd)
+            assert worker["budget"]["reserved_usd"] == 0

@@ -13,6 +13,7 @@ from batchrun.config.load import as_config_error
 from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
 from batchrun.preflight.plan import Plan
+from batchrun.report.cost_sums import total_costs
 from batchrun.worker import batch_mending
 from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
@@ -206,6 +207,16 @@ async def repair_batch(request: web.Request) -> web.Response:
     return web.Response(body=_REPAIRED.dump_json(done), content_type="application/json")
 
 
+async def read_last_costs(request: web.Request) -> web.Response:
+    """Read the costs of a batch that rests which are not final yet; return the sum of all, as `cost` does."""
+    submission = submission_of(request)
+    out_dir = worker_of(request).directory.out_dir(submission)
+    async with while_asked(request):
+        await batch_mending.read_last_costs(worker_of(request), submission.id)
+    total = await anyio.to_thread.run_sync(total_costs, out_dir)
+    return web.Response(body=write_json(asdict(total)), content_type="application/json")
+
+
 async def patch_batch(request: web.Request) -> web.Response:
     """Change a batch's weight, priority or limits, also while it is open; null restores the batch file's limit."""
     worker, submission = worker_of(request), batch_to_order(request)
@@ -245,4 +256,5 @@ ROUTES = [
     web.get("/v1/batches/{ref}/doubts", get_doubts),
     web.post("/v1/batches/{ref}/resolve", resolve_doubt),
     web.post("/v1/batches/{ref}/repair", repair_batch),
+    web.post("/v1/batches/{ref}/cost", read_last_costs),
 ]

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from batchrun.config.batch_settings import MAX_SHARDS
 from batchrun.config.worker_config import WorkerLimitsConfig
+from batchrun.ledger.protocol import CostRow
 from batchrun.maintenance.repair import Repaired
 from batchrun.maintenance.resolve import ShownDoubt
 from batchrun.model import Outcome
@@ -153,6 +154,7 @@ _ANSWERS: dict[Any, Any] = {
     batch_routes.get_doubts: list[ShownDoubt],
     batch_routes.resolve_doubt: BatchView,
     batch_routes.repair_batch: Repaired,
+    batch_routes.read_last_costs: CostRow,
     output_routes.get_records: _LINES,
     output_routes.get_items: _LINES,
     output_routes.get_log: _LINES,

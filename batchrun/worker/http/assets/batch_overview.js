@@ -3,6 +3,7 @@
 import { LINKS_FOR_MS, linkTo, pathOf, read } from "./api.js";
 import { tookWords, UNDER_WAY } from "./batch_states.js";
 import { makeChart } from "./charts.js";
+import { costsCard } from "./costs.js";
 import { card, el, every, fillTiles, link, outerLink } from "./elements.js";
 import { doubtsCard } from "./doubts.js";
 import { failedOf, legendOf, makeBar, wholeOf } from "./outcome_bar.js";
@@ -35,7 +36,8 @@ export function showOverview({ place, id, base, params, signal }) {
   present.head.append(outputLinks(id, signal));
   const doubts = doubtsCard(id, signal);
   const runTimes = runTimesCard();
-  place.append(el("div", { class: "cards" }, doubts.node, present, overTime, runTimes.node, told));
+  const costs = costsCard(id, signal);
+  place.append(el("div", { class: "cards" }, doubts.node, present, overTime, runTimes.node, costs.node, told));
   let [batch, lastS, drawn] = [null, "", null];
 
   function rateWords(perInterval) {
@@ -127,6 +129,7 @@ export function showOverview({ place, id, base, params, signal }) {
     notices.replaceChildren(...now.notices.toReversed().map((each) => el("li", {}, each)));
     told.hidden = now.notices.length === 0;
     doubts.show(now);
+    costs.show(now);
     if (hasMoved && !UNDER_WAY.includes(now.state)) refresh();
   }
 

@@ -15,7 +15,7 @@ const words = (seconds) => (seconds < 0.9995 ? `${Math.round(1000 * seconds)} ms
 
 export function runTimesCard() {
   const tiles = el("dl", { class: "tiles" });
-  const place = el("div", { class: "plot block" });
+  const place = el("div", { class: "run-times" });
   const whole = card("How long Runs took", tiles, place);
   let found = null;
 
@@ -27,9 +27,9 @@ export function runTimesCard() {
     const { count: runs, percentiles, mean_s: mean, longest_s: longest } = found.spread;
     whole.note.textContent = `${counted(runs, "Run")} that ended`;
     fillTiles(tiles, [
-      ["median (p50)", words(percentiles[50]), ""],
-      ["p90", words(percentiles[90]), "9 of 10 were shorter"],
-      ["p99", words(percentiles[99]), "99 of 100 were shorter"],
+      ["p50, median", words(percentiles[50]), ""],
+      ["p90", words(percentiles[90]), ""],
+      ["p99", words(percentiles[99]), ""],
       ["longest", words(longest), ""],
       ["mean", words(mean), ""],
     ]);
@@ -40,6 +40,7 @@ export function runTimesCard() {
     if (found !== null && place.clientWidth > 0) place.replaceChildren(histogram(found, place.clientWidth));
   }
 
+  whole.classList.add("half");
   whole.hidden = true;
   new ResizeObserver(draw).observe(place);
   return { node: whole, show };

@@ -242,9 +242,6 @@ class FleetDuty:
 
     def _mirror(self) -> None:
         """Let the store of submissions have the batches of the others."""
-        for batch, listed in self._fleet.listed.items():
-            if batch not in self._fleet.ready:
-                self._worker.store.mirror(listed.submission)
         if self._worker.wholes is not None:
             self._worker.wholes.mirror()
 

@@ -9,6 +9,7 @@ from batchrun.report.progress_words import Speed
 from batchrun.worker.batch_runner import BatchRunner
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import ListedBatch
+from batchrun.worker.fleet.whole_batch import WholeBatch
 from batchrun.worker.fleet.whole_order import OrderVerb
 from batchrun.worker.submission import BatchState, RetryOrder, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
@@ -34,12 +35,25 @@ class WholeBatches:
         """True if a batch is in shards."""
         return batch in self._fleet.wholes
 
+    def are_ordered_of(self, batch: str) -> bool:
+        """True if orders for a batch go through the list: it is in shards, or another worker has it."""
+        return self.has(batch) or self._fleet.carrier(batch) is not None
+
     def mirror(self) -> None:
-        """Let the store show the batches in shards as their parts are now."""
+        """Let the store show the batches of other workers, and those in shards, as they are once orders are obeyed."""
+        for batch, listed in self._fleet.listed.items():
+            if not self._fleet.owns(batch):
+                self._store.mirror(self._as_ordered(listed))
         for batch, whole in self._fleet.wholes.items():
             together = whole.together([self._as_now(part) for part in whole.parts])
             self._store.mirror(together)
             self.speeds.setdefault(batch, Speed()).note(anyio.current_time(), together.counts.settled)
+
+    def _as_ordered(self, listed: ListedBatch) -> Submission:
+        if not listed.orders:
+            return listed.submission
+        state = WholeBatch(listed, [listed]).state_of(listed.submission)
+        return listed.submission.model_copy(update={"state": state})
 
     def _as_now(self, part: ListedBatch) -> Submission:
         """Return a part with its present counts."""
@@ -70,7 +84,7 @@ class WholeBatches:
         retry: RetryOrder | None = None,
         **changes: Any,
     ) -> Submission:
-        """Order something of all parts of a batch; return the batch as it is once they have obeyed.
+        """Order something of a batch that other workers have, or parts of it; return it as it is once they have obeyed.
 
         Raises:
             WrongState: the state of the batch does not allow it; `what` says what cannot be done.

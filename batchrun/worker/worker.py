@@ -233,7 +233,7 @@ class Worker:
         """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""
         if self.store[submission_id].state in PAUSED_ALREADY:
             return self.store[submission_id]
-        if (wholes := self._wholes_with(submission_id)) is not None:
+        if (wholes := self._orders_for(submission_id)) is not None:
             return await wholes.order(submission_id, OrderVerb.PAUSE, PAUSABLE, "paused")
         async with self._ordered(submission_id):
             changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
@@ -244,7 +244,7 @@ class Worker:
         """Stop new starts of a batch and abort its live Runs; it ends when all have records. May be repeated."""
         if self.store[submission_id].state in CANCELLED_ALREADY:
             return self.store[submission_id]
-        if (wholes := self._wholes_with(submission_id)) is not None:
+        if (wholes := self._orders_for(submission_id)) is not None:
             return await wholes.order(submission_id, OrderVerb.CANCEL, CANCELLABLE, "cancelled")
         async with self._ordered(submission_id):
             changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
@@ -267,11 +267,15 @@ class Worker:
 
     async def resume(self, submission_id: str) -> Submission:
         """Resume a batch that rests or is pausing. May be repeated."""
-        if (wholes := self._wholes_with(submission_id)) is not None:  # some parts may rest while others go on
+        if (wholes := self._orders_for(submission_id)) is not None:  # some parts may rest while others go on
             return await wholes.order(submission_id, OrderVerb.RESUME, RESUMABLE | RESUMED_ALREADY, "resumed")
         if self.store[submission_id].state not in RESUMED_ALREADY:
             await self._open_again(submission_id, RESUMABLE, "resumed")
         return self.store[submission_id]
+
+    def _orders_for(self, submission_id: str) -> WholeBatches | None:
+        """Return what gives orders to other workers that have a batch; None: this one has it, or can take it."""
+        return self.wholes if self.wholes is not None and self.wholes.are_ordered_of(submission_id) else None
 
     def _wholes_with(self, submission_id: str) -> WholeBatches | None:
         """Return what gives orders to all parts of a batch in shards; None: this one is not in shards."""

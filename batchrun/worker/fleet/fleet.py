@@ -32,7 +32,7 @@ from batchrun.worker.submission_store import UnknownBatch, WrongState
 T = TypeVar("T")
 
 #: Seconds for which a worker does not take a batch again that it could not open.
-REFUSED_S = 60.0
+REFUSED_S = 10.0
 #: Seconds that a command waits until this worker has taken a batch that no worker carries out.
 TAKE_LIMIT_S = 20.0
 
@@ -123,11 +123,14 @@ class Fleet:
     # Batches in shards.
 
     def whole_of(self, part: Submission) -> WholeBatch | None:
-        """Return the batch of which another one is a part; None: of none."""
-        return self.wholes.get(part.part_of) if part.part_of is not None else None
+        """Return the batch of which another one is a part, or itself; None: it is not on the list any more."""
+        if part.part_of is not None:
+            return self.wholes.get(part.part_of)
+        listed = self.listed.get(part.id)
+        return None if listed is None else WholeBatch(listed, [listed])
 
     def orders_for(self, batch: str) -> list[WholeOrder]:
-        """Return the orders for a batch in shards that a part has not obeyed yet; none if this is no part."""
+        """Return the orders that a batch, or part of one, has not obeyed yet."""
         listed = self.listed.get(batch)
         whole = self.whole_of(listed.submission) if listed is not None else None
         return [] if listed is None or whole is None else whole.orders_for(listed.submission)
@@ -141,17 +144,17 @@ class Fleet:
     async def order(
         self, batch: str, verb: OrderVerb, changes: Mapping[str, Any], retry: RetryOrder | None = None
     ) -> None:
-        """Order something of all parts of a batch in shards: their workers obey once they have read it.
+        """Order something of a batch, or of all its parts: the workers that have them obey once they have read it.
 
         Args:
-            batch: in shards.
+            batch: in shards, or one that another worker carries out.
             verb: what all parts are to do.
             changes: of weight, priority or settings.
             retry: which jobs are retried; one with the same id is ordered once.
         """
 
         def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
-            whole = find_wholes(listed)[batch]
+            whole = find_wholes(listed).get(batch) or WholeBatch(listed[batch], [listed[batch]])
             if retry is not None and whole.has_retry(retry.id):
                 return None
             return whole.with_order(verb, changes, retry)

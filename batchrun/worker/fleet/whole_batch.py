@@ -68,7 +68,7 @@ class WholeBatch(NamedTuple):
 
     def together(self, parts: Sequence[Submission]) -> Submission:
         """Return the batch with the state and the counts of its parts."""
-        states = [self._state_of(part) for part in parts]
+        states = [self.state_of(part) for part in parts]
         state = _common(states, has_begun=any(part.begun_at is not None for part in parts))
         told = [part for part, each in zip(parts, states, strict=True) if part.reason and each in (state, *_RESTING)]
         ended = [part.ended_at for part in parts if part.ended_at is not None]
@@ -84,7 +84,7 @@ class WholeBatch(NamedTuple):
             }
         )
 
-    def _state_of(self, part: Submission) -> BatchState:
+    def state_of(self, part: Submission) -> BatchState:
         """Return the state that a part has once it has obeyed all orders."""
         state = part.state
         for order in self.orders_for(part):

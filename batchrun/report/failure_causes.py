@@ -148,7 +148,7 @@ def kind_words(failure: FailureCause) -> str:
 
 
 def run_address(api: ApiConfig, run_id: RunId) -> str | None:
-    """Return the address of a Run's page; None for an embedded platform, which only lives while a batch runs.
+    """Return the address of a Run's page; None for an embedded platform that is not running here.
 
     A platform on this machine is taken for `batchrun serve`, which has a page; others answer with the Run as JSON.
     """

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
 from batchrun.account.account import Account, open_account
-from batchrun.config import Config
+from batchrun.config import ApiConfig, Config
 from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
 from batchrun.config.text_bounds import read_bounded
@@ -496,6 +496,14 @@ class Worker:
                     _log.warning("batch_not_resumed", batch=submission.id, reason=str(error))
 
     # State.
+
+    @property
+    def api(self) -> ApiConfig:
+        """The platform; an embedded server, which lives as long as this worker, with its address."""
+        api = self.config.api
+        if not api.is_embedded or self.account is None:
+            return api
+        return api.model_copy(update={"base_url": self.account.client.base_url})
 
     def log_file(self, submission_id: str) -> Path | None:
         """Return a batch's log file; None if there is no such batch. May be called in any thread."""

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import anyio
 import orjson
 import pytest
+from aiohttp import ClientSession
 
 from batchrun.runtime.byte_budget import ByteBudget, Room
 from batchrun.worker.submission import BatchState
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened
-from tests.support.crash import open_api
+from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
 from tests.support.worker_life import until
 
 T = TypeVar("T")
@@ -179,6 +180,27 @@ async def test_live_runs_are_listed_oldest_first_read_and_aborted(client):
     await client.until(batch_id, BatchState.CANCELLED)
     assert await runs() == {"items": [], "total": 0}
     assert (await client.refusal("POST", f"{path}/runs/{run_id}/abort"))[:2] == (409, "wrong-state")
+
+
+async def test_a_run_of_the_embedded_server_has_the_address_of_its_page_there(tmp_path, api):
+    """It opens without a token, as long as the worker lives; live, and as a sample of a cause."""
+    actors = [str(ROOT / "tests/support/actors/crash-worker")]
+    async with opened(tmp_path / "data", api, api__base_url="embedded", server__actors=actors) as client:
+        given = {"task.actor": EMBEDDED_ACTOR, "retry.max_attempts": 1}
+        jobs = [{"n": 1, "ms": LONG_MS}, {"n": 2, "fails": True}]
+        batch_id = await client.submit_batch(jobs, name="own", settings=orjson.dumps(given).decode())
+        path = f"/v1/batches/{batch_id}"
+        await eventually(lambda: client.ask("GET", path), lambda answer: answer[1]["jobs"]["settled"] == 1)
+        _, runs = await client.ask("GET", f"{path}/runs")
+        _, failed = await client.ask("GET", f"{path}/failures")
+        for url, run_id in (
+            (runs["items"][0]["url"], runs["items"][0]["run_id"]),
+            (failed["failures"][0]["run_url"], failed["failures"][0]["run_id"]),
+        ):
+            base_url, _, place = url.partition("/#/")
+            assert place == f"runs/{run_id}"
+            async with ClientSession() as stranger, stranger.get(f"{base_url}/v2/actor-runs/{run_id}") as answer:
+                assert answer.status == 200
 
 
 async def run_times(client: Client, batch_id: str) -> list[float]:

@@ -106,7 +106,7 @@ async def get_runs(request: web.Request) -> web.Response:
     states: dict[RunId, _Shown] = {}
     if worker.account is not None and submission_of(request).id in worker.runners:
         states = await request.app[_STATES].look(worker.account, [run.run_id for run in found])
-    items = [{**_row(run, states.get(run.run_id)), "url": run_address(worker.config.api, run.run_id)} for run in found]
+    items = [{**_row(run, states.get(run.run_id)), "url": run_address(worker.api, run.run_id)} for run in found]
     return web.Response(body=orjson.dumps({"items": items, "total": total}), content_type="application/json")
 
 

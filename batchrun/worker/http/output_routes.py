@@ -16,6 +16,7 @@ import anyio
 from aiohttp import web
 from aiohttp.helpers import content_disposition_header
 
+from batchrun.config import ApiConfig
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.maintenance.noted_config import find_config
 from batchrun.model import Selection, write_json
@@ -145,13 +146,17 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
 
 async def get_failures(request: web.Request) -> web.Response:
     """Return the jobs that did not succeed, by cause, with a sample of each."""
-    found = await anyio.to_thread.run_sync(_failures, out_dir_of(request))
+    found = await anyio.to_thread.run_sync(_failures, out_dir_of(request), worker_of(request).api)
     return web.Response(body=write_json(asdict(found)), content_type="application/json")
 
 
-def _failures(out_dir: Path) -> ShownFailures:
+def _failures(out_dir: Path, api: ApiConfig) -> ShownFailures:
     config = None if is_blank(out_dir / LEDGER) else find_config(out_dir)
-    return NO_FAILURES if config is None else show_causes(out_dir, config, Selection())
+    if config is None:
+        return NO_FAILURES
+    if config.api.is_embedded:  # its Runs have a page as long as the worker lives
+        config = config.model_copy(update={"api": api})
+    return show_causes(out_dir, config, Selection())
 
 
 async def get_cost(request: web.Request) -> web.StreamResponse:

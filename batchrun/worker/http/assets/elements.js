@@ -24,6 +24,9 @@ export const link = (href, text, attributes = {}) => el("a", { href, ...attribut
 // A link to another tab, which learns nothing of this one.
 export const outerLink = (href, text, attributes = {}) =>
   link(href, text, { target: "_blank", rel: "noreferrer", ...attributes });
+const isLocal = (host) => host === "localhost" || host === "[::1]" || host.startsWith("127.");
+// Whether an address leads to the same place from here: one of the worker's own machine does only on that machine.
+export const isReachable = (url) => url !== null && (!isLocal(new URL(url).hostname) || isLocal(location.hostname));
 export const button = (text, onclick, attributes = {}) =>
   el("button", { type: "button", onclick, ...attributes }, text);
 export const searchInput = (id, placeholder) =>

@@ -3,7 +3,7 @@
 import { ask, onceKey, pathOf, query, read } from "./api.js";
 import { retriable, retryEffects } from "./batch_states.js";
 import { isSure } from "./dialogs.js";
-import { button, el, fillRows, link, outerLink, say, setText, statusLine, swatch } from "./elements.js";
+import { button, el, fillRows, isReachable, link, outerLink, say, setText, statusLine, swatch } from "./elements.js";
 import { failedOf } from "./outcome_bar.js";
 import { showLog } from "./run_log.js";
 import { count, counted, spaced } from "./words.js";
@@ -120,7 +120,7 @@ function makeCause(id, base, cause, retry) {
           : button("Log", () => showLog(id, cause.run_id, `Log of ${cause.key}`), {
               "aria-label": `Log of the sample ${cause.key}`,
             }),
-        cause.run_url === null ? null : outerLink(cause.run_url, "Open its Run"),
+        !isReachable(cause.run_url) ? null : outerLink(cause.run_url, "Open its Run"),
         link(`${base}/records?${query({ outcome: cause.outcome })}`, `Records that ${spaced(cause.outcome)}`),
       ),
     ),

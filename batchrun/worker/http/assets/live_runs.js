@@ -10,6 +10,7 @@ import {
   every,
   fillPager,
   fillRows,
+  isReachable,
   labelled,
   outerLink,
   say,
@@ -101,8 +102,9 @@ export function showRuns({ place, id, base, params, signal }) {
 function makeRow(batchId, { run_id: runId, key, line, url }) {
   const [lasts, memory, cost, said, attempt] = [el("span"), el("span"), el("span"), el("span"), el("span")];
   const name = `${key}, Run ${runId}`;
-  const address = url === null ? el("code", {}, runId) : outerLink(url, "", { "aria-label": `Open Run ${runId}` });
-  if (url !== null) address.append(el("code", {}, runId));
+  const leads = isReachable(url);
+  const address = leads ? outerLink(url, "", { "aria-label": `Open Run ${runId}` }) : el("code", {}, runId);
+  if (leads) address.append(el("code", {}, runId));
   const node = el(
     "tr",
     {},

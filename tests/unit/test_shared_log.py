@@ -418,6 +418,10 @@ def test_a_statement_without_an_end_is_given_up(tmp_path, monkeypatch):
     log.append(Commit(changes=[(f"UPDATE batch SET value = (SELECT max(t0.name || t5.name) FROM {every})", ())]))
     with pytest.raises(LedgerError, match="a statement that no ledger makes: interrupted"):
         replay(open_log(tmp_path / "log"), tmp_path / "b")
+    monkeypatch.setattr(foreign_statements, "MAX_STEPS", 1 << 60)
+    monkeypatch.setattr(foreign_statements, "has_room", lambda _: False)  # what is joined has filled the disk
+    with pytest.raises(LedgerError, match="a statement that no ledger makes: interrupted"):
+        replay(open_log(tmp_path / "log"), tmp_path / "b")
     log = claim(open_log(tmp_path / "other"), tmp_path / "c")
     log.append(Commit(changes=[("INSERT INTO batch VALUES ('x', ?)", ("y" * 90_000,))]))
     log.append(Commit(changes=[("UPDATE batch SET value = value || value", ())]))

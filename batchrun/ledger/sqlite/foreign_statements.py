@@ -5,18 +5,22 @@ prepared: no recursion, no other function, no other file. What remains is bounde
 in the size of the file.
 """
 
+import os
 import sqlite3
+from pathlib import Path
 
 from batchrun.ledger.sqlite.connection import Connection
-from batchrun.runtime.free_space import look_at_disk
+from batchrun.runtime.free_space import has_room, look_at_disk
 
 #: Max steps of SQLite's machine for the statements of one call, some 20 s; those of a round of 1,000,000 jobs are 60
 #: million.
 MAX_STEPS = 1_000_000_000
-#: Steps between two looks.
-_LOOK_STEPS = 1_000_000
-#: Max bytes of a value or a row. The largest are the keys of a retry's jobs.
-MAX_VALUE_BYTES = 64 << 20
+#: Steps between two looks at what a statement has used; most statements have fewer.
+LOOK_STEPS = 1_000
+#: Max bytes of a value or a row. The largest are inputs, of 9 MB.
+MAX_VALUE_BYTES = 16 << 20
+#: Where SQLite puts what a statement sorts or joins. Source: https://www.sqlite.org/tempfiles.html
+_TEMPORARY = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp")  # noqa: S108
 #: What ledgers' statements call.
 _FUNCTIONS = frozenset({"abs", "coalesce", "failure_id", "ifnull", "iif", "json_each", "max", "min"})
 _ON_TABLES = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
@@ -49,7 +53,9 @@ class StatementBounds:
         page_bytes, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count"))
         # Each page is written into the file beside the ledger first.
         connection.execute(f"PRAGMA max_page_count = {pages + max(0, free - reserve) // 2 // page_bytes}")
-        connection.set_progress_handler(self._look, _LOOK_STEPS)
+        temporary = next((Path(each) for each in _TEMPORARY if each and Path(each).is_dir()), connection.file.parent)
+        self._directories = (temporary, connection.file.parent)
+        connection.set_progress_handler(self._look, LOOK_STEPS)
         connection.set_authorizer(self._decide)
 
     def begin(self) -> None:
@@ -61,9 +67,11 @@ class StatementBounds:
         self._is_foreign = False
 
     def _look(self) -> int:
-        """Interrupt what takes too long."""
+        """Interrupt what takes too long, or fills the disk with what it sorts or joins."""
+        if not self._is_foreign:
+            return 0
         self._looks += 1
-        return int(self._is_foreign and self._looks > MAX_STEPS // _LOOK_STEPS)
+        return int(self._looks > MAX_STEPS // LOOK_STEPS or not all(map(has_room, self._directories)))
 
     def _decide(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         is_own = (

@@ -30,6 +30,7 @@ def pull_log(url: str, directory: Path) -> None:
             make_private_directory(directory)
         with locked(directory), open_replica(store, directory) as replica:
             entries = replica.catch_up()
+            replica.check()
             last = replica.last
     assert last is not None, "there is a first entry"
     owner = "no process carries it out" if last.kind is EntryKind.RELEASE else f"last owner: {last.owner.name}"

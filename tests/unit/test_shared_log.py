@@ -429,6 +429,23 @@ def test_a_statement_without_an_end_is_given_up(tmp_path, monkeypatch):
         replay(open_log(tmp_path / "other"), tmp_path / "d")
 
 
+@pytest.mark.parametrize(("column", "value"), [("line", "x"), ("round", 0.5), ("admitted_at", 1e300), ("key", b"k")])
+def test_a_log_with_values_of_another_kind_is_not_claimed(tmp_path, column, value):
+    """Readers of a ledger would stumble over them; reports would end as bugs of this program."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    row = {"id": 1, "key": "k", "digest": b"d", "line": 1, "variant": 0, "offset": 0, "length": 2, "admitted_at": 1.0}
+    names, marks = ", ".join(f'"{name}"' for name in row), ", ".join(f":{name}" for name in row)
+    log.append(Commit(changes=[(f"INSERT INTO job ({names}) VALUES ({marks})", row)]))
+    claim(store, tmp_path / "b")
+    other = open_log(tmp_path / "other")
+    log = claim(other, tmp_path / "c")
+    log.append(Commit(changes=[(f"INSERT INTO job ({names}) VALUES ({marks})", row)]))
+    log.append(Commit(changes=[(f"UPDATE job SET {column} = ?", (value,))]))
+    with pytest.raises(LedgerError, match="a value of another kind into job"):
+        claim(other, tmp_path / "d")
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_log_that_lacks_an_entry_is_not_claimed(tmp_path, lost):
     """A claim in the gap would make a second owner, or begin the batch again."""

@@ -119,6 +119,14 @@ class Replica:
             if read is None:
                 return self._next - begin
 
+    def check(self) -> None:
+        """Check that what was replayed is a ledger; it looks at every row.
+
+        Raises:
+            LedgerError: Somebody else has written to the log.
+        """
+        self._ledger.check_rows()
+
     def _find_own_beginning(self) -> bool:
         """Return True if this directory has begun the log with all that it has, False if the log is empty.
 
@@ -269,6 +277,7 @@ class Replica:
                 f"{self._directory}: the shared log lacks entry {self._next:,}, but has later ones. Was it removed, by"
                 " a rule that deletes old objects? Put it back, or go on in the last owner's directory, on its machine"
             )
+        self.check()
         with self._ledger.transaction():
             self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
         previous = self._last.position.digest if self._last is not None else ""

@@ -12,7 +12,7 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.facts import LOG_CLAIM, Fact
 from batchrun.ledger.shared_commits import Commit, Parameters
 from batchrun.ledger.sqlite.connection import CHANGING, Connection
-from batchrun.ledger.sqlite.foreign_statements import StatementBounds, is_of_this_machine
+from batchrun.ledger.sqlite.foreign_statements import StatementBounds, check_rows, is_of_this_machine
 from batchrun.ledger.sqlite.table_copy import CopiedLedger, read_copy
 from batchrun.ledger.sqlite.tables import LedgerTables, open_writable
 
@@ -51,6 +51,14 @@ class FollowingTables(LedgerTables):
         with self._bounded():
             for sql, changes in groupby(commit.changes, itemgetter(0)):
                 self._replay_one(sql, [values for _, values in changes])
+
+    def check_rows(self) -> None:
+        """Check that the rows are those of a ledger; it looks at every row.
+
+        Raises:
+            LedgerError: They are not: somebody else has written to the log.
+        """
+        check_rows(self._db)
 
     def _tables(self) -> list[str]:
         names = self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")

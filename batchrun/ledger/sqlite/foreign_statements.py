@@ -9,6 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.connection import Connection
 from batchrun.runtime.free_space import has_room, look_at_disk
 
@@ -26,6 +27,15 @@ _FUNCTIONS = frozenset({"abs", "coalesce", "failure_id", "ifnull", "iif", "json_
 _ON_TABLES = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
 _PLAIN = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_TRANSACTION})
 
+#: Conditions on a column, by the kind that it is declared with. Seconds since 1970 up to the year 9999; no cost is
+#: more. Numbers of the platform, which may be missing, need not be whole.
+_FITS = {
+    "text": "typeof({0}) IN ('text', 'null')",
+    "blob": "typeof({0}) IN ('blob', 'null')",
+    "integer": "typeof({0}) IN ('integer', 'null', 'real')",
+    "integer not null": "typeof({0}) = 'integer'",
+    "real": "({0} IS NULL OR typeof({0}) = 'real' AND abs({0}) <= 253402300799)",
+}
 _OF_THIS_MACHINE = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PROTOCOL,
@@ -37,6 +47,27 @@ def is_of_this_machine(error: Exception) -> bool:
     """Return whether a statement failed for a reason that is not in the statement: a full disk, say."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _OF_THIS_MACHINE  # the low byte is the kind of error
+
+
+def check_rows(connection: Connection) -> None:
+    """Check that the rows of a ledger hold values of the kinds that their columns say, and times that there are.
+
+    Raises:
+        LedgerError: they do not; the readers of a ledger would stumble over them.
+    """
+    names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    for (table,) in names.fetchall():
+        columns = connection.execute(
+            "SELECT name, lower(type) || iif(type = 'INTEGER' AND \"notnull\", ' not null', '')"
+            " FROM pragma_table_info(?)",
+            (table,),
+        ).fetchall()
+        fits = " AND ".join(_FITS[kind].format(f'"{name}"') for name, kind in columns)
+        if connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE NOT ({fits}) LIMIT 1)").fetchone()[0]:
+            raise LedgerError(
+                f"{connection.file.parent}: the shared log has written a value of another kind into {table}, which no"
+                " ledger does. Somebody else has written to the log: begin the batch with another one"
+            )
 
 
 class StatementBounds:

@@ -44,7 +44,7 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
     # Before the worker listens and says that it is ready: without a token it could only stop.
     await anyio.to_thread.run_sync(read_token, config.api, os.environ)
     async with open_worker(data, config, os.environ) as worker:
-        with logging_to(worker.directory.log, level=config.worker.log_level, file_of=worker.log_file, rotates=True):
+        with logging_to(worker.directory.log, level=config.worker.log_level, file_of=worker.log_file):
             token = await anyio.to_thread.run_sync(read_or_make_token, worker.directory.token)
             page = PageAccess()
             async with (

@@ -20,7 +20,7 @@ from batchrun.runtime.private_files import private_opener
 
 #: Log files that are open at once; the one written to least recently is closed for another.
 MAX_OPEN_FILES = 32
-#: Bytes of a log that rotates, and how many earlier pieces stay beside it, as NAME.1 (the newest) to NAME.4.
+#: Bytes at which a log rotates, and how many earlier pieces stay beside it, as NAME.1 (the newest) to NAME.4.
 ROTATES_AT_BYTES = 32 << 20
 KEPT_PIECES = 4
 
@@ -41,23 +41,20 @@ def logging_to(
     *,
     level: str = "info",
     file_of: Callable[[str], Path | None] = lambda _: None,
-    rotates: bool = False,
 ) -> Iterator[None]:
     """Write log lines of this level and above to a file until the context ends.
 
     A file is opened with its first line: a command that fails early leaves none. It is opened again after it was moved
     away, as log rotation does. If a log cannot be written, its lines are lost and nothing else happens.
 
-    With `rotates`, `file` is renamed when it is full, and the oldest piece is removed: for a process that runs for
-    months.
+    A full file is renamed, and its oldest piece is removed: a process may run for months, and a batch have millions of
+    jobs.
 
     `file_of` returns the file for lines about a batch; it is called in another thread. Lines go to `file` if it returns
     None or a file that cannot be opened.
     """
     lines = _Lines()
-    writer = threading.Thread(
-        target=_Writer(file, file_of, rotates=rotates).run, args=(lines,), name="log", daemon=True
-    )
+    writer = threading.Thread(target=_Writer(file, file_of).run, args=(lines,), name="log", daemon=True)
     writer.start()
     _configure(level, lines)
     try:
@@ -71,9 +68,8 @@ def logging_to(
 class _File:
     """A log file, opened again when its name no longer leads to it."""
 
-    def __init__(self, path: Path, *, rotates: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._rotates = rotates
         self._opened = _open(path)
 
     def write(self, text: bytes) -> None:
@@ -81,12 +77,12 @@ class _File:
             self._opened.close()
             self._opened = _open(self._path)
         self._opened.write(text)
-        if self._rotates and os.fstat(self._opened.fileno()).st_size >= ROTATES_AT_BYTES:
+        if os.fstat(self._opened.fileno()).st_size >= ROTATES_AT_BYTES:
             self._rotate()
 
     def _rotate(self) -> None:
         """Rename the file; the next line opens a new one."""
-        pieces = [self._path, *(self._path.with_name(f"{self._path.name}.{n}") for n in range(1, KEPT_PIECES + 1))]
+        pieces = [piece_of(self._path, number) for number in range(KEPT_PIECES + 1)]
         for older, newer in zip(reversed(pieces[1:]), reversed(pieces[:-1]), strict=True):
             with suppress(FileNotFoundError):
                 newer.replace(older)
@@ -101,6 +97,11 @@ class _File:
         self._opened.close()
 
 
+def piece_of(file: Path, number: int) -> Path:
+    """Return where the pieces of a log are: 0 is the log itself, 1 the newest of the earlier ones."""
+    return file.with_name(f"{file.name}.{number}") if number else file
+
+
 def _open(path: Path) -> IO[bytes]:
     return open(path, "ab", buffering=0, opener=private_opener)
 
@@ -108,9 +109,8 @@ def _open(path: Path) -> IO[bytes]:
 class _Writer:
     """Writes lines to their files, in a thread: the event loop never waits for a file."""
 
-    def __init__(self, file: Path, file_of: Callable[[str], Path | None], *, rotates: bool) -> None:
+    def __init__(self, file: Path, file_of: Callable[[str], Path | None]) -> None:
         self._file = file
-        self._rotates = rotates
         self._file_of = file_of
         self._open: OrderedDict[Path, _File] = OrderedDict()
 
@@ -143,7 +143,7 @@ class _Writer:
                 self._write(self._file, text)
 
     def _append(self, path: Path, text: bytes) -> None:
-        file = self._open.pop(path, None) or _File(path, rotates=self._rotates and path == self._file)
+        file = self._open.pop(path, None) or _File(path)
         self._open[path] = file
         if len(self._open) > MAX_OPEN_FILES:
             self._open.popitem(last=False)[1].close()

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientSession
 
 from batchrun.runtime.byte_budget import ByteBudget, Room
+from batchrun.runtime.logs import piece_of
 from batchrun.worker.submission import BatchState
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened
 from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
@@ -260,3 +261,20 @@ async def test_events_are_of_the_worker_and_of_a_list_or_one_batch(client):
             pass
         assert news["batch"] is None
     assert (await client.refusal("GET", "/v1/events?batch=seen"))[:2] == (404, "batch-not-found")
+
+
+async def test_a_log_is_followed_while_it_rotates(client, tmp_path):
+    """Each line once: what a reader had not read of the renamed piece, then the new file."""
+    batch_id = await submit(client, "logged", [{"n": 1, "until": str(tmp_path / "stop")}])
+    await until(lambda: client.worker.live_runs == 1, "a live Run")
+    log = client.worker.directory.out_dir(client.worker.store[batch_id]) / "batch.log"
+    first, second, third = (f'{{"n":{n},"words":"{"x" * (90 - 30 * n)}"}}\n'.encode() for n in (0, 1, 2))
+    log.write_bytes(first)
+    async with client.session.get(f"{client.address}/v1/batches/{batch_id}/log?follow=1") as answer:
+        assert await answer.content.readline() == first
+        with log.open("ab") as opened_log:
+            opened_log.write(second)
+        log.rename(piece_of(log, 1))
+        log.write_bytes(third)
+        assert [await answer.content.readline() for _ in range(2)] == [second, third]
+        (tmp_path / "stop").touch()

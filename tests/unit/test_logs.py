@@ -10,7 +10,7 @@ from structlog.contextvars import bound_contextvars
 
 from batchrun.output.layout import BATCH_LOG
 from batchrun.runtime import logs
-from batchrun.runtime.logs import MAX_OPEN_FILES, logging_to, silence
+from batchrun.runtime.logs import MAX_OPEN_FILES, logging_to, piece_of, silence
 
 
 @pytest.fixture(autouse=True)
@@ -130,18 +130,18 @@ def test_silence_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_log_of_a_long_lived_process_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its pieces hold the last lines, none twice and none cut; what is about a batch stays in one file."""
+def test_a_full_log_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces of each file hold its last lines, none twice and none cut."""
     monkeypatch.setattr(logs, "ROTATES_AT_BYTES", 1000)
     file, of_batch = tmp_path / "worker.log", tmp_path / BATCH_LOG
     log = structlog.get_logger()
     for n in range(100):
-        with logging_to(file, file_of=lambda _: of_batch, rotates=True):
+        with logging_to(file, file_of=lambda _: of_batch):
             log.info("sampled", n=n, padding="x" * 50)
             log.info("job_settled", batch="b", n=n, padding="x" * 50)
-    pieces = [file.with_name(f"worker.log.{n}") for n in range(logs.KEPT_PIECES, 0, -1)] + [file]
-    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(each.name for each in [*pieces, of_batch])
-    kept = [line["n"] for piece in pieces for line in lines(piece)]
-    assert kept == list(range(kept[0], 100))
-    assert len(kept) >= 4 * 6
-    assert [line["n"] for line in lines(of_batch)] == list(range(100))
+    pieces = {each: [piece_of(each, n) for n in range(logs.KEPT_PIECES, -1, -1)] for each in (file, of_batch)}
+    assert sorted(tmp_path.iterdir()) == sorted(piece for each in pieces.values() for piece in each)
+    for each in pieces.values():
+        kept = [line["n"] for piece in each for line in lines(piece)]
+        assert kept == list(range(kept[0], 100))
+        assert len(kept) >= 4 * 6

@@ -26,6 +26,7 @@ from batchrun.report.cost_sums import NO_COSTS, CostSums, cost_columns, cost_sum
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.report_page import make_report
 from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
+from batchrun.runtime.logs import piece_of
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.batch_files import has_ledger, length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
@@ -81,7 +82,8 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     follows = request.query.get("follow", "0") not in ("0", "false")
     length = partial(length_of, out_dir, name)
     is_under_way = _is_under_way(request) if follows else None
-    pieces = _pieces(out_dir / name, whole_number(request, "offset", 0, 1 << 53), end, length, is_under_way)
+    earlier = piece_of(out_dir / name, 1) if name == BATCH_LOG else None
+    pieces = _pieces(out_dir / name, whole_number(request, "offset", 0, 1 << 53), end, length, is_under_way, earlier)
     return await _send(request, pieces, download=download)
 
 
@@ -111,9 +113,17 @@ def _is_under_way(request: web.Request) -> Callable[[], bool]:
 
 
 async def _pieces(
-    file: Path, offset: int, end: int, length: Length, is_under_way: Callable[[], bool] | None
+    file: Path,
+    offset: int,
+    end: int,
+    length: Length,
+    is_under_way: Callable[[], bool] | None,
+    earlier: Path | None,
 ) -> AsyncGenerator[bytes]:
-    """Yield a file from an offset to its end; while its batch is under way, also new bytes."""
+    """Yield a file from an offset to its end; while its batch is under way, also new bytes.
+
+    A log that has become shorter was renamed to `earlier`, whose rest comes first.
+    """
     while True:
         async with aclosing(_from_to(file, offset, end)) as pieces:
             async for piece in pieces:
@@ -124,6 +134,12 @@ async def _pieces(
         goes_on = is_under_way()  # before the length, so that bytes written between the two are sent
         end = await length()
         if end > offset:
+            continue
+        if end < offset and earlier is not None:
+            async with aclosing(_from_to(earlier, offset, sys.maxsize)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            offset = 0
             continue
         if not goes_on:
             return

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from batchrun.ledger.shared_log.followed_files import FollowedFiles
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.shared_log.snapshots import SnapshotMaker, read_snapshots
+from batchrun.ledger.sqlite import foreign_statements, table_copy
 from batchrun.ledger.sqlite.following_tables import FollowingTables
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.table_copy import COPY
@@ -212,6 +214,17 @@ def test_a_snapshot_that_does_not_go_with_the_log_is_not_used(tmp_path, loaded, 
     assert contents(tmp_path / "b") == contents(tmp_path / "owner of log")
     assert loaded == []
     assert not (tmp_path / "b" / COPY).exists()
+
+
+def test_a_snapshot_that_takes_too_long_to_read_is_not_used(tmp_path, monkeypatch, loaded):
+    """Its file may be a tree of pages that lead to one another: the entries are replayed instead."""
+    store, _ = log_with_snapshot(tmp_path)
+    replay(store, tmp_path / "a")
+    monkeypatch.setattr(foreign_statements, "LOOK_STEPS", 1)
+    monkeypatch.setattr(table_copy, "bound_steps", partial(foreign_statements.bound_steps, max_steps=0))
+    replay(store, tmp_path / "b")
+    assert len(loaded) == 1, "only before"
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")
 
 
 def test_an_earlier_snapshot_is_used_if_the_last_one_is_damaged(tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ and the log has the entry that it names: that entry's hash stands for all entrie
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,13 @@ GROWTH = 1.25
 PIECE_BYTES = 8 << 20
 #: Max parts of a snapshot: of a ledger of 256 GB.
 _MAX_PARTS = 1 << 15
+#: Max snapshots that are looked at; GROWTH makes 44 of such a ledger.
+_MAX_SNAPSHOTS = 100
 #: Parts that are read at once.
 _PARTS_AT_ONCE = 4
 _VERSION = 1
+#: Characters of a part's name, a SHA-256.
+_NAME_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ def read_snapshots(store: LogStore) -> list[Snapshot | None]:
 
 
 def _read(store: LogStore) -> Iterator[Snapshot | None]:
-    for number in count():
+    for number in range(_MAX_SNAPSHOTS):
         content = store.get_object(snapshot_name(number))
         if content is None:
             return
@@ -81,7 +84,10 @@ def _decoded(content: bytes) -> Snapshot | None:
         return None
     match fields:
         case {"v": 1, "tables": tables, "entry": int(entry), "digest": str(hash_), "parts": [*parts]} if (
-            tables == len(SCHEMA_STEPS) and entry >= 0 and len(parts) <= _MAX_PARTS
+            tables == len(SCHEMA_STEPS)
+            and entry >= 0
+            and len(parts) <= _MAX_PARTS
+            and all(isinstance(part, str) and len(part) == _NAME_CHARS for part in parts)
         ):
             return Snapshot(position=LogPosition(entry=entry, digest=hash_), parts=parts)
     return None

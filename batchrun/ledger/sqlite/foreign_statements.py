@@ -7,6 +7,7 @@ in the size of the file.
 
 import os
 import sqlite3
+from itertools import count
 from pathlib import Path
 
 from batchrun.errors import LedgerError
@@ -30,11 +31,11 @@ _PLAIN = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_TRANSACTION})
 #: Conditions on a column, by the kind that it is declared with. Seconds since 1970 up to the year 9999; no cost is
 #: more. Numbers of the platform, which may be missing, need not be whole.
 _FITS = {
-    "text": "typeof({0}) IN ('text', 'null')",
-    "blob": "typeof({0}) IN ('blob', 'null')",
-    "integer": "typeof({0}) IN ('integer', 'null', 'real')",
+    "text": "typeof({0}) = 'text'",
+    "blob": "typeof({0}) = 'blob'",
+    "integer": "typeof({0}) IN ('integer', 'real')",
     "integer not null": "typeof({0}) = 'integer'",
-    "real": "({0} IS NULL OR typeof({0}) = 'real' AND abs({0}) <= 253402300799)",
+    "real": "typeof({0}) = 'real' AND abs({0}) <= 253402300799",
 }
 _OF_THIS_MACHINE = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
@@ -57,17 +58,25 @@ def check_rows(connection: Connection) -> None:
     """
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     for (table,) in names.fetchall():
-        columns = connection.execute(
-            "SELECT name, lower(type) || iif(type = 'INTEGER' AND \"notnull\", ' not null', '')"
-            " FROM pragma_table_info(?)",
-            (table,),
-        ).fetchall()
-        fits = " AND ".join(_FITS[kind].format(f'"{name}"') for name, kind in columns)
+        columns = connection.execute('SELECT name, lower(type), "notnull", pk FROM pragma_table_info(?)', (table,))
+        fits = " AND ".join(_condition(*column) for column in columns.fetchall())
         if connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE NOT ({fits}) LIMIT 1)").fetchone()[0]:
             raise LedgerError(
                 f"{connection.file.parent}: the shared log has written a value of another kind into {table}, which no"
                 " ledger does. Somebody else has written to the log: begin the batch with another one"
             )
+
+
+def _condition(name: str, kind: str, is_needed: int, key_part: int) -> str:
+    if is_needed or key_part:
+        return _FITS.get(f"{kind} not null", _FITS[kind]).format(f'"{name}"')
+    return f'("{name}" IS NULL OR {_FITS[kind]})'.format(f'"{name}"')
+
+
+def bound_steps(connection: Connection, max_steps: int = MAX_STEPS) -> None:
+    """Interrupt what takes more steps from now on: a file of others may be a tree without an end."""
+    looks = count()
+    connection.set_progress_handler(lambda: next(looks) > max_steps // LOOK_STEPS, LOOK_STEPS)
 
 
 class StatementBounds:

@@ -7,6 +7,7 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.facts import LOG_POSITION
 from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.connection import Connection, open_connection
+from batchrun.ledger.sqlite.foreign_statements import bound_steps
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.output.layout import LEDGER
 from batchrun.output.sink import explaining
@@ -52,6 +53,7 @@ def read_copy(copy: Path, ledger: Connection) -> CopiedLedger:
         LedgerError: They are not: other tables, an index, a trigger or a view; or it is damaged.
     """
     with open_connection(copy, mode="ro") as connection:
+        bound_steps(connection)
         connection.execute("PRAGMA trusted_schema = OFF")
         if _schema(connection) != _schema(ledger):
             raise LedgerError(f"{copy}: has other tables than a ledger")

@@ -13,6 +13,7 @@ from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.output.lock import locked
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import make_private_directory
+from batchrun.worker.fleet.whole_pull import find_whole, pull_whole
 
 
 def pull_log(url: str, directory: Path) -> None:
@@ -23,6 +24,11 @@ def pull_log(url: str, directory: Path) -> None:
         OutputError: the directory is in use, cannot be written, or is of another batch.
         LogUnreachable: the store does not answer.
     """
+    if (found := find_whole(url)) is not None:
+        fleet_url, whole = found
+        pull_whole(fleet_url, whole, directory)
+        say(f"{whole.listed.submission.shards} shards, in {directory}; what is new since: the same command")
+        return
     with open_store(url) as store:
         if store.read(0) is None:
             raise ConfigError(f"{url}: there is no log. Name it as the batch file does ([replica] url)")

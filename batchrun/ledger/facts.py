@@ -149,3 +149,5 @@ REPAIRING: Fact[str] = Fact("repairing", from_json=_text)
 LOG_POSITION: Fact[LogPosition] = Fact("log_position", asdict, lambda noted: LogPosition(**noted))
 #: Id of the last claim that was tried from this directory, and the host of the process.
 LOG_CLAIM: Fact[LogClaim] = Fact("log_claim", asdict, lambda noted: LogClaim(**noted))
+#: In a directory that is united of the parts of a batch: how much of each part's output files it has, in bytes.
+UNITED: Fact[Mapping[str, Mapping[str, int]]] = Fact("united", from_json=_object)

@@ -7,12 +7,18 @@ import anyio
 
 from batchrun.report.progress_words import Speed
 from batchrun.worker.batch_runner import BatchRunner
+from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import ListedBatch
 from batchrun.worker.fleet.whole_batch import WholeBatch
 from batchrun.worker.fleet.whole_order import OrderVerb
+from batchrun.worker.fleet.whole_pull import pull_whole
 from batchrun.worker.submission import BatchState, RetryOrder, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
+
+#: Seconds between two times that the files of a batch are brought here, at least, and for each second that it takes.
+LEAST_REST_S = 1.0
+REST_PER_S = 4.0
 
 
 class WholeBatches:
@@ -21,15 +27,22 @@ class WholeBatches:
     Args:
         fleet: its list and its page.
         store: shows them beside the other batches.
+        directory: where their files are brought when somebody asks for them.
         runners: of the parts that this worker has.
     """
 
-    def __init__(self, fleet: Fleet, store: SubmissionStore, runners: Mapping[str, BatchRunner]) -> None:
+    def __init__(
+        self, fleet: Fleet, store: SubmissionStore, directory: DataDirectory, runners: Mapping[str, BatchRunner]
+    ) -> None:
         self._fleet = fleet
         self._store = store
         self._runners = runners
+        self._directory = directory
         #: Settled jobs per second of each batch.
         self.speeds: dict[str, Speed] = {}
+        #: Held while the files of a batch are brought here, and when they may be brought again.
+        self._turns: dict[str, anyio.Lock] = {}
+        self._again_at: dict[str, float] = {}
 
     def has(self, batch: str) -> bool:
         """True if a batch is in shards."""
@@ -73,6 +86,25 @@ class WholeBatches:
         listed = self._fleet.wholes[batch].listed
         names = listed.files.keys() - {listed.submission.jobs_file}
         await anyio.to_thread.run_sync(self._fleet.bring_files, listed, names)
+
+    async def bring_output(self, batch: str) -> None:
+        """Bring what all parts of a batch have written to the batch's output directory, unless that was done just now.
+
+        Raises:
+            LogUnreachable: the store does not answer.
+            LedgerError: a log is damaged.
+            OutputError: it cannot be written.
+        """
+        async with self._turns.setdefault(batch, anyio.Lock()):
+            began = anyio.current_time()
+            if began < self._again_at.get(batch, began):
+                return
+            await self.bring_settings(batch)
+            whole = self._fleet.wholes[batch]
+            out_dir = self._directory.out_dir(whole.listed.submission)
+            await anyio.to_thread.run_sync(pull_whole, self._fleet.url, whole, out_dir)
+            took_s = anyio.current_time() - began
+            self._again_at[batch] = anyio.current_time() + max(LEAST_REST_S, REST_PER_S * took_s)
 
     async def order(
         self,

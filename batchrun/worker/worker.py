@@ -119,7 +119,7 @@ class Worker:
         #: The budget of all batches together.
         self.budget = Budget(config.limits.budget_usd)
         #: The batches in shards; None: it works alone, and has none.
-        self.wholes = WholeBatches(fleet, self.store, self.runners) if fleet is not None else None
+        self.wholes = WholeBatches(fleet, self.store, directory, self.runners) if fleet is not None else None
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
         self._plans = anyio.Semaphore(MAX_CHECKS)
         #: Ids of batches that rest and are being looked at or repaired.
@@ -304,9 +304,10 @@ class Worker:
             ConfigError: as `jobs_to_retry` does.
         """
         async with self._retrying:
-            self._refuse_without_files(submission_id)
-            submission = self.store[submission_id]
             wholes = self._wholes_with(submission_id)
+            if wholes is None:
+                self._refuse_without_files(submission_id)
+            submission = self.store[submission_id]
             if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
                 return None
             if submission.retry is not None and submission.state.is_under_way:
@@ -327,6 +328,8 @@ class Worker:
             WrongState: the batch has not begun.
             ConfigError: as `jobs_to_retry` does.
         """
+        if (wholes := self._wholes_with(submission.id)) is not None:
+            await wholes.bring_output(submission.id)
         return await anyio.to_thread.run_sync(_jobs_to_retry, self.directory.out_dir(submission), submission, wanted)
 
     @asynccontextmanager

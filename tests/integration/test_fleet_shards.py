@@ -1,6 +1,8 @@
 """A batch in shards on two workers: one batch for people, each job in one of them."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -8,8 +10,10 @@ import pytest
 from batchrun.jobs import Shard
 from batchrun.worker.views import BatchPage
 from tests.integration.test_fleet import ask, live, two_workers
+from tests.support.command_line import batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right
+from tests.support.json_lines import read_lines
 from tests.support.memory_ledger import make_job
 from tests.support.worker_life import most_at_once
 
@@ -31,6 +35,32 @@ def states(fleet: FleetProcesses) -> set[str]:
 def batches(fleet: FleetProcesses, who: int) -> BatchPage:
     """Return the list of a worker."""
     return BatchPage.model_validate_json(ask(fleet, who, "list", "--json").out)
+
+
+def assert_read_as_one(fleet: FleetProcesses, directory: Path) -> None:
+    """Assert that any worker, and any machine, has records, failures, costs and report of the whole batch."""
+    records = list[dict[str, Any]]()
+    for who in (0, 1):
+        records = [orjson.loads(line) for line in ask(fleet, who, "records", "shop").out.splitlines()]
+        assert sorted(record["key"] for record in records) == sorted(f"k{n}" for n in range(60))
+        failures = orjson.loads(ask(fleet, who, "failures", "shop", "--json").out)
+        assert (failures["jobs"], '"k5"' in orjson.dumps(failures).decode()) == (1, True), failures
+    followed = ask(fleet, 0, "records", "shop", "--follow").out
+    assert len(followed.splitlines()) == 60
+    runs = sum(len(record["attempts"]) for record in records)
+    cost = ask(fleet, 0, "cost", "shop", "--csv").out.splitlines()
+    assert str(runs) in cost[-1].split(","), cost
+    assert ask(fleet, 0, "report", "shop", "--out", str(directory / "page.html")).code == 0
+    assert "k5" in (directory / "page.html").read_text()
+    url = f"{fleet.url}/batch-shop"
+    for _ in range(2):
+        pulled = batchrun("pull", url, "pulled", cwd=directory)
+        assert (pulled.code, "4 shards" in pulled.err) == (0, True), pulled
+    assert len(read_lines(directory / "pulled" / "records.jsonl")) == 60
+    status = orjson.loads(batchrun("status", url, "--json", cwd=directory).out)
+    assert status["summary"]["outcomes"] == {"succeeded": 59, "failed": 1}, status
+    refused = batchrun("repair", "pulled", cwd=directory)
+    assert refused.code != 0, refused
 
 
 def test_two_workers_carry_out_one_batch(tmp_path, api):
@@ -58,6 +88,7 @@ def test_two_workers_carry_out_one_batch(tmp_path, api):
         view = orjson.loads(ask(fleet, 1, "status", "shop", "--json").out)
         assert (view["jobs"]["settled"], view["outcomes"]) == (60, {"succeeded": 59, "failed": 1}), view
         assert_every_batch_right(fleet, api)
+        assert_read_as_one(fleet, tmp_path)
         part = ask(fleet, 0, "pause", "shop-2of4")
         assert (part.code, "is a part of shop" in part.err) == (2, True), part
 

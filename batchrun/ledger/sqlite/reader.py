@@ -107,6 +107,11 @@ class LedgerReader:
         row = self._db.execute("SELECT id FROM job WHERE key = ?", (key,)).fetchone()
         return None if row is None else JobId(row[0])
 
+    def rows_of(self, table: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return the columns and the rows of a table."""
+        cursor = self._db.execute(f"SELECT * FROM {table}")
+        return [column[0] for column in cursor.description], iter(cursor)
+
     def output_lengths(self) -> dict[str, int]:
         """Return the committed length of each output file, in bytes."""
         return dict(self._db.execute("SELECT name, length FROM output"))

@@ -221,6 +221,9 @@ class Fleet:
         Raises:
             WrongState: It may lack some; the error says where all of it is.
         """
+        if (whole := self.wholes.get(batch)) is not None:
+            parts = f"{whole.parts[0].submission.id} to {whole.parts[-1].submission.id}"
+            raise WrongState(f"batch {batch} is in shards, and each is mended by itself: {parts}")
         self.refuse_others(batch)
         mine, listed = self.page.members.get(self.member.id), self.listed.get(batch)
         is_here = mine is not None and listed is not None and listed.worker == f"{mine.name} at {mine.address}"

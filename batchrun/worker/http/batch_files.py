@@ -11,10 +11,12 @@ from batchrun.output.layout import BATCH_LOG, LEDGER
 from batchrun.worker.http.request_context import submission_of, worker_of
 
 
-def out_dir_of(request: web.Request) -> Path:
-    """Return the output directory of a request's batch."""
+async def out_dir_of(request: web.Request) -> Path:
+    """Return the output directory of a request's batch; that of a batch in shards is brought up to date first."""
     worker, submission = worker_of(request), submission_of(request)
-    if worker.fleet is not None:
+    if worker.wholes is not None and worker.wholes.has(submission.id):
+        await worker.wholes.bring_output(submission.id)
+    elif worker.fleet is not None:
         worker.fleet.refuse_without_files(submission.id)
     return worker.directory.out_dir(submission)
 

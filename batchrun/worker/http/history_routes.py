@@ -37,7 +37,7 @@ def prepare(app: web.Application) -> None:
 async def get_history(request: web.Request) -> web.Response:
     """Return a batch over time, from its beginning or over its last seconds; null if nothing is known yet."""
     worker, submission = worker_of(request), submission_of(request)
-    out_dir, last_s = out_dir_of(request), whole_number(request, "last_s", 0, MAX_LAST_S)
+    out_dir, last_s = await out_dir_of(request), whole_number(request, "last_s", 0, MAX_LAST_S)
     runner = worker.runners.get(submission.id)
     is_open = runner is not None and runner.batch is not None
     # One of a batch that rests is the same until it has settled something more.

@@ -36,7 +36,7 @@ async def get_log_page(request: web.Request) -> web.Response:
 
 
 async def _page(request: web.Request, name: str, outcome_key: str | None) -> web.Response:
-    out_dir = out_dir_of(request)
+    out_dir = await out_dir_of(request)
     size = await length_of(out_dir, name)
     before = min(size, whole_number(request, "before", size, 1 << 53))
     limit = whole_number(request, "limit", DEFAULT_LINES, MAX_LINES)

@@ -97,7 +97,7 @@ def prepare(app: web.Application) -> None:
 
 async def get_runs(request: web.Request) -> web.Response:
     """Return some live Runs, oldest first, with what the platform says about them, and the number of all."""
-    worker, out_dir = worker_of(request), out_dir_of(request)
+    worker, out_dir = worker_of(request), await out_dir_of(request)
     offset, limit = whole_number(request, "offset", 0, 1 << 31), whole_number(request, "limit", DEFAULT_RUNS, MAX_RUNS)
     found: list[OpenRun] = []
     total = 0
@@ -130,7 +130,7 @@ def _row(run: OpenRun, state: _Shown | None) -> dict[str, Any]:
 
 async def get_run_log(request: web.Request) -> web.Response:
     """Return the end of a Run's log: from the platform, or as it was kept."""
-    worker, out_dir, run_id = worker_of(request), out_dir_of(request), await _run_of(request)
+    worker, out_dir, run_id = worker_of(request), await out_dir_of(request), await _run_of(request)
     tail = await anyio.to_thread.run_sync(LogTails(out_dir).read, run_id)
     if tail is None:
         if worker.account is None:
@@ -142,8 +142,9 @@ async def get_run_log(request: web.Request) -> web.Response:
 
 async def abort_run(request: web.Request) -> web.Response:
     """Abort one live Run; its job settles as aborted."""
-    worker, run_id = worker_of(request), await _run_of(request)
-    if worker.account is None or submission_of(request).id not in worker.runners:
+    worker, submission, run_id = worker_of(request), submission_of(request), await _run_of(request)
+    is_open = submission.id in worker.runners or (submission.shards is not None and submission.state.is_under_way)
+    if worker.account is None or not is_open:
         raise Refused(409, "wrong-state", "the batch is not open; resume it, then abort its Runs")
     with _patiently("abort this Run"):
         await worker.account.client.abort_run(run_id, gives_up=True)
@@ -167,7 +168,7 @@ def _patiently(what: str) -> Iterator[None]:
 
 async def _run_of(request: web.Request) -> RunId:
     """Return the Run in a request's path, if it is one of the batch's."""
-    run_id, out_dir = RunId(request.match_info["run_id"]), out_dir_of(request)
+    run_id, out_dir = RunId(request.match_info["run_id"]), await out_dir_of(request)
     if not await has_ledger(out_dir) or not await anyio.to_thread.run_sync(_is_known, out_dir, run_id):
         raise Refused(404, "run-not-found", f"this batch has no Run {run_id[:100]!r}")
     return run_id

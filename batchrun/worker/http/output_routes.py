@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path, PurePath
 from tempfile import SpooledTemporaryFile
 
@@ -62,7 +61,7 @@ async def get_log(request: web.Request) -> web.StreamResponse:
 
 async def get_costs(request: web.Request) -> web.StreamResponse:
     """Stream the costs of a batch's Runs as they are known now."""
-    out_dir = out_dir_of(request)
+    out_dir = await out_dir_of(request)
     if await has_ledger(out_dir):
         await anyio.to_thread.run_sync(write_costs, out_dir)
     # To the end of the file that is opened: it is replaced whole, never appended to.
@@ -70,7 +69,13 @@ async def get_costs(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
-    out_dir, batch_name = out_dir_of(request), submission_of(request).name
+    submission = submission_of(request)
+    if name == BATCH_LOG and submission.shards is not None:
+        problem = (
+            f"each shard has a log, which its worker has: {submission.id}-1 to {submission.id}-{submission.shards}"
+        )
+        raise Refused(409, "wrong-state", problem)
+    out_dir, batch_name = await out_dir_of(request), submission.name
     table_format = request.query.get("format", "jsonl")
     download = f"{batch_name}-{PurePath(name).stem}.{table_format}" if "download" in request.query else None
     end = await length_of(out_dir, name)
@@ -80,7 +85,12 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     if table_format != "jsonl":
         raise Refused(400, "bad-value", f"format: choose from jsonl, {', '.join(TABLE_FORMATS)}; a log is jsonl")
     follows = request.query.get("follow", "0") not in ("0", "false")
-    length = partial(length_of, out_dir, name)
+
+    async def length() -> int:
+        if submission.shards is not None:
+            await out_dir_of(request)  # brings what is new
+        return await length_of(out_dir, name)
+
     is_under_way = _is_under_way(request) if follows else None
     earlier = piece_of(out_dir / name, 1) if name == BATCH_LOG else None
     pieces = _pieces(out_dir / name, whole_number(request, "offset", 0, 1 << 53), end, length, is_under_way, earlier)
@@ -162,7 +172,7 @@ async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
 
 async def get_failures(request: web.Request) -> web.Response:
     """Return the jobs that did not succeed, by cause, with a sample of each."""
-    found = await anyio.to_thread.run_sync(_failures, out_dir_of(request), worker_of(request).api)
+    found = await anyio.to_thread.run_sync(_failures, await out_dir_of(request), worker_of(request).api)
     return web.Response(body=write_json(asdict(found)), content_type="application/json")
 
 
@@ -177,7 +187,7 @@ def _failures(out_dir: Path, api: ApiConfig) -> ShownFailures:
 
 async def get_cost(request: web.Request) -> web.StreamResponse:
     """Stream a batch's costs, summed by group, day and outcome, or by those of them that `by` names."""
-    out_dir, names = out_dir_of(request), cost_columns(request.query.get("by", "group"))
+    out_dir, names = await out_dir_of(request), cost_columns(request.query.get("by", "group"))
     answer = web.StreamResponse(headers={"Content-Type": "application/json"})
     # The ledger is read before anything is sent: a slow reader would hold its snapshot open.
     async with anyio.wrap_file(SpooledTemporaryFile(_PIECE_BYTES)) as sums:
@@ -199,7 +209,7 @@ def _cost_sums(out_dir: Path, names: list[str]) -> Iterable[bytes]:
 async def get_report(request: web.Request) -> web.Response:
     """Return a batch's report as a page."""
     worker, submission = worker_of(request), submission_of(request)
-    if not await has_ledger(out_dir_of(request)):
+    if not await has_ledger(await out_dir_of(request)):
         raise Refused(
             409, "wrong-state", f"batch {submission.id} is {submission.state}: there is nothing to report yet"
         )

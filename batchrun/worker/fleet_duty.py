@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from batchrun.account.account import Account, Share
 from batchrun.batch.opened_batch import Batch
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
-from batchrun.errors import BatchrunError, LedgerError, LogUnreachable
+from batchrun.errors import BatchrunError, LedgerError, LogUnreachable, OutputError
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.member import Use
@@ -66,7 +66,7 @@ async def leave_fleet(worker: Worker, fleet: Fleet) -> None:
         LogUnreachable: the store does not answer: the others take them over after 1.5 leases.
     """
     fleet.is_leaving = True
-    for batch in list(fleet.ready):
+    for batch in fleet.ready - fleet.deleted:
         await fleet.publish(worker.store[batch])
     while True:
         await fleet.read()
@@ -138,6 +138,8 @@ class FleetDuty:
         self._following: set[str] = set()
         #: Batches that were closed here, and whose money is counted as long as the page names them beside this worker.
         self._closed: set[str] = set()
+        #: Deleted batches of which nothing is here any more.
+        self._dropped: set[str] = set()
         self._gave_away_at = float("-inf")
         #: Peak of live Runs between the last two looks.
         self._peak = 0
@@ -153,8 +155,9 @@ class FleetDuty:
         if not fleet.member.see(fleet.page, boot_time()):
             await self._begin_anew()
         self._forget()
+        self._drop_deleted()
         self._mirror()
-        for batch in sorted(fleet.ready):
+        for batch in sorted(fleet.ready - fleet.deleted):
             await fleet.publish(worker.store[batch])
         self._follow_orders()
         over = [batch for batch in _over(worker, fleet) if batch not in self._coming and not self._is_wanted(batch)]
@@ -239,6 +242,19 @@ class FleetDuty:
         self._closed.clear()
         self._account.forget_money()
         self._fleet.member.see(self._fleet.page, boot_time())
+
+    def _drop_deleted(self) -> None:
+        """Delete here what was deleted from the list."""
+        for batch in self._fleet.deleted - self._dropped:
+            self._dropped.add(batch)
+            if self._worker.store.get(batch) is not None:
+                self._children.start_soon(self._drop, batch)
+
+    async def _drop(self, batch: str) -> None:
+        try:
+            await self._worker.drop(batch)
+        except OutputError as error:
+            _log.warning("batch_not_deleted", batch=batch, reason=str(error))
 
     def _mirror(self) -> None:
         """Let the store of submissions have the batches of the others."""

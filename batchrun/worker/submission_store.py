@@ -178,7 +178,8 @@ class SubmissionStore:
             (directory / SUBMISSION).unlink(missing_ok=True)
             self._known.pop(submission.id, None)
             self._unsaved.discard(submission.id)
-            shutil.rmtree(directory)
+            if directory.exists():  # of a fleet's batch, there may be nothing here
+                shutil.rmtree(directory)
 
     def _write(self, submission: Submission) -> None:
         directory = self._directory.of(submission.id)

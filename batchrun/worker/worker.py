@@ -447,13 +447,26 @@ class Worker:
         return later
 
     async def delete(self, submission_id: str) -> None:
-        """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget."""
+        """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget.
+
+        In a fleet, they do, and each worker deletes its directory of the batch once it has read of that.
+        """
+        if self.fleet is not None and not self.fleet.was_read.is_set():
+            raise OutputError(f"batch {submission_id} cannot be deleted yet: the fleet's list was not read")
+        if self.fleet is not None and (parts := self.fleet.parts_of(submission_id)):
+            async with AsyncExitStack() as stack:
+                for part in parts:
+                    self._refuse_to_delete(part)
+                    await stack.enter_async_context(self.fleet.taken(part))
+                    self._refuse_to_delete(part)
+                await self.fleet.delete(submission_id)
+            return
         if self.fleet is not None:
-            raise WrongState(f"batch {submission_id} is a fleet's: its list is kept whole, and no batch is deleted")
+            await self.drop(submission_id)
+            return
         async with self.store.lock:
             submission = self.store[submission_id]
-            if submission.state.is_under_way or submission_id in self.runners or submission_id in self._mended:
-                raise WrongState(f"batch {submission_id} is {submission.state}; cancel or pause it first")
+            self._refuse_to_delete(submission_id)
             use = await anyio.to_thread.run_sync(self._account_use, submission)
             await anyio.to_thread.run_sync(self.store.delete, submission)
         # The same sum as after a restart, which adds up the costs of the batches that exist.
@@ -465,6 +478,28 @@ class Worker:
         self.budget.spent_usd += now.spent_usd - before.spent_usd
         self.budget.reserved_usd += now.reserved_usd - before.reserved_usd
         self.budget.notify()
+
+    def _refuse_to_delete(self, submission_id: str) -> None:
+        submission = self.store[submission_id]
+        if submission.state.is_under_way or submission_id in self.runners or submission_id in self._mended:
+            raise WrongState(f"batch {submission_id} is {submission.state}; cancel or pause it first")
+
+    async def _retain(self) -> None:
+        if self.fleet is not None:
+            await self.fleet.was_read.wait()
+        await Retention(self.store, self.directory, lambda: self.config.worker, self._delete_old).run()
+
+    async def _delete_old(self, submission_id: str) -> None:
+        """Delete a batch that has rested for long enough; in a fleet, the worker that had it last does that."""
+        if self.fleet is None or not self.fleet.is_left_to_another(submission_id):
+            await self.delete(submission_id)
+
+    async def drop(self, submission_id: str) -> None:
+        """Delete what is here of a batch that is not on the fleet's list any more."""
+        async with self.store.lock:
+            if (submission := self.store.get(submission_id)) is not None:
+                await anyio.to_thread.run_sync(self.store.delete, submission)
+                _log.info("batch_deleted", batch=submission_id)
 
     def drain(self) -> int:
         """Stop new starts of all batches; return the number of live Runs."""
@@ -588,11 +623,8 @@ class Worker:
                 self.connected.set()
                 children.start_soon(self._sample)
                 children.start_soon(self.disk.run)
-                if self.fleet is None:
-                    children.start_soon(
-                        Retention(self.store, self.directory, lambda: self.config.worker, self.delete).run
-                    )
-                    children.start_soon(watch_spool, self.directory, self.store, self.submit)
+                children.start_soon(self._retain)
+                children.start_soon(watch_spool, self.directory, self.store, self._take_spooled)
                 for submission in self.store:
                     if submission.state.is_under_way:
                         self._start_runner(submission.id)
@@ -601,6 +633,14 @@ class Worker:
                 for submission in await anyio.to_thread.run_sync(self._without_summary, resting):
                     await self.sync_summary(submission.id)  # the last process was killed before it did
                 await anyio.sleep_forever()
+
+    async def _take_spooled(self, submission: Submission) -> Submission:
+        if self.fleet is not None:
+            raise ConfigError(
+                "this worker is one of a fleet, which takes nothing from the spool, as the results may be on another"
+                " machine: submit it with `batchrun worker submit`"
+            )
+        return await self.submit(submission)
 
     async def _open_account(self, stack: AsyncExitStack) -> Account:
         account = await stack.enter_async_context(

@@ -19,6 +19,7 @@ from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses
 from tests.support.json_lines import to_lines
 from tests.support.worker_life import most_at_once
+from tests.support.worker_process import KilledWorker
 
 #: Longer than any test: nothing here waits for a lease to end.
 LEASE_S = 600.0
@@ -50,6 +51,11 @@ def two_workers(directory: Path, api: Api, limits: str = "max_concurrent_runs = 
 def ask(fleet: FleetProcesses, who: int, *arguments: str) -> Said:
     """Run a command on a worker's data directory."""
     return batchrun("worker", *arguments, "--data", str(fleet.workers[who].data_dir), cwd=fleet.directory)
+
+
+def dirs_of(worker: KilledWorker) -> list[str]:
+    """Return the batches of which a worker has a directory."""
+    return [each.name for each in (worker.data_dir / "batches").iterdir()]
 
 
 def owner_of(fleet: FleetProcesses, batch: str) -> int:
@@ -146,6 +152,49 @@ def test_the_budget_is_of_all_workers_together(tmp_path, api):
         wait_until(lambda: not any(member.batches for member in fleet.page().members.values()))
         spent_usd = fleet.page().spent_micro_usd / 1_000_000
         assert spent_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs), abs=0.00001)
+
+
+def test_a_deleted_batch_is_gone_from_every_worker(tmp_path, api):
+    """Not while it is under way; then from the list and both directories, by order or by its age; its log stays."""
+    with two_workers(tmp_path, api) as fleet:
+        ends = tmp_path / "ends"
+        for name, shards in (("gone", None), ("parted", 2), ("old", None)):
+            jobs = [{"n": n, "until": str(ends)} for n in range(4)]
+            fleet.submit(name, jobs, task=name, shards=shards, **SETTINGS)
+        owner = owner_of(fleet, "gone")
+        refused = ask(fleet, 1 - owner, "delete", "gone")
+        assert (refused.code, "cancel or pause it first" in refused.err) == (2, True), refused
+        ends.touch()
+        wait_until(lambda: set(fleet.states().values()) == {"finished"})
+        part = ask(fleet, 1 - owner, "delete", "parted-1")
+        assert (part.code, "is a part of parted" in part.err) == (2, True), part
+        for name in ("gone", "parted"):  # it may not have read yet that they rest
+            wait_until(lambda name=name: ask(fleet, 1 - owner, "delete", name).code == 0)
+        for worker in fleet.workers:
+            wait_until(lambda worker=worker: {"old"}.issuperset(dirs_of(worker)))
+        assert fleet.states() == {"old": "finished"}
+        wait_until(lambda: not any(member.batches for member in fleet.page().members.values()))
+        for who in (0, 1):  # the last worker of a batch decides how long it is kept, if it is there
+            config = fleet.workers[who].data_dir / "worker.toml"
+            config.write_text(config.read_text().replace("[worker]", "[worker]\nkeep_finished_days = 0"))
+            assert fleet.workers[who].stop() == 0
+            fleet.workers[who].start()
+        wait_until(lambda: fleet.states() == {})
+        wait_until(lambda: "old" not in ask(fleet, owner, "list").out)
+        assert "gone" not in ask(fleet, owner, "list").out
+        assert len(fleet.records("gone")) == 4
+
+
+def test_the_spool_of_a_fleets_worker_is_refused_in_words(tmp_path, api):
+    """The file goes to `failed`, with what to do; the batch that shows it can be deleted."""
+    with two_workers(tmp_path, api) as fleet:
+        worker = fleet.workers[0]
+        worker.put_batch("lone", [{"n": 1}])
+        reason = worker.data_dir / "spool" / "failed" / "lone.toml.txt"
+        wait_until(reason.exists)
+        wait_until(lambda: "submit it with `batchrun worker submit`" in reason.read_text())
+        assert ask(fleet, 0, "delete", "lone").code == 0
+        assert "lone" not in ask(fleet, 0, "list").out
 
 
 def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):

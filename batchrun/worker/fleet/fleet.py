@@ -58,6 +58,8 @@ class Fleet:
         self.listed: Mapping[str, ListedBatch] = {}
         #: The batches in shards.
         self.wholes: Mapping[str, WholeBatch] = {}
+        #: Set once page and list were read.
+        self.was_read = anyio.Event()
         #: Why the store cannot be reached; empty: it can.
         self.trouble = ""
         #: Batches that this worker carries out, and whose files are here.
@@ -109,6 +111,7 @@ class Fleet:
         """Read the page and the list."""
         self.page = await self.call(self.pages.read)
         self._note_list(await self.call(self._batches.read))
+        self.was_read.set()
 
     def _note_list(self, listed: Mapping[str, ListedBatch]) -> None:
         self.wholes = find_wholes(listed)
@@ -296,6 +299,47 @@ class Fleet:
             return known.model_copy(update={"submission": submission, "taken_at": taken_at, "worker": worker})
 
         await self.call(partial(self._batches.append, decide))
+
+    async def delete(self, batch: str) -> None:
+        """Delete a batch from the list, with its parts; all of it must be taken, and rest."""
+
+        def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
+            known = listed.get(batch)
+            if known is None or not self.member.may_start():
+                return None
+            carried = self.page.members[self.member.id].batches.get(batch)
+            taken_at = known.taken_at if carried is None else max(known.taken_at, carried.taken_at)
+            return known.model_copy(update={"deleted": True, "taken_at": taken_at})
+
+        await self.call(partial(self._batches.append, decide))
+        self._note_list(await self.call(self._batches.read))
+        if batch not in self.deleted:
+            raise LogUnreachable(f"batch {batch} could not be deleted: this worker has lost its place; try again")
+
+    @property
+    def deleted(self) -> set[str]:
+        """Batches that were deleted."""
+        return self._batches.deleted
+
+    def parts_of(self, batch: str) -> list[str]:
+        """Return the ids of what is carried out of a batch: its parts, or itself; none: it is not on the list.
+
+        Raises:
+            WrongState: it is a part of another batch.
+        """
+        if (whole := self.wholes.get(batch)) is not None:
+            return [part.submission.id for part in whole.parts]
+        if (listed := self.listed.get(batch)) is None:
+            return []
+        if listed.submission.part_of is not None:
+            raise WrongState(f"batch {batch} is a part of {listed.submission.part_of}: delete that one")
+        return [batch]
+
+    def is_left_to_another(self, batch: str) -> bool:
+        """True if another worker, which is there, has carried a batch out last: it decides how long that is kept."""
+        listed = self.listed.get(batch)
+        others = [each for member, each in self.page.members.items() if member != self.member.id and not each.has_left]
+        return listed is not None and listed.worker in [f"{each.name} at {each.address}" for each in others]
 
     async def give_back(self, submission: Submission, reason: str) -> None:
         """Leave a batch to the others that this worker cannot open, and whose Runs may be live."""

@@ -62,6 +62,8 @@ class ListedBatch(BaseModel):
     taken_at: int = -1
     #: The worker that has written this, for people: its name and address.
     worker: Annotated[str, AfterValidator(lambda worker: worker[:_MAX_WORKER])] = ""
+    #: True: it was deleted, with its parts, for good.
+    deleted: bool = False
     #: Of a batch in shards: what its parts are to obey, oldest first.
     orders: list[WholeOrder] = []
 
@@ -127,6 +129,8 @@ class FleetList:
         self._store = store
         self._next = 0
         self._batches: dict[str, ListedBatch] = {}
+        #: Ids of the batches that were deleted, and of their parts.
+        self.deleted: set[str] = set()
 
     def read(self) -> Mapping[str, ListedBatch]:
         """Return all batches by id, as the newest entries have them."""
@@ -136,13 +140,23 @@ class FleetList:
             except LedgerError as error:  # the batches of the other entries go on
                 _log.error("fleet_entry_skipped", entry=self._next, reason=str(error))
             else:
-                known = self._batches.get(entry.submission.id)
-                if known is None or entry.taken_at >= known.taken_at:
-                    self._batches[entry.submission.id] = entry
-                for part in entry.parts():
-                    self._batches.setdefault(part.submission.id, part)
+                self._note(entry)
             self._next += 1
         return self._batches
+
+    def _note(self, entry: ListedBatch) -> None:
+        parts = {part.submission.id: part for part in entry.parts()}
+        known = self._batches.get(entry.submission.id)
+        if entry.submission.id in self.deleted or (known is not None and entry.taken_at < known.taken_at):
+            return
+        if entry.deleted:
+            self.deleted |= {entry.submission.id, *parts}
+            for batch in (entry.submission.id, *parts):
+                self._batches.pop(batch, None)
+            return
+        self._batches[entry.submission.id] = entry
+        for batch, part in parts.items():
+            self._batches.setdefault(batch, part)
 
     def append(self, decide: Decide) -> ListedBatch | None:
         """Append an entry, and return it; `decide` is called again if another one has come first."""

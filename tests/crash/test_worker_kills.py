@@ -4,7 +4,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -18,14 +18,17 @@ NAMES = ("one", "two", "three", "four", "five")
 MAX_CONCURRENT_RUNS = 12
 
 
-def _supervise(worker: KilledWorker, chance: random.Random, kills: int, is_done: Callable[[], bool]) -> None:
-    """Kill and restart the worker `kills` times while batches are open."""
-    kills += worker.kills
-    while worker.kills < kills and not is_done():
-        time.sleep(chance.uniform(0.4, 2.0))
+def _supervise(worker: KilledWorker, chance: random.Random, kills: int, jobs: int, done_before: int) -> None:
+    """Kill and restart the worker `kills` times, each soon after one of the next records of all batches is there."""
+    for records in sorted(chance.choices(range(jobs * len(NAMES)), k=kills)):
+        wait_until(partial(_has_records, worker, done_before + records), 900)
+        time.sleep(chance.uniform(0.0, 0.5))
         worker.kill()
         worker.start()
-    wait_until(is_done, 900)
+
+
+def _has_records(worker: KilledWorker, count: int) -> bool:
+    return sum(len(log_lines(worker.records_file(name))) for name in NAMES) >= count
 
 
 def _has_rounds(worker: KilledWorker, jobs: int, rounds: int) -> bool:
@@ -56,17 +59,19 @@ def test_five_batches_and_their_retries_survive_any_number_of_kills(tmp_path, re
         try:
             chance = random.Random(seed)
             worker.start()
-            _supervise(worker, chance, kills, lambda: _has_rounds(worker, jobs, 1))
+            _supervise(worker, chance, kills, jobs, done_before=0)
+            wait_until(lambda: _has_rounds(worker, jobs, 1), 900)
             for name in NAMES:
                 worker.retry(name, {"outcomes": ["succeeded", "failed"]}, key="once")
-            _supervise(worker, chance, kills, lambda: _has_rounds(worker, jobs, 2))
+            _supervise(worker, chance, kills, jobs, done_before=jobs * len(NAMES))
+            wait_until(lambda: _has_rounds(worker, jobs, 2), 900)
             assert worker.stop() == 0, worker.said()
         finally:
             worker.end()
     with open_api(tmp_path / "api") as api:
         runs = api.runs()
     record_property("kills", worker.kills)
-    assert worker.kills >= 5
+    assert worker.kills == 2 * kills
     told, cost_usd = list[str](), 0.0
     for name in NAMES:
         summary, records = worker.summary(name), worker.records(name)

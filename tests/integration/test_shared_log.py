@@ -26,11 +26,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield opened
 
 
-def machine(tmp_path: Path, api: Api, name: str, jobs: int, ms: int = 0) -> CrashBatch:
-    """Return a machine whose batch has its log in a directory that all machines see."""
+def machine(tmp_path: Path, api: Api, name: str, jobs: int, ms: int = 0, *, is_held: bool = False) -> CrashBatch:
+    """Return a machine whose batch has its log in a directory that all machines see; held Runs go on until aborted."""
     (tmp_path / "log").mkdir(exist_ok=True)
     settings = {"replica.url": log_of(tmp_path), "replica.lease_s": 1.0}
     lines = [{"n": n, "ms": ms, "items": 1} for n in range(jobs)] if ms else some_jobs(jobs)
+    if is_held:
+        lines = [{"n": n, "until": str(tmp_path / "never")} for n in range(jobs)]
     return CrashBatch(tmp_path / name, api.base_url, lines, settings)
 
 
@@ -76,7 +78,7 @@ def test_a_log_that_is_not_there_is_no_batch(tmp_path, api):
 
 def test_a_directory_is_not_worked_on_while_another_machine_has_its_batch(tmp_path, api):
     """What it shows may be old: an abort would end Runs that the owner follows."""
-    first, second = machine(tmp_path, api, "first", 40, ms=1500), machine(tmp_path, api, "second", 40, ms=1500)
+    first, second = (machine(tmp_path, api, name, 20, is_held=True) for name in ("first", "second"))
     process = first.spawn()
     wait_until(lambda: "Account local" in first.said())
     process.kill()

@@ -1,15 +1,16 @@
 // What has happened to a batch: its notices, and its log, newest line first.
 
-import { linkTo, pathOf, query, readExactly } from "./api.js";
-import { button, card, cell, el, labelled, link, say, searchInput, setText, statusLine, table } from "./elements.js";
+import { pathOf, query, readExactly } from "./api.js";
+import { download } from "./downloads.js";
+import { button, card, cell, el, labelled, searchInput, setText, statusLine, table } from "./elements.js";
+import { noticesCard } from "./notices_card.js";
 import { moment } from "./words.js";
 
 const AT_ONCE = 100;
 const HIDDEN = new Set(["timestamp", "level", "event", "batch"]);
 
 export function showEvents({ place, id, base, params, signal }) {
-  const notices = el("ul", { class: "notices" });
-  const told = card("Notices", notices);
+  const notices = noticesCard();
   const body = el("tbody");
   const search = searchInput("log-search", "Any text, such as a job key");
   const frame = table(
@@ -25,7 +26,7 @@ export function showEvents({ place, id, base, params, signal }) {
   const note = statusLine();
   const more = button("Show older", () => next(), { hidden: true });
   const newest = button("Read again", () => restart());
-  const whole = button("Download", download, { "aria-label": "Download the log" });
+  const whole = button("Download", () => download(id, "log"), { "aria-label": "Download the log" });
   const form = el(
     "form",
     { class: "filters", onsubmit: (event) => (event.preventDefault(), go()) },
@@ -35,7 +36,7 @@ export function showEvents({ place, id, base, params, signal }) {
     whole,
   );
   place.append(
-    el("div", { class: "cards" }, told, card("Log", form, frame, note, el("div", { class: "buttons" }, more))),
+    el("div", { class: "cards" }, notices.node, card("Log", form, frame, note, el("div", { class: "buttons" }, more))),
   );
   // A turn ends when the log is read from its end again.
   let [asked, before, turn] = ["", null, 0];
@@ -77,21 +78,8 @@ export function showEvents({ place, id, base, params, signal }) {
     );
   }
 
-  async function download() {
-    try {
-      link(await linkTo(id, "log", { download: 1 }), "", { download: "" }).click();
-    } catch (error) {
-      say(error.message);
-    }
-  }
-
-  function show(batch) {
-    notices.replaceChildren(...batch.notices.toReversed().map((each) => el("li", {}, each)));
-    told.hidden = batch.notices.length === 0;
-  }
-
   move(params);
-  return { show, move };
+  return { show: notices.show, move };
 }
 
 function rowOf(line) {

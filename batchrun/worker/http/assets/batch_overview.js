@@ -6,6 +6,7 @@ import { makeChart } from "./charts.js";
 import { costsCard } from "./costs.js";
 import { card, el, every, fillTiles, link, outerLink } from "./elements.js";
 import { doubtsCard } from "./doubts.js";
+import { noticesCard } from "./notices_card.js";
 import { failedOf, legendOf, makeBar, wholeOf } from "./outcome_bar.js";
 import { runTimesCard } from "./run_times.js";
 import { count, duration, moment, money, percent, rate, secondsSince } from "./words.js";
@@ -30,14 +31,13 @@ export function showOverview({ place, id, base, params, signal }) {
   const grid = el("div", { class: "charts", hidden: true }, ...Object.values(charts).map(({ node }) => node));
   const overTime = card("Over time", none, grid);
   overTime.head.append(ranges);
-  const notices = el("ul", { class: "notices" });
-  const told = card("Notices", notices);
+  const notices = noticesCard();
   const present = card("Now", tiles, bar.node, legend);
   present.head.append(outputLinks(id, signal));
   const doubts = doubtsCard(id, signal);
   const runTimes = runTimesCard();
   const costs = costsCard(id, signal);
-  place.append(el("div", { class: "cards" }, doubts.node, present, overTime, runTimes.node, costs.node, told));
+  place.append(el("div", { class: "cards" }, doubts.node, present, overTime, runTimes.node, costs.node, notices.node));
   let [batch, lastS, drawn] = [null, "", null];
 
   function rateWords(perInterval) {
@@ -126,8 +126,7 @@ export function showOverview({ place, id, base, params, signal }) {
     bar.show(now);
     legend.replaceChildren(...legendOf(now));
     if (failed) legend.append(el("li", {}, link(`${base}/failures`, "Why jobs did not succeed")));
-    notices.replaceChildren(...now.notices.toReversed().map((each) => el("li", {}, each)));
-    told.hidden = now.notices.length === 0;
+    notices.show(now);
     doubts.show(now);
     costs.show(now);
     if (hasMoved && !UNDER_WAY.includes(now.state)) refresh();

@@ -108,6 +108,18 @@ export function retryEffects(batches, jobs = batches.reduce((sum, batch) => sum 
   ].filter((each) => each);
 }
 
+// What to do on this page about a batch that rests; its reason names the commands for a terminal.
+export function advice(batch) {
+  if (UNDER_WAY.includes(batch.state)) return "";
+  if (batch.jobs.in_doubt) return "Here: say which Run each start has made, at the top of the overview; then Resume.";
+  if (batch.state === "out_of_budget")
+    return "Here: raise its budget under Settings, “Change limits…”, or that of all batches under Worker; it goes on by itself.";
+  if (batch.state === "tripped")
+    return "Here: look at Failures. Resume goes on with the other jobs, Retry carries the failed ones out again.";
+  if (batch.can.includes("resume") && batch.reason) return "Here: Resume, once the cause is gone.";
+  return "";
+}
+
 // What a batch is doing, in one line.
 export function doing(batch) {
   const { jobs } = batch;

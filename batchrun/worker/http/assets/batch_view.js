@@ -3,7 +3,7 @@
 import { showEvents } from "./batch_events.js";
 import { showOverview } from "./batch_overview.js";
 import { showSettings } from "./batch_settings.js";
-import { doing, obey, TONES } from "./batch_states.js";
+import { advice, doing, obey, TONES } from "./batch_states.js";
 import { button, el, link, setText, swatch } from "./elements.js";
 import { showFailures } from "./failures.js";
 import { showLines } from "./lines.js";
@@ -30,7 +30,7 @@ export function openBatch({ place, parts: [id, first], params, signal }) {
   let tabEnd = new AbortController();
 
   const [name, mark, state] = [el("h1", { tabindex: "-1" }, id), swatch("open"), el("b")];
-  const [line, why] = [el("span"), el("p", { class: "why" })];
+  const [line, why, hint] = [el("span"), el("p", { class: "why" }), el("p", { class: "why" })];
   const buttons = Object.entries(ORDERS).map(([order, text]) =>
     button(text, () => carryOut(order), { "data-order": order, hidden: true }),
   );
@@ -43,7 +43,7 @@ export function openBatch({ place, parts: [id, first], params, signal }) {
     el(
       "div",
       { class: "head" },
-      el("div", {}, name, el("p", { class: "state" }, mark, state, " · ", line), why),
+      el("div", {}, name, el("p", { class: "state" }, mark, state, " · ", line), why, hint),
       el("div", { class: "buttons" }, ...buttons),
     ),
     el("nav", { class: "tabs", "aria-label": "Parts of the batch" }, el("ul", {}, ...tabs)),
@@ -87,6 +87,7 @@ export function openBatch({ place, parts: [id, first], params, signal }) {
     setText(state, spaced(batch.state));
     setText(line, doing(batch));
     setText(why, batch.attention || batch.reason || batch.waits);
+    setText(hint, advice(batch));
     why.className = batch.attention ? "why trouble" : "why soft";
     for (const button of buttons) button.hidden = !batch.can.includes(button.dataset.order);
     for (const { firstElementChild: each } of tabs) {

@@ -1,7 +1,8 @@
 // Records or items of a batch as a table, newest first, that can be searched and downloaded.
 
-import { linkTo, pathOf, query, readExactly } from "./api.js";
-import { button, card, cell, el, labelled, link, say, searchInput, setText, statusLine, swatch } from "./elements.js";
+import { pathOf, query, readExactly } from "./api.js";
+import { download } from "./downloads.js";
+import { button, card, cell, el, labelled, searchInput, setText, statusLine, swatch } from "./elements.js";
 import { OUTCOMES } from "./outcome_bar.js";
 import { count, counted, moment, money, size, spaced } from "./words.js";
 
@@ -45,7 +46,7 @@ export function showLines({ place, id, base, kind, params, signal }) {
     { class: "files" },
     "Download ",
     ...Object.entries(FILES).map(([format, text]) =>
-      button(text, () => download(format), { "aria-label": `Download all ${what}s as ${text}` }),
+      button(text, () => download(id, kind, { format }), { "aria-label": `Download all ${what}s as ${text}` }),
     ),
   );
   const form = el(
@@ -134,15 +135,6 @@ export function showLines({ place, id, base, kind, params, signal }) {
     details.addEventListener("toggle", () => details.append(el("pre", {}, pretty(object))), { once: true });
     row.cells[0].replaceChildren(el("div", {}, details));
     return row;
-  }
-
-  async function download(format) {
-    try {
-      const file = link(await linkTo(id, kind, { format, download: 1 }), "", { download: "" });
-      file.click();
-    } catch (error) {
-      say(error.message);
-    }
   }
 
   // New lines are announced, not put into a table that is being read.

@@ -14,6 +14,7 @@ from batchrun.maintenance.job_selection import WantedJobs, jobs_to_retry, why_no
 from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.report.batch_status import read_status
 from batchrun.report.number_words import counted
+from batchrun.report.shown_failures import show_causes
 from batchrun.report.terminal_text import one_line
 
 #: Max characters of a noted command, and of its directory.
@@ -26,19 +27,19 @@ def retry_jobs(directory: Path, wanted: WantedJobs, *, is_dry_run: bool, is_conf
         refuse_worker_directory(directory, "retry")
     config, _ = read_own_config(directory)
     to_retry = jobs_to_retry(directory, config, wanted)
-    found = to_retry.found
     if is_dry_run:
+        found = show_causes(directory, config, to_retry.selection)
         if is_json:
             print_json(asdict(found))
             return ExitCode.SUCCEEDED
         for line in retry_lines(found, read_status(directory).summary.open_jobs):
             answer(line)
         return ExitCode.SUCCEEDED
-    if not found.jobs:
+    if not to_retry.jobs:
         for line in why_nothing(directory, to_retry.selection):
             say(line)
         return ExitCode.SUCCEEDED
-    say(f"Retrying {counted(found.jobs, 'job')}")
+    say(f"Retrying {counted(to_retry.jobs, 'job')}")
     return run_async(run_to_the_end, config, is_confirmed, is_json, resume_command(directory), to_retry)
 
 

@@ -57,7 +57,7 @@ async def run_to_the_end(
     async with open_batch(config, command=noted, on_standby=_show_standby, on_copy=_show_copy) as batch:
         show_opening(batch, config)
         if not is_confirmed:
-            await _confirm(batch, config, to_retry.found.jobs if to_retry is not None else 0)
+            await _confirm(batch, config, to_retry.jobs if to_retry is not None else 0)
         if to_retry is not None:
             await batch.reopen(to_retry.selection)
         refused = await _carry_out(batch, config)

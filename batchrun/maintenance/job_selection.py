@@ -8,10 +8,10 @@ from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
-from batchrun.report.failure_causes import Tripped, read_failures, read_tripped, read_unknown
+from batchrun.report.failure_causes import Tripped, count_failures, read_tripped, read_unknown
 from batchrun.report.number_words import counted
 from batchrun.report.progress_words import outcome_counts
-from batchrun.report.shown_failures import ShownFailures, show_causes
+from batchrun.report.shown_failures import can_be_read_again
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max unknown names that are shown per flag.
@@ -41,10 +41,10 @@ class WantedJobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsToRetry:
-    """Settled jobs that get a new round."""
+    """Settled jobs that get a new round, and their number."""
 
     selection: Selection
-    found: ShownFailures
+    jobs: int
 
 
 def jobs_to_retry(directory: Path, config: Config, wanted: WantedJobs) -> JobsToRetry:
@@ -58,10 +58,10 @@ def jobs_to_retry(directory: Path, config: Config, wanted: WantedJobs) -> JobsTo
     trip = _tripped(directory) if wanted.tripped else None
     selection = _selection(wanted, trip)
     _refuse_unknown(read_unknown(directory, selection), wanted.groups)
-    found = show_causes(directory, config, selection)
-    if found.jobs and not found.can_retry:
+    jobs = count_failures(directory, selection)
+    if jobs and not can_be_read_again(config):
         raise ConfigError(f"{directory}: {CANNOT_BE_READ_AGAIN}; nothing was changed")
-    return JobsToRetry(selection=selection, found=found)
+    return JobsToRetry(selection=selection, jobs=jobs)
 
 
 def why_nothing(directory: Path, selection: Selection) -> list[str]:
@@ -69,7 +69,7 @@ def why_nothing(directory: Path, selection: Selection) -> list[str]:
     summary = read_status(directory).summary
     lines = [f"Nothing to retry: no job matches ({outcome_counts(summary.outcomes)})"]
     if selection.outcomes is None and selection != Selection():
-        succeeded = read_failures(directory, replace(selection, outcomes=[Outcome.SUCCEEDED])).jobs
+        succeeded = count_failures(directory, replace(selection, outcomes=[Outcome.SUCCEEDED]))
         if succeeded:
             lines.append(f"--outcome succeeded retries {counted(succeeded, 'matching job')} that succeeded")
     if summary.open_jobs:

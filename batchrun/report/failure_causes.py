@@ -67,6 +67,12 @@ def read_failures(directory: Path, selection: Selection) -> Failures:
         return failures_of(ledger, directory, selection)
 
 
+def count_failures(directory: Path, selection: Selection) -> int:
+    """Count the jobs that `read_failures` returns, without their samples."""
+    with open_for_reading(directory) as ledger:
+        return ledger.failed_jobs.kinds(selection, 1).jobs_in_all
+
+
 def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> Failures:
     """Return the settled jobs of an open ledger by cause."""
     logs = LogTails(directory)

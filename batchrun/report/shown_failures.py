@@ -74,5 +74,10 @@ def show_causes(directory: Path, config: Config, selection: Selection) -> ShownF
         other_jobs=found.other_jobs,
         bad_lines=found.bad_lines,
         succeeded=found.succeeded,
-        can_retry=str(config.jobs.file) != "-",
+        can_retry=can_be_read_again(config),
     )
+
+
+def can_be_read_again(config: Config) -> bool:
+    """True if the jobs of a batch can be read once more for a retry."""
+    return str(config.jobs.file) != "-"

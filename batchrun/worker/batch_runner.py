@@ -413,7 +413,10 @@ class BatchRunner:
             if rests_as is None or (now.state in PAUSABLE and self._reopening.is_set()):
                 return known
             ended_at = datetime.now(UTC) if rests_as.is_over else None
-            return {**known, "state": rests_as, "reason": reason, "cause": cause, "ended_at": ended_at}
+            # A retry that could not be carried out is ordered again by a person, not by the next `resume`.
+            retry = None if rests_as is BatchState.FAILED else now.retry
+            fields = {"state": rests_as, "reason": reason, "cause": cause, "ended_at": ended_at, "retry": retry}
+            return {**known, **fields}
 
         stored = await self._update(rest)
         if not stored.state.is_under_way:

@@ -19,8 +19,6 @@ from batchrun.config.policy_builders import expectation
 from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig, changed_while_running
 from batchrun.errors import BatchrunError, ConfigError, OutputError
-from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
-from batchrun.maintenance.noted_config import read_config
 from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
@@ -30,7 +28,6 @@ from batchrun.output.replacement import replace_file
 from batchrun.policy.budget import Budget
 from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.progress_words import Speed
-from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
@@ -52,7 +49,6 @@ from batchrun.worker.submission import (
     RESUMED_ALREADY,
     RETRYABLE,
     BatchState,
-    RetryOrder,
     Submission,
 )
 from batchrun.worker.submission_config import config_of, profile_file
@@ -125,7 +121,7 @@ class Worker:
         #: Ids of batches that rest and are being looked at or repaired.
         self._mended: set[str] = set()
         #: Held while a retry is taken.
-        self._retrying = anyio.Lock()
+        self.retrying = anyio.Lock()
         #: Notifies people of what happens to the batches and to the worker.
         self.notifier = Notifier(config.notify, channels, Outbox(directory.outbox))
         self._watch = WorkerWatch(self.notifier, self.budget)
@@ -261,7 +257,12 @@ class Worker:
             yield
             await self.fleet.publish(self.store[submission_id])
 
-    def _refuse_without_files(self, submission_id: str) -> None:
+    def refuse_without_files(self, submission_id: str) -> None:
+        """Refuse what needs the files of a batch that another worker of the fleet has.
+
+        Raises:
+            WrongState: they are not here.
+        """
         if self.fleet is not None:
             self.fleet.refuse_without_files(submission_id)
 
@@ -270,18 +271,23 @@ class Worker:
         if (wholes := self._orders_for(submission_id)) is not None:  # some parts may rest while others go on
             return await wholes.order(submission_id, OrderVerb.RESUME, RESUMABLE | RESUMED_ALREADY, "resumed")
         if self.store[submission_id].state not in RESUMED_ALREADY:
-            await self._open_again(submission_id, RESUMABLE, "resumed")
+            await self.open_again(submission_id, RESUMABLE, "resumed")
         return self.store[submission_id]
 
     def _orders_for(self, submission_id: str) -> WholeBatches | None:
         """Return what gives orders to other workers that have a batch; None: this one has it, or can take it."""
         return self.wholes if self.wholes is not None and self.wholes.are_ordered_of(submission_id) else None
 
-    def _wholes_with(self, submission_id: str) -> WholeBatches | None:
+    def wholes_with(self, submission_id: str) -> WholeBatches | None:
         """Return what gives orders to all parts of a batch in shards; None: this one is not in shards."""
         return self.wholes if self.wholes is not None and self.wholes.has(submission_id) else None
 
-    async def _open_again(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> None:
+    async def open_again(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> None:
+        """Change a batch that is in one of some states, and open it once more.
+
+        Raises:
+            WrongState: it is in another one; `what` says in the message what cannot be done.
+        """
         again = {"state": BatchState.QUEUED, "reason": "", "ended_at": None}
         async with self._ordered(submission_id):
             await self.store.change(submission_id, allowed, what, **again, **changes)
@@ -294,44 +300,6 @@ class Worker:
             else:
                 self._start_runner(submission_id)
 
-    async def retry(self, submission_id: str, wanted: WantedJobs, order_id: str) -> ShownFailures | None:
-        """Open a batch again with another round for jobs that are settled; None if this order was given before.
-
-        No job is retried if none matches. The jobs of a batch that is under way are retried at once as well.
-
-        Raises:
-            WrongState: another retry is still being taken up, or the batch is being paused or cancelled.
-            ConfigError: as `jobs_to_retry` does.
-        """
-        async with self._retrying:
-            wholes = self._wholes_with(submission_id)
-            if wholes is None:
-                self._refuse_without_files(submission_id)
-            submission = self.store[submission_id]
-            if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
-                return None
-            if submission.retry is not None and submission.state.is_under_way:
-                raise WrongState(f"batch {submission_id}: another retry of it is being taken up; try again in a moment")
-            to_retry = await self.jobs_to_retry(submission, wanted)
-            if to_retry.found.jobs:
-                order = RetryOrder(id=order_id, selection=to_retry.selection)
-                if wholes is not None:
-                    await wholes.order(submission_id, OrderVerb.RETRY, RETRYABLE, "retried", retry=order)
-                else:
-                    await self._open_again(submission_id, RETRYABLE, "retried", retry=order)
-        return to_retry.found
-
-    async def jobs_to_retry(self, submission: Submission, wanted: WantedJobs) -> JobsToRetry:
-        """Find the jobs of a batch that a retry would reopen.
-
-        Raises:
-            WrongState: the batch has not begun.
-            ConfigError: as `jobs_to_retry` does.
-        """
-        if (wholes := self._wholes_with(submission.id)) is not None:
-            await wholes.bring_output(submission.id)
-        return await anyio.to_thread.run_sync(_jobs_to_retry, self.directory.out_dir(submission), submission, wanted)
-
     @asynccontextmanager
     async def mending(self, submission_id: str) -> AsyncIterator[tuple[Path, Account]]:
         """Keep a batch that rests from being opened; one that is resumed meanwhile is opened afterwards.
@@ -341,7 +309,7 @@ class Worker:
             OutputError: the platform has not answered yet.
         """
         submission = self.store[submission_id]
-        self._refuse_without_files(submission_id)
+        self.refuse_without_files(submission_id)
         if submission.state.is_under_way or submission_id in self.runners:
             raise WrongState(f"batch {submission_id} is {submission.state}; pause it first")
         if submission_id in self._mended:
@@ -370,7 +338,7 @@ class Worker:
             wanted = self.store[submission_id].but(**changes)
         except ValidationError as error:
             raise as_config_error(error, None, {}, Submission) from None
-        if (wholes := self._wholes_with(submission_id)) is not None:
+        if (wholes := self.wholes_with(submission_id)) is not None:
             await wholes.bring_settings(submission_id)
             await self._budget_of(wanted)  # it must be valid
             return await wholes.order(submission_id, OrderVerb.CHANGE, frozenset(BatchState), "changed", **changes)
@@ -401,7 +369,7 @@ class Worker:
                 case OrderVerb.CANCEL:
                     await self.cancel(part_id)
                 case OrderVerb.RETRY if order.retry is not None and part.retried != order.retry.id:
-                    await self._open_again(part_id, RETRYABLE, "retried", retry=order.retry)
+                    await self.open_again(part_id, RETRYABLE, "retried", retry=order.retry)
                 case OrderVerb.CHANGE:
                     settings = {**whole.settings, "jobs.shard": part.settings["jobs.shard"]}
                     await self.change(part_id, weight=whole.weight, priority=whole.priority, settings=settings)
@@ -550,7 +518,7 @@ class Worker:
 
     def per_s(self, submission_id: str) -> float | None:
         """Return the settled jobs per second of a batch; None: it settles none, or another worker carries it out."""
-        if (wholes := self._wholes_with(submission_id)) is not None:
+        if (wholes := self.wholes_with(submission_id)) is not None:
             speed = wholes.speeds.get(submission_id)
             return speed.per_s() if speed is not None else None
         runner = self.runners.get(submission_id)
@@ -779,13 +747,6 @@ class Worker:
 def _is_more(budget_usd: float | None, before_usd: float | None) -> bool:
     """Return whether a budget allows more than before; None: unlimited."""
     return before_usd is not None and (budget_usd is None or budget_usd > before_usd)
-
-
-def _jobs_to_retry(out_dir: Path, submission: Submission, wanted: WantedJobs) -> JobsToRetry:
-    if not has_begun(out_dir):
-        raise WrongState(f"batch {submission.id} is {submission.state}: it has no jobs to retry yet")
-    config, _ = read_config(out_dir)
-    return jobs_to_retry(out_dir, config, wanted)
 
 
 @asynccontextmanager

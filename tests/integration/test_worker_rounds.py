@@ -7,6 +7,7 @@ import pytest
 
 from batchrun.errors import ConfigError
 from batchrun.maintenance.job_selection import WantedJobs
+from batchrun.worker.retry_orders import order_retry, show_retry
 from batchrun.worker.submission import BatchState
 from batchrun.worker.submission_store import WrongState
 from tests.support.crash import open_api
@@ -38,13 +39,13 @@ async def test_a_finished_batch_is_retried_as_another_round_of_it(tmp_path, api)
         before = len(api.runs())
         batch = await submit_batch(worker, jobs_of(3, 4), task="finished", **ONCE)
         await batch.until(BatchState.FINISHED)
-        assert (await worker.jobs_to_retry(batch.submission, WantedJobs(keys=["bad1"]))).found.jobs == 1
+        assert (await show_retry(worker, batch.submission, WantedJobs(keys=["bad1"]))).jobs == 1
         for _ in range(2):
-            await worker.retry(batch.id, WantedJobs(keys=["bad1", "good0"]), "first")
+            await order_retry(worker, batch.id, WantedJobs(keys=["bad1", "good0"]), "first")
         await batch.until(BatchState.FINISHED)
-        assert await worker.retry(batch.id, WantedJobs(keys=["bad1"]), "first") is None
-        found = await worker.retry(batch.id, WantedJobs(), "second")
-        assert (found is not None and found.jobs) == 3
+        assert await order_retry(worker, batch.id, WantedJobs(keys=["bad1"]), "first") is None
+        found = await order_retry(worker, batch.id, WantedJobs(), "second")
+        assert found == 3
         await batch.until(BatchState.FINISHED)
         assert rounds(batch) == {1: 7, 2: 3, 3: 1}
         assert len(api.runs()) - before == 11 == sum(len(record["attempts"]) for record in batch.records())
@@ -58,11 +59,30 @@ async def test_a_retry_of_nothing_changes_nothing(tmp_path, api):
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
         batch = await submit_batch(worker, jobs_of(0, 2), task="nothing", **ONCE)
         await batch.until(BatchState.FINISHED)
-        found = await worker.retry(batch.id, WantedJobs(), "nothing")
-        assert (found is not None and found.jobs, batch.submission.state) == (0, BatchState.FINISHED)
+        found = await order_retry(worker, batch.id, WantedJobs(), "nothing")
+        assert (found, batch.submission.state) == (0, BatchState.FINISHED)
         with pytest.raises(ConfigError, match="--key nope: no job of this batch has it"):
-            await worker.retry(batch.id, WantedJobs(keys=["nope"]), "nope")
+            await order_retry(worker, batch.id, WantedJobs(keys=["nope"]), "nope")
         assert rounds(batch) == {1: 2}
+
+
+async def test_a_retry_that_fails_is_not_carried_out_by_a_later_resume(tmp_path, api):
+    """The job file was edited: the batch fails and says so; once it is put back, only another order retries."""
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
+        batch = await submit_batch(worker, jobs_of(2, 1), task="edited", **ONCE)
+        await batch.until(BatchState.FINISHED)
+        file = batch.out.parent / "jobs.jsonl"
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b"bad0", b"odd0"))
+        assert await order_retry(worker, batch.id, WantedJobs(), "first") == 2
+        assert (await batch.until(BatchState.FAILED)).retry is None
+        file.write_bytes(content)
+        await worker.resume(batch.id)
+        await batch.until(BatchState.FINISHED)
+        assert rounds(batch) == {1: 3}
+        assert await order_retry(worker, batch.id, WantedJobs(), "second") == 2
+        await batch.until(BatchState.FINISHED)
+        assert rounds(batch) == {1: 3, 2: 2}
 
 
 async def test_jobs_of_a_batch_that_is_under_way_are_retried_beside_its_live_runs(tmp_path, api):
@@ -74,9 +94,9 @@ async def test_jobs_of_a_batch_that_is_under_way_are_retried_beside_its_live_run
         batch = await submit_batch(worker, jobs, task="active", **ONCE)
         await until(lambda: worker.runners[batch.id].counts().settled == 2, "two failures")
         await batch.until_live(3)
-        await worker.retry(batch.id, WantedJobs(), "first")
+        await order_retry(worker, batch.id, WantedJobs(), "first")
         with pytest.raises(WrongState, match="another retry of it is being taken up"):
-            await worker.retry(batch.id, WantedJobs(keys=["bad0"]), "second")
+            await order_retry(worker, batch.id, WantedJobs(keys=["bad0"]), "second")
         await until(lambda: len(batch.records()) == 4, "two failures again")
         stop.touch()
         await batch.until(BatchState.FINISHED)
@@ -94,7 +114,7 @@ async def test_the_summary_of_a_batch_is_there_while_it_rests(tmp_path, api):
         summary = worker.directory.summary_file(batch.submission)
         assert summary.exists()
         stop.unlink()
-        await worker.retry(batch.id, WantedJobs(), "again")
+        await order_retry(worker, batch.id, WantedJobs(), "again")
         await batch.until_live(1)
         assert not summary.exists()
         stop.touch()
@@ -110,10 +130,10 @@ async def test_a_retry_whose_job_file_was_edited_reopens_nothing(tmp_path, api):
         file = worker.directory.of(batch.id) / "jobs.jsonl"
         whole = file.read_bytes()
         file.write_bytes(whole.replace(b'"n":1,', b'"n":7,'))
-        await worker.retry(batch.id, WantedJobs(), "first")
+        await order_retry(worker, batch.id, WantedJobs(), "first")
         assert "since this batch was begun" in (await batch.until(BatchState.FAILED)).reason
         assert rounds(batch) == {1: 3}
         file.write_bytes(whole)
-        await worker.retry(batch.id, WantedJobs(), "second")
+        await order_retry(worker, batch.id, WantedJobs(), "second")
         await batch.until(BatchState.FINISHED)
         assert rounds(batch) == {1: 3, 2: 2}

@@ -14,7 +14,7 @@ from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import total_costs
-from batchrun.worker import batch_mending
+from batchrun.worker import batch_mending, retry_orders
 from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
@@ -180,12 +180,11 @@ async def retry_batch(request: web.Request) -> web.Response:
     given = await read_object(request) if request.body_exists else {}
     asked = validated(RetryRequest, given)
     if asked.dry_run:
-        found = (await worker.jobs_to_retry(submission, asked.wanted)).found
+        found = await retry_orders.show_retry(worker, submission, asked.wanted)
         return web.Response(body=write_json(asdict(found)), content_type="application/json")
-    retried = await worker.retry(submission.id, asked.wanted, key or secrets.token_urlsafe(12))
+    jobs = await retry_orders.order_retry(worker, submission.id, asked.wanted, key or secrets.token_urlsafe(12))
     view = batch_view(worker, worker.store[submission.id])
-    jobs = retried.jobs if retried is not None else 0
-    return web.json_response(text=RetryView.model_construct(jobs=jobs, batch=view).model_dump_json())
+    return web.json_response(text=RetryView.model_construct(jobs=jobs or 0, batch=view).model_dump_json())
 
 
 async def get_doubts(request: web.Request) -> web.Response:

@@ -1,0 +1,72 @@
+"""Retries of a worker's batches: each is ordered and stored once, and the next opening of its batch carries it out."""
+
+from pathlib import Path
+
+import anyio
+
+from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
+from batchrun.maintenance.noted_config import read_config
+from batchrun.report.shown_failures import ShownFailures, show_causes
+from batchrun.worker.data_directory import has_begun
+from batchrun.worker.fleet.whole_order import OrderVerb
+from batchrun.worker.submission import RETRYABLE, RetryOrder, Submission
+from batchrun.worker.submission_store import WrongState
+from batchrun.worker.worker import Worker
+
+
+async def order_retry(worker: Worker, submission_id: str, wanted: WantedJobs, order_id: str) -> int | None:
+    """Open a batch again with another round for jobs that are settled; return their number.
+
+    No job is retried if none matches. The jobs of a batch that is under way are retried at once as well. None: this
+    order was given before.
+
+    Raises:
+        WrongState: another retry is still being taken up, or the batch has not begun, or is being paused or cancelled.
+        ConfigError: as `jobs_to_retry` does.
+    """
+    async with worker.retrying:
+        wholes = worker.wholes_with(submission_id)
+        if wholes is None:
+            worker.refuse_without_files(submission_id)
+        submission = worker.store[submission_id]
+        if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
+            return None
+        if submission.retry is not None and submission.state.is_under_way:
+            raise WrongState(f"batch {submission_id}: another retry of it is being taken up; try again in a moment")
+        await _bring_output(worker, submission_id)
+        found = await anyio.to_thread.run_sync(_found, worker.directory.out_dir(submission), submission, wanted)
+        if found.jobs:
+            order = RetryOrder(id=order_id, selection=found.selection)
+            if wholes is not None:
+                await wholes.order(submission_id, OrderVerb.RETRY, RETRYABLE, "retried", retry=order)
+            else:
+                await worker.open_again(submission_id, RETRYABLE, "retried", retry=order)
+    return found.jobs
+
+
+async def show_retry(worker: Worker, submission: Submission, wanted: WantedJobs) -> ShownFailures:
+    """Return the jobs of a batch that a retry would reopen, by cause.
+
+    Raises:
+        WrongState: the batch has not begun.
+        ConfigError: as `jobs_to_retry` does.
+    """
+    await _bring_output(worker, submission.id)
+    return await anyio.to_thread.run_sync(_shown, worker.directory.out_dir(submission), submission, wanted)
+
+
+async def _bring_output(worker: Worker, submission_id: str) -> None:
+    """Bring here what other workers of a fleet have written of a batch in shards."""
+    if (wholes := worker.wholes_with(submission_id)) is not None:
+        await wholes.bring_output(submission_id)
+
+
+def _found(out_dir: Path, submission: Submission, wanted: WantedJobs) -> JobsToRetry:
+    if not has_begun(out_dir):
+        raise WrongState(f"batch {submission.id} is {submission.state}: it has no jobs to retry yet")
+    return jobs_to_retry(out_dir, read_config(out_dir)[0], wanted)
+
+
+def _shown(out_dir: Path, submission: Submission, wanted: WantedJobs) -> ShownFailures:
+    found = _found(out_dir, submission, wanted)
+    return show_causes(out_dir, read_config(out_dir)[0], found.selection)

@@ -38,7 +38,8 @@ def with_part_of_limits(config: Config) -> Config:
 
     Its budget is the whole one: the page of the fleet divides it by need.
     """
-    assert config.jobs.shard is not None, "only a part has a part"
+    if config.jobs.shard is None:
+        raise ConfigError("is missing in what is to be a part of a batch in shards", key="jobs.shard")
     number, count = config.jobs.shard
 
     def divided(bound: int | None) -> int | None:

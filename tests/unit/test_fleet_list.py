@@ -18,7 +18,7 @@ from batchrun.runtime.free_space import RESERVED_BYTES
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import MAX_PIECES, PIECE_BYTES, FleetList
-from batchrun.worker.fleet.shared_page import Page, SharedPage
+from batchrun.worker.fleet.shared_page import MAX_MEMBERS, Page, SharedPage
 
 CONTENT = zstandard.compress(b"[notify]\ncommand = 'id'\n")
 PIECE = sha256(CONTENT).hexdigest()
@@ -130,6 +130,15 @@ def test_a_page_with_odd_numbers_is_none(store: DirectoryStore, odd: str) -> Non
     store.append(0, zstandard.compress(('{"members": {"m": ' + member + "}}").encode()))
     with pytest.raises(LedgerError, match="the page of the fleet cannot be read"):
         SharedPage(store).read()
+
+
+def test_a_page_has_so_many_members(store: DirectoryStore) -> None:
+    """Each worker looks through all of them, several times a second, between the answers that it gives."""
+    members = {f"m{n}": {"name": "m", "address": "", "lease_s": 1} for n in range(MAX_MEMBERS + 1)}
+    store.append(0, zstandard.compress(json.dumps({"members": members}).encode()))
+    page = SharedPage(store)
+    with pytest.raises(LedgerError, match="the page of the fleet cannot be read"):
+        page.read()
 
 
 def test_a_batch_of_the_page_has_an_id(store: DirectoryStore) -> None:

@@ -104,6 +104,12 @@ def test_limits_of_the_whole_are_divided() -> None:
     assert found == [(3, 2.0, 5.0)] * 3 + [(2, 2.0, 5.0)]
 
 
+def test_a_part_without_its_shard_is_refused() -> None:
+    """Whoever can write to the list of a fleet can make one: it is the batch's error, and no bug."""
+    with pytest.raises(ConfigError, match=r"jobs\.shard: is missing"):
+        with_part_of_limits(config())
+
+
 @pytest.mark.parametrize(
     ("flags", "key"),
     [

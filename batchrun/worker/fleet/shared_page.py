@@ -21,6 +21,8 @@ from batchrun.worker.submission import BatchCounts, SubmissionId
 PAGE_LOG = "page"
 #: Seconds between two looks of a member at the page; less if a tenth of the lease is less.
 LOOK_INTERVAL_S = 0.4
+#: Max members of a fleet: each looks through all of them several times a second.
+MAX_MEMBERS = 1_000
 #: Max bytes of a page.
 _MAX_BYTES = 16 << 20
 _MAX_WORDS = 500
@@ -69,7 +71,7 @@ class Page(_Model):
 
     v: Literal[1] = 1
     #: By id of the member; no id is used twice.
-    members: dict[str, Member] = {}
+    members: Annotated[dict[str, Member], Field(max_length=MAX_MEMBERS)] = {}
     #: Money that batches have cost which are over, in millionths of a US dollar.
     spent_micro_usd: Amount = 0
     #: Batches in shards that are under way and have a budget, or whose breaker has tripped.

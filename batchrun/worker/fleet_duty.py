@@ -168,12 +168,8 @@ class FleetDuty:
         if worker.is_draining:
             over, waiting = [], list[str]()
         else:
-            waiting = [
-                batch
-                for batch, listed in fleet.listed.items()
-                if (listed.submission.state.is_under_way or self._is_wanted(batch))
-                and fleet.page.carrier(batch) is None
-            ]
+            open_batches = fleet.to_carry_out | (fleet.wanted & fleet.listed.keys())
+            waiting = [each for each in fleet.listed if each in open_batches and fleet.page.carrier(each) is None]
         number = fleet.pages.number + 1
         after = fleet.member.propose(
             fleet.page,

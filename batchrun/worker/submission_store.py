@@ -48,6 +48,8 @@ class SubmissionStore:
     def __init__(self, directory: DataDirectory) -> None:
         self._directory = directory
         self._known: dict[str, Submission] = {}
+        #: Their ids, oldest first; None: one was added since.
+        self._order: list[str] | None = None
         #: Ids of submissions whose last change is not on disk.
         self._unsaved: set[str] = set()
         #: Held while a submission or its directory is changed.
@@ -66,7 +68,7 @@ class SubmissionStore:
                 _log.error("batch_unreadable", file=str(directory / SUBMISSION), reason=str(error))
             else:
                 if submission.id == directory.name:  # otherwise it is a copy
-                    self._known[submission.id] = submission
+                    self._note(submission)
 
     @staticmethod
     def new_id() -> str:
@@ -75,7 +77,11 @@ class SubmissionStore:
 
     def __iter__(self) -> Iterator[Submission]:
         """Iterate over all submissions, oldest first."""
-        return iter(sorted(self._known.values(), key=lambda each: (each.created_at, each.id)))
+        if self._order is None:
+            self._order = [
+                each.id for each in sorted(self._known.values(), key=lambda each: (each.created_at, each.id))
+            ]
+        return iter([self._known[each] for each in self._order if each in self._known])  # a thread may delete one
 
     def __contains__(self, submission_id: str) -> bool:
         return submission_id in self._known
@@ -114,7 +120,7 @@ class SubmissionStore:
 
     def mirror(self, submission: Submission) -> None:
         """Show a submission that another worker keeps; nothing is written."""
-        self._known[submission.id] = submission
+        self._note(submission)
 
     async def take_over(self, submission: Submission) -> None:
         """Save a submission as another worker has left it."""
@@ -177,6 +183,7 @@ class SubmissionStore:
             # The file first: without it, an interrupted deletion is completed by `load`.
             (directory / SUBMISSION).unlink(missing_ok=True)
             self._known.pop(submission.id, None)
+            self._order = None
             self._unsaved.discard(submission.id)
             if directory.exists():  # of a fleet's batch, there may be nothing here
                 shutil.rmtree(directory)
@@ -188,14 +195,19 @@ class SubmissionStore:
             make_private_directory(directory)
             replace_file(directory / SUBMISSION, [content], is_durable=True)
             sync_directory(directory.parent)
-        self._known[submission.id] = submission
+        self._note(submission)
         self._unsaved.discard(submission.id)
+
+    def _note(self, submission: Submission) -> None:
+        if submission.id not in self._known:
+            self._order = None
+        self._known[submission.id] = submission
 
     def _write_or_keep(self, submission: Submission) -> None:
         try:
             self._write(submission)
         except OutputError as error:
-            self._known[submission.id] = submission
+            self._note(submission)
             if submission.id not in self._unsaved:
                 _log.error("batch_not_saved", batch=submission.id, state=submission.state, reason=str(error))
             self._unsaved.add(submission.id)

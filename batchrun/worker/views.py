@@ -245,9 +245,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     """Return the status of a batch."""
     runner = worker.runners.get(submission.id)
     counts = runner.counts() if runner is not None else submission.counts
-    carrier = ""
-    if worker.fleet is not None and (carrier := worker.fleet.carrier_words(submission.id)):
-        counts = worker.fleet.counts(submission.id) or counts
+    carrier = worker.fleet.carrier_words(submission.id) if worker.fleet is not None else ""
     batch = runner.batch if runner is not None else None
     per_s = worker.per_s(submission.id)
     budget_usd = batch.budget_usd if batch is not None else None

@@ -38,6 +38,8 @@ class WholeBatches:
         self._store = store
         self._runners = runners
         self._directory = directory
+        #: Batches of other workers, as the store shows them.
+        self._shown: Mapping[str, ListedBatch] = {}
         #: Settled jobs per second of each batch.
         self.speeds: dict[str, Speed] = {}
         #: Held while the files of a batch are brought here, and when they may be brought again.
@@ -54,9 +56,14 @@ class WholeBatches:
 
     def mirror(self) -> None:
         """Let the store show the batches of other workers, and those in shards, as they are once orders are obeyed."""
-        for batch, listed in self._fleet.listed.items():
-            if not self._fleet.owns(batch):
+        shown = {batch: listed for batch, listed in self._fleet.listed.items() if not self._fleet.owns(batch)}
+        for batch, listed in shown.items():
+            if self._shown.get(batch) is not listed:
                 self._store.mirror(self._as_ordered(listed))
+        self._shown = shown
+        for batch, counts in self._fleet.counts_of_others():
+            if batch in shown:
+                self._store.mirror(self._as_ordered(shown[batch]).model_copy(update={"counts": counts}))
         for batch, whole in self._fleet.wholes.items():
             together = whole.together([self._as_now(part) for part in whole.parts])
             self._store.mirror(together)

@@ -3,7 +3,7 @@
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,10 @@ class Fleet:
         self.page = Page()
         #: The batches that workers carry out, the parts of those in shards among them.
         self.listed: Mapping[str, ListedBatch] = {}
+        #: Batches of the list that a worker is to carry out: they are under way, or have orders.
+        self.to_carry_out: set[str] = set()
+        #: How many entries of the list that is.
+        self._noted = 0
         #: The batches in shards.
         self.wholes: Mapping[str, WholeBatch] = {}
         #: Set once page and list were read.
@@ -114,8 +118,16 @@ class Fleet:
         self.was_read.set()
 
     def _note_list(self, listed: Mapping[str, ListedBatch]) -> None:
+        if self._batches.length == self._noted:
+            return
+        self._noted = self._batches.length
         self.wholes = find_wholes(listed)
         self.listed = {batch: entry for batch, entry in listed.items() if batch not in self.wholes}
+        self.to_carry_out = {
+            batch
+            for batch, entry in self.listed.items()
+            if entry.submission.state.is_under_way or self.orders_for(batch)
+        }
 
     def note_trouble(self, reason: str) -> None:
         """Note why the store cannot be reached; empty: it can again."""
@@ -206,6 +218,13 @@ class Fleet:
             return None
         counts = carrier.batches[batch].counts
         return counts if counts != BatchCounts() else None  # it has just taken the batch
+
+    def counts_of_others(self) -> Iterator[tuple[str, BatchCounts]]:
+        """Yield the batches that other workers carry out, and their counts."""
+        for member_id, member in self.page.members.items():
+            if member_id != self.member.id and not member.has_left:
+                for batch, carried in member.batches.items():
+                    yield batch, carried.counts
 
     def refuse_others(self, batch: str) -> None:
         """Check that no other worker carries a batch out.

@@ -158,6 +158,11 @@ class FleetList:
         for batch, part in parts.items():
             self._batches.setdefault(batch, part)
 
+    @property
+    def length(self) -> int:
+        """The number of entries that were read."""
+        return self._next
+
     def append(self, decide: Decide) -> ListedBatch | None:
         """Append an entry, and return it; `decide` is called again if another one has come first."""
         while (entry := decide(self.read())) is not None:

@@ -53,6 +53,7 @@ def batch_lines(batch: BatchView) -> list[str]:
         f"batch    {label(batch)}",
         f"state    {state_words(batch)}",
         *([f"task     {batch.task}"] if batch.task is not None else []),
+        *([f"shards   {batch.shards}"] if batch.shards is not None else []),
         f"weight   {batch.weight:g}, priority {batch.priority}",
         f"jobs     {jobs.settled:,}{total} done: {outcome_counts(batch.outcomes)}",
         f"runs     {batch.live_runs:,} live{slots}{waiting}{doubts}",

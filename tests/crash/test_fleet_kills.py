@@ -1,10 +1,12 @@
-"""A fleet of three workers with ten batches, killed at random: no job is lost or doubled, no limit is exceeded."""
+"""A fleet of three workers, killed at random: no job is lost or doubled, no limit is exceeded."""
 
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tests.support import log_stores
 from tests.support.crash import open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right, longest_gap_s
 from tests.support.log_stores import Store
+from tests.support.patience import SOON_SETTLED_S
 from tests.support.worker_life import most_at_once
 
 #: Long enough for a busy machine, on which a worker is not heard of for a second or two.
@@ -91,6 +94,59 @@ def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, stor
             runs = api.runs()
             record_property("longest_gap_s", longest_gap_s(runs))
             assert most_at_once(runs) <= MAX_MEMORY_MB // 128, fleet.said()
+            assert_every_batch_right(fleet, api)
+        except BaseException:
+            (tmp_path / "said.txt").write_text(fleet.said())
+            raise
+        finally:
+            fleet.end()
+
+
+#: What one Run may cost: 128 MB for a minute.
+ONE_RUN_USD = 0.25 * 128 / 1024 * 60 / 3600
+#: Less than `MAX_RUNS` and than memory for ten Runs allow.
+MAX_AFFORDABLE = 8
+
+
+def _most_usd(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Return the most that was spent, and bound by live Runs, at any time: the server knows when each Run was live."""
+    changes = [(datetime.fromisoformat(run["startedAt"]), ONE_RUN_USD) for run in runs]
+    changes += [(datetime.fromisoformat(run["finishedAt"]), run["usageTotalUsd"] - ONE_RUN_USD) for run in runs]
+    return max(accumulate(usd for _, usd in sorted(changes)))
+
+
+@pytest.mark.parametrize(
+    ("store", "kills", "jobs", "seed"),
+    [
+        ("directory", 4, 64, 1),
+        *(
+            pytest.param(store, 20, 1000, seed, marks=pytest.mark.long)
+            for store in STORES
+            for seed in (2, 3)
+        ),
+    ],
+)  # fmt: skip
+def test_one_batch_in_shards_survives_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
+    """Each job is carried out once, and all shards together keep the budget, whichever workers have them."""
+    budget_usd = (MAX_AFFORDABLE + 0.5) * ONE_RUN_USD
+    with STORES[store](tmp_path / "store") as opened, open_api(tmp_path / "api", usage_settle_s=SOON_SETTLED_S) as api:
+        url = opened.log("fleet")
+        fleet = FleetProcesses(tmp_path, api, url, 3, _config(url))
+        try:
+            for worker in fleet.workers:
+                worker.start()
+            wait_until(lambda: len(fleet.page().members) == 3)
+            fleet.submit(
+                "shop", _jobs(jobs, seed), shards=8, limits__start_horizon_s=LEASE_S + 1, run__timeout_s=60,
+                limits__budget_usd=budget_usd, limits__compute_unit_usd=0.25,
+            )  # fmt: skip
+            record_property("kills", _stop_some(fleet, random.Random(seed), kills))
+            wait_until(lambda: set(fleet.states().values()) == {"finished"}, 600)
+            runs = api.runs()
+            record_property("longest_gap_s", longest_gap_s(runs))
+            record_property("most_at_once", most_at_once(runs))
+            record_property("most_usd_of_budget", _most_usd(runs) / budget_usd)
+            assert _most_usd(runs) <= budget_usd, fleet.said()
             assert_every_batch_right(fleet, api)
         except BaseException:
             (tmp_path / "said.txt").write_text(fleet.said())

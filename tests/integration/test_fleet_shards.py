@@ -10,10 +10,11 @@ import pytest
 from batchrun.jobs import Shard
 from batchrun.worker.views import BatchPage
 from tests.integration.test_fleet import ask, live, two_workers
+from tests.support.api_process import ACTOR
 from tests.support.command_line import batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right
-from tests.support.json_lines import read_lines
+from tests.support.json_lines import read_lines, to_lines
 from tests.support.memory_ledger import make_job
 from tests.support.worker_life import most_at_once
 
@@ -142,3 +143,30 @@ def test_the_breaker_counts_the_jobs_of_all_shards(tmp_path, api):
         assert ask(fleet, 0, "resume", "bad").code == 0
         wait_until(lambda: states(fleet) == {"finished"})
         assert len([run for run in api.runs() if run["id"] not in before]) == 60
+
+
+def test_a_batch_is_submitted_in_shards(tmp_path, api):
+    """To the store, and to a worker of the fleet; jobs of any shard are retried at any worker."""
+    with two_workers(tmp_path, api) as fleet:
+        (tmp_path / "shop.jsonl").write_bytes(to_lines([{"n": n, "fails": n % 5 == 0} for n in range(20)]))
+        (tmp_path / "shop.toml").write_text(
+            f'[task]\nactor = "{ACTOR}"\nname = "shop"\noptions = {{ memory_mb = 128 }}\n[jobs]\nfile = "shop.jsonl"\n'
+            "[limits]\nstart_horizon_s = 700\n[retry]\nmax_attempts = 1\n"
+        )
+        sizes = ("submit", "shop.toml", "--shards", "3", "--set", "limits.max_concurrent_runs=2")
+        for where in (["--fleet", fleet.url], ["--data", str(fleet.workers[0].data_dir)]):
+            refused = batchrun("worker", *sizes, *where, cwd=tmp_path)
+            assert (refused.code, "limits.max_concurrent_runs" in refused.err) == (2, True), refused
+        submitted = ask(fleet, 0, "submit", "shop.toml", "--shards", "3", "--wait")
+        assert submitted.code == 1, submitted
+        assert len(fleet.listed()) == 3
+        shown = ask(fleet, 1, "retry", "shop", "--dry-run")
+        assert "4 jobs" in shown.out, shown
+        retried = ask(fleet, 1, "retry", "shop")
+        assert "Retrying 4 jobs" in retried.err, retried
+        wait_until(lambda: {each.submission.retried is not None for each in fleet.listed().values()} == {True})
+        wait_until(lambda: states(fleet) == {"finished"})
+        whole = next(iter(fleet.listed().values())).submission.part_of
+        assert whole is not None
+        rounds = sorted(record["round"] for record in fleet.records(whole))
+        assert rounds == [1] * 20 + [2] * 4

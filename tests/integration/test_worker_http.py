@@ -215,6 +215,8 @@ async def test_a_retry_over_http_is_shown_first_and_carried_out_once(client):
         (lambda: form_of([{"n": 1}], weight="0"), 400, "weight"),
         (lambda: form_of([{"n": 1}], weight="nan"), 400, "weight"),
         (lambda: form_of([{"n": 1}], priority="1.5"), 400, "priority"),
+        (lambda: form_of([{"n": 1}], shards="8"), 400, "this worker is alone"),
+        (lambda: form_of([{"n": 1}], shards="65"), 400, "shards"),
         (lambda: form_of([{"n": 1}], name="x" * 201), 400, "name"),
         (lambda: form_of([{"n": 1}], name="x" * 5_000), 413, "name"),
         (lambda: form_of([{"n": 1}], name="a\nb"), 400, "name"),

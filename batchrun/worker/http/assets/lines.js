@@ -4,7 +4,8 @@ import { pathOf, query, readExactly } from "./api.js";
 import { download } from "./downloads.js";
 import { button, card, cell, el, labelled, searchInput, setText, statusLine, swatch } from "./elements.js";
 import { OUTCOMES } from "./outcome_bar.js";
-import { count, counted, moment, money, size, spaced } from "./words.js";
+import { showLog } from "./run_log.js";
+import { count, counted, duration, moment, money, size, spaced } from "./words.js";
 
 const AT_ONCE = 50;
 const MAX_COLUMNS = 40;
@@ -19,6 +20,7 @@ const RECORD_COLUMNS = {
   Items: (record) => (record.items ? count(numberOf(record.items.count ?? 0)) : ""),
   Cost: (record) =>
     record.cost_usd === null || record.cost_usd === undefined ? "unknown" : money(numberOf(record.cost_usd)),
+  Took: (record) => (record.times?.run_s == null ? "" : duration(numberOf(record.times.run_s))),
   Ended: (record) => moment(record.times?.finished_at),
   Error: (record) => record.error?.message ?? "",
 };
@@ -132,9 +134,16 @@ export function showLines({ place, id, base, kind, params, signal }) {
     const row = el("tr", {}, ...values.map((value) => cell("", el("div", {}, value ?? ""))));
     row.cells[1].firstElementChild.prepend(swatch(object.outcome));
     const details = el("details", {}, el("summary", {}, object.key ?? "–"));
-    details.addEventListener("toggle", () => details.append(el("pre", {}, pretty(object))), { once: true });
+    details.addEventListener("toggle", () => details.append(...contentOf(object)), { once: true });
     row.cells[0].replaceChildren(el("div", {}, details));
     return row;
+  }
+
+  function contentOf(record) {
+    const runId = record.run?.id;
+    const title = `Log of ${record.key}`;
+    const log = runId ? button("Log", () => showLog(id, runId, title), { "aria-label": title }) : "";
+    return [log, el("pre", {}, pretty(record))];
   }
 
   // New lines are announced, not put into a table that is being read.

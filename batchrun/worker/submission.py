@@ -70,23 +70,28 @@ class StopCause(StrEnum):
     DEADLINE = "deadline"
 
 
+#: In a fleet, others may have written anything: sums of these, and millionths, are numbers that arithmetic takes.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Dollars = Annotated[float, Field(ge=0, le=1e9)]
+
+
 class BatchCounts(BaseModel):
     """The counts of a batch, the same for people and programs."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     #: Approximate number of jobs in the file; None: unknown.
-    jobs: int | None = None
-    outcomes: dict[Outcome, int] = {}
-    items: int = 0
+    jobs: Count | None = None
+    outcomes: dict[Outcome, Count] = {}
+    items: Count = 0
     #: Known costs of the settled jobs' Runs, in US dollars.
-    cost_usd: float = 0.0
-    live_runs: int = 0
+    cost_usd: Dollars = 0.0
+    live_runs: Count = 0
     #: What it has spent and reserved of its budget, in US dollars.
-    used_usd: float = 0.0
+    used_usd: Dollars = 0.0
     #: Jobs that wait for their next attempt.
-    postponed: int = 0
-    in_doubt: int = 0
+    postponed: Count = 0
+    in_doubt: Count = 0
 
     @property
     def settled(self) -> int:
@@ -159,8 +164,8 @@ class Submission(BaseModel):
     #: The batch of whose job file it carries out a part; None: none.
     part_of: SubmissionId | None = None
     #: Number of the last order for that batch which it has obeyed, and of the last one that has resumed it.
-    ordered: Annotated[int, Field(ge=0)] = 0
-    resumed: Annotated[int, Field(ge=0)] = 0
+    ordered: Count = 0
+    resumed: Count = 0
     begun_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     counts: BatchCounts = BatchCounts()

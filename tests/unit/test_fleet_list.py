@@ -70,6 +70,8 @@ BAD = {
     "a long key": entry(idempotency_key="x" * 300),
     "a setting of many parts": entry(settings={".".join("a" * 17): 1}),
     "a time without its zone": entry(created_at="2026-01-01T00:00:00"),
+    "a cost without an end": entry(counts={"cost_usd": 1.7e308}),
+    "a count without an end": entry(counts={"jobs": 10**400}),
     "no entry": b"garbage",
     "no JSON": zstandard.compress(b"{"),
 }
@@ -123,6 +125,8 @@ class _Disk:
     '"held": {"runs": -1}',
     '"needs": {"runs": {"lump": 1' + "0" * 300 + "}}",
     '"batches": {"' + "a" * 12 + '": {"taken_at": 0, "counts": {"cost_usd": NaN}}}',
+    '"batches": {"' + "a" * 12 + '": {"taken_at": 0, "counts": {"cost_usd": 1e308}}}',
+    '"batches": {"' + "a" * 12 + '": {"taken_at": 0, "counts": {"live_runs": 1' + "0" * 100 + "}}}",
 ])  # fmt: skip
 def test_a_page_with_odd_numbers_is_none(store: DirectoryStore, odd: str) -> None:
     """Whoever can write to the store could end all workers with a number that no arithmetic takes."""

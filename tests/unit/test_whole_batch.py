@@ -87,6 +87,13 @@ def test_a_part_obeys_each_order_once() -> None:
     assert ([order.number for order in whole.listed.orders], whole.has_retry("r")) == ([2, 3], True)
 
 
+def test_counts_of_others_have_a_sum() -> None:
+    """Whatever they have written: a number that no arithmetic takes would end every worker, at each of its starts."""
+    whole, most = whole_of(2), BatchCounts(jobs=2**53, items=2**53, cost_usd=1e9, used_usd=1e9)
+    counts = whole.together(parts(whole, BatchState.FINISHED, BatchState.FINISHED, counts=most)).counts
+    assert (counts.jobs, counts.cost_usd) == (2**54, 2e9)
+
+
 def config(**flags: Any) -> Config:
     """Return the configuration of a batch."""
     given = {key.replace("__", "."): value for key, value in flags.items()}

@@ -59,7 +59,7 @@ class ListedBatch(BaseModel):
     #: Its files by name in the batch's directory: the objects that hold them, in order.
     files: dict[str, list[ObjectName]] = {}
     #: Number of the page on which the owner that has written this took the batch; -1: it had none.
-    taken_at: int = -1
+    taken_at: Annotated[int, Field(ge=-1, le=2**53)] = -1
     #: The worker that has written this, for people: its name and address.
     worker: Annotated[str, AfterValidator(lambda worker: worker[:_MAX_WORKER])] = ""
     #: True: it was deleted, with its parts, for good.

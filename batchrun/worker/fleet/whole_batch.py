@@ -121,7 +121,7 @@ def _sum(counts: Sequence[BatchCounts]) -> BatchCounts:
     for each in counts:
         outcomes.update(each.outcomes)
     known = [each.jobs for each in counts if each.jobs is not None]
-    return BatchCounts(
+    return BatchCounts.model_construct(  # a sum may be larger than each may be
         jobs=sum(known) if len(known) == len(counts) else None,
         outcomes=outcomes,
         items=sum(each.items for each in counts),

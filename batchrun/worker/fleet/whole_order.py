@@ -28,7 +28,7 @@ class WholeOrder(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, le=2**52)]
     verb: OrderVerb
     #: With RETRY: which jobs.
     retry: RetryOrder | None = None

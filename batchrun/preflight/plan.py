@@ -23,7 +23,7 @@ from batchrun.errors import JobFileError
 from batchrun.jobs import NO_JOBS, JobFile
 from batchrun.ledger.facts import READ_TO
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
-from batchrun.model import MAX_BODY_BYTES, Ending, JsonObject, Outcome
+from batchrun.model import MAX_BODY_BYTES, Ending, Job, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 from batchrun.preflight.builds import Build, read_build
@@ -39,6 +39,8 @@ from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.
 CHUNK_LINES = 5000
+#: Bytes of their inputs after which fewer are read.
+CHUNK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,14 +198,18 @@ async def _survey(config: Config, task: Task, check: JobCheck, shown: int, max_j
     job_file = await anyio.to_thread.run_sync(JobFile, in_order)
     survey.columns, survey.dialect = job_file.columns, job_file.dialect
     try:
-        entries = filter(shard_of(config).has, islice(job_file.read(), config.jobs.limit))
+        entries, shard = islice(job_file.read(), config.jobs.limit), shard_of(config)
         within = islice(entries, max_jobs)
 
         def take_chunk() -> int:
-            count = 0
+            count = size = 0
             for entry in islice(within, CHUNK_LINES):
-                survey.look_at(entry)
                 count += 1
+                if shard.has(entry):
+                    survey.look_at(entry)
+                if isinstance(entry, Job) and (size := size + len(entry.body)) > CHUNK_BYTES:
+                    break
+            survey.read += count
             survey.is_whole_file = count > 0 or next(entries, None) is None
             return count
 
@@ -270,8 +276,8 @@ def _warnings(survey: Survey, task: Task) -> list[str]:
 def _unread(survey: Survey) -> list[str]:
     if survey.is_whole_file:
         return []
-    read = survey.jobs + survey.duplicates + survey.bad_lines
-    return [f"what the lines after the first {read:,} jobs add, and whether they are valid: a worker reads no more"]
+    jobs = f"the first {survey.read:,} jobs of the file"
+    return [f"what the lines after {jobs} add, and whether they are valid: a worker reads no more"]
 
 
 def _unknown(build: Build, check: JobCheck) -> list[str]:

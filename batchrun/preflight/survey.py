@@ -49,6 +49,8 @@ class Survey:
         self.dialect: CsvDialect | None = None
         #: False: the file goes on after the jobs that were looked at.
         self.is_whole_file = True
+        #: Jobs and bad lines that were read, also those of other shards.
+        self.read = 0
         self.jobs = 0
         self.bad_lines = 0
         self.duplicates = 0

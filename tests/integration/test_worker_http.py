@@ -163,7 +163,7 @@ async def test_a_plan_over_http_reads_so_many_jobs_and_says_so(client, monkeypat
     lines = [{"n": 0}, {"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
     plan = (await client.ask("POST", "/v1/plans", data=form_of(lines)))[1]
     assert (plan["jobs"], plan["duplicates"], plan["is_whole_file"]) == (3, 1, False)
-    assert plan["unknown"][0].startswith("what the lines after the first 4 jobs add")
+    assert plan["unknown"][0].startswith("what the lines after the first 4 jobs of the file add")
     plan = (await client.ask("POST", "/v1/plans", data=form_of(lines[1:])))[1]
     assert (plan["jobs"], plan["is_whole_file"]) == (4, True)
 

@@ -64,6 +64,7 @@ class WholeBatches:
         for batch, counts in self._fleet.counts_of_others():
             if batch in shown:
                 self._store.mirror(self._as_ordered(shown[batch]).model_copy(update={"counts": counts}))
+                self.speeds.setdefault(batch, Speed()).note(anyio.current_time(), counts.settled)
         for batch, whole in self._fleet.wholes.items():
             together = whole.together([self._as_now(part) for part in whole.parts])
             self._store.mirror(together)

@@ -517,8 +517,8 @@ class Worker:
         return None if submission is None else self.directory.out_dir(submission) / BATCH_LOG
 
     def per_s(self, submission_id: str) -> float | None:
-        """Return the settled jobs per second of a batch; None: it settles none, or another worker carries it out."""
-        if (wholes := self.wholes_with(submission_id)) is not None:
+        """Return the settled jobs per second of a batch; None: it settles none, or that is not known yet."""
+        if (wholes := self._orders_for(submission_id)) is not None:
             speed = wholes.speeds.get(submission_id)
             return speed.per_s() if speed is not None else None
         runner = self.runners.get(submission_id)

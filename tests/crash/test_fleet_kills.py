@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ MAX_MEMORY_MB = 1280
 STORES: dict[str, Callable[[Path], AbstractContextManager[Store]]] = {
     "directory": log_stores.directory,
     "nats": log_stores.nats,
+    "nats-3": partial(log_stores.nats, servers=3),
+    "s3": log_stores.s3,
 }
 
 
@@ -78,9 +81,11 @@ def _stop_some(fleet: FleetProcesses, chance: random.Random, kills: int) -> int:
         ),
     ],
 )  # fmt: skip
-def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
+def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, monkeypatch, store, kills, jobs, seed):
     """Each batch is carried out once, whichever worker has it; all workers together keep the limits."""
     with STORES[store](tmp_path / "store") as opened, open_api(tmp_path / "api") as api:
+        for name, value in opened.environ.items():
+            monkeypatch.setenv(name, value)
         url = opened.log("fleet")
         fleet = FleetProcesses(tmp_path, api, url, 3, _config(url))
         try:
@@ -126,10 +131,14 @@ def _most_usd(runs: Sequence[Mapping[str, Any]]) -> float:
         ),
     ],
 )  # fmt: skip
-def test_one_batch_in_shards_survives_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
+def test_one_batch_in_shards_survives_any_number_of_kills(
+    tmp_path, record_property, monkeypatch, store, kills, jobs, seed
+):
     """Each job is carried out once, and all shards together keep the budget, whichever workers have them."""
     budget_usd = (MAX_AFFORDABLE + 0.5) * ONE_RUN_USD
     with STORES[store](tmp_path / "store") as opened, open_api(tmp_path / "api", usage_settle_s=SOON_SETTLED_S) as api:
+        for name, value in opened.environ.items():
+            monkeypatch.setenv(name, value)
         url = opened.log("fleet")
         fleet = FleetProcesses(tmp_path, api, url, 3, _config(url))
         try:

@@ -1,7 +1,9 @@
 """A fleet of worker processes on one store, its batches, and their records as the store has them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ class FleetProcesses:
     def __init__(self, directory: Path, api: Api, url: str, count: int, config: str) -> None:
         self.directory = directory
         self.url = url
+        self._open = ExitStack()
         self.jobs: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.workers = [KilledWorker(directory / f"worker-{n}", api.base_url, config) for n in range(count)]
 
@@ -58,9 +61,7 @@ class FleetProcesses:
 
     def listed(self) -> dict[str, ListedBatch]:
         """Return the batches that workers carry out, as the list has them, with the parts of those in shards."""
-        with open_part(self.url, LIST_LOG) as store:
-            listed = FleetList(store).read()
-        return {batch: each for batch, each in listed.items() if each.submission.shards is None}
+        return {batch: each for batch, each in self._list.read().items() if each.submission.shards is None}
 
     def states(self) -> dict[str, str]:
         """Return the states of the batches that workers carry out, as the list has them."""
@@ -68,8 +69,15 @@ class FleetProcesses:
 
     def page(self) -> Page:
         """Return the newest page."""
-        with open_part(self.url, PAGE_LOG) as store:
-            return SharedPage(store).read()
+        return self._pages.read()
+
+    @cached_property
+    def _list(self) -> FleetList:
+        return FleetList(self._open.enter_context(open_part(self.url, LIST_LOG)))
+
+    @cached_property
+    def _pages(self) -> SharedPage:
+        return SharedPage(self._open.enter_context(open_part(self.url, PAGE_LOG)))
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Return a batch's records, as its log has them, or those of all its parts."""
@@ -91,6 +99,7 @@ class FleetProcesses:
         """Kill all processes."""
         for worker in self.workers:
             worker.end()
+        self._open.close()
 
 
 def assert_every_batch_right(fleet: FleetProcesses, api: Api) -> None:

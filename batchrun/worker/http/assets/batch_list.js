@@ -229,7 +229,7 @@ function makeRow(box) {
     setText(state, spaced(batch.state));
     setText(name, batch.name);
     name.href = `#/batches/${encodeURIComponent(batch.id)}`;
-    setText(note, batch.attention || batch.waits);
+    setText(note, batch.attention || batch.waits || batch.worker || "");
     note.title = note.textContent;
     note.className = batch.attention ? "why trouble" : "why soft";
     bar.show(batch);

@@ -4,7 +4,7 @@ import { LINKS_FOR_MS, linkTo, pathOf, read } from "./api.js";
 import { tookWords, UNDER_WAY } from "./batch_states.js";
 import { makeChart } from "./charts.js";
 import { costsCard } from "./costs.js";
-import { card, el, every, fillTiles, link, outerLink } from "./elements.js";
+import { card, el, every, fillTiles, link, outerLink, setText } from "./elements.js";
 import { doubtsCard } from "./doubts.js";
 import { noticesCard } from "./notices_card.js";
 import { failedOf, legendOf, makeBar, wholeOf } from "./outcome_bar.js";
@@ -27,7 +27,7 @@ export function showOverview({ place, id, base, params, signal }) {
     live: makeChart("Live Runs"),
     cost: makeChart("Cost", { words: money }),
   };
-  const none = el("p", { class: "soft" }, "Nothing to show yet: the first job is not admitted.");
+  const none = el("p", { class: "soft" });
   const grid = el("div", { class: "charts", hidden: true }, ...Object.values(charts).map(({ node }) => node));
   const overTime = card("Over time", none, grid);
   overTime.head.append(ranges);
@@ -98,6 +98,10 @@ export function showOverview({ place, id, base, params, signal }) {
   function show(now) {
     const hasMoved = batch?.state !== now.state || JSON.stringify(batch.jobs) !== JSON.stringify(now.jobs);
     batch = now;
+    setText(
+      none,
+      now.worker ? "Another worker has what was over time." : "Nothing to show yet: the first job is not admitted.",
+    );
     const { jobs } = now;
     const failed = failedOf(now);
     const whole = jobs.total === null ? "of an unknown number" : `of ${count(wholeOf(now))}`;

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from heapq import nlargest
 from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
 from batchrun.ledger.sqlite.cost_rows import COST_COLUMNS
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.model import write_json
+from batchrun.model import JsonObject, write_json
 from batchrun.runtime.fast_dataclasses import dataclass
 
 
@@ -35,6 +36,29 @@ def cost_columns(by: str) -> list[str]:
     if unknown := [name for name in names if name not in COST_COLUMNS]:
         raise ConfigError(f"--by {unknown[0]}: give {', '.join(COST_COLUMNS)}, or several of them with commas")
     return names
+
+
+def highest_costs(directory: Path, names: list[str], most: int) -> JsonObject:
+    """Return CostSums with the `most` rows of the highest costs, and the number of other rows, as JSON.
+
+    Memory does not grow with the number of rows.
+    """
+    rows: list[CostRow] = []
+    others = 0
+    with open_for_reading(directory) as ledger, ledger.snapshot():
+        for row in ledger.costs.by(names):
+            rows.append(row)
+            if len(rows) > 2 * most:
+                rows = nlargest(most, rows, key=_cost_usd)
+                others += most + 1
+        total = ledger.costs.total()
+    highest = nlargest(most, rows, key=_cost_usd)
+    others += len(rows) - len(highest)
+    return {**asdict(CostSums(by=names, rows=highest, total=total)), "other_rows": others}
+
+
+def _cost_usd(row: CostRow) -> float:
+    return row.cost_usd
 
 
 def total_costs(directory: Path) -> CostRow:

@@ -125,7 +125,9 @@ async def test_costs_that_became_final_later_are_read_by_the_worker(tmp_path, mo
     monkeypatch.setattr(f"{constants}.PATIENCE_S", 0)
     with open_api(tmp_path / "api", usage_settle_s=SOON_SETTLED_S) as api:
         async with opened(tmp_path / "data", api) as client:
-            batch_id = await client.submit_batch([{"n": n, "items": 3} for n in range(6)], name="late")
+            batch_id = await client.submit_batch(
+                [{"n": n, "items": 3, "@group": f"g{n}"} for n in range(6)], name="late"
+            )
             await client.until(batch_id, BatchState.FINISHED)
             _, before = await client.ask("GET", f"/v1/batches/{batch_id}/cost")
             assert before["total"]["open_costs"] == 6
@@ -141,7 +143,11 @@ async def test_costs_that_became_final_later_are_read_by_the_worker(tmp_path, mo
             out_dir = client.worker.directory.out_dir(client.worker.store[batch_id])
             own = await anyio.to_thread.run_sync(lambda: batchrun("cost", str(out_dir), *flags, cwd=tmp_path))
             assert said.out == own.out
-            cost_usd = sum(run["usageTotalUsd"] for run in await anyio.to_thread.run_sync(api.runs))
+            runs = await anyio.to_thread.run_sync(api.runs)
+            _, highest = await client.ask("GET", f"/v1/batches/{batch_id}/cost?by=group&most=1")
+            assert (len(highest["rows"]), highest["other_rows"], highest["total"]["runs"]) == (1, 5, 6)
+            assert highest["rows"][0]["cost_usd"] == max(run["usageTotalUsd"] for run in runs)
+            cost_usd = sum(run["usageTotalUsd"] for run in runs)
             assert cost_usd > before["total"]["cost_usd"]
             _, after = await client.ask("POST", f"/v1/batches/{batch_id}/cost")
             assert (after["open_costs"], after["cost_usd"]) == (0, pytest.approx(cost_usd))

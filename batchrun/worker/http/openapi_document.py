@@ -197,7 +197,10 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
         _query("inputs", "Number of inputs to show.", type="integer", minimum=0, maximum=batch_routes.MAX_INPUTS)
     ],
     batch_routes.retry_batch: [_RETRY_KEY],
-    output_routes.get_cost: [_query("by", "Columns to sum by, separated by commas: group, day, outcome.")],
+    output_routes.get_cost: [
+        _query("by", "Columns to sum by, separated by commas: group, day, outcome."),
+        _query("most", "Only the highest sums.", type="integer", minimum=0, maximum=output_routes.MAX_COST_ROWS),
+    ],
     **{
         each: [_OFFSET, _FOLLOW, _FORMAT, _DOWNLOAD]
         for each in (output_routes.get_records, output_routes.get_items, output_routes.get_log)

@@ -21,7 +21,7 @@ from batchrun.maintenance.noted_config import find_config
 from batchrun.model import Selection, write_json
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
-from batchrun.report.cost_sums import NO_COSTS, CostSums, cost_columns, cost_sums_json
+from batchrun.report.cost_sums import NO_COSTS, CostSums, cost_columns, cost_sums_json, highest_costs
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.report_page import make_report
 from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
@@ -38,6 +38,8 @@ from batchrun.worker.worker import Worker
 #: Seconds between two looks for new lines.
 INTERVAL_S = 0.5
 _PIECE_BYTES = 1 << 18
+#: Max sums that `most` may ask for.
+MAX_COST_ROWS = 1000
 _LINES = "application/x-ndjson; charset=utf-8"
 
 #: Returns the number of committed bytes of a file.
@@ -186,8 +188,14 @@ def _failures(out_dir: Path, api: ApiConfig) -> ShownFailures:
 
 
 async def get_cost(request: web.Request) -> web.StreamResponse:
-    """Stream a batch's costs, summed by group, day and outcome, or by those of them that `by` names."""
+    """Stream a batch's costs, summed by group, day and outcome, or by those of them that `by` names.
+
+    `most` restricts them to so many sums, the highest ones.
+    """
     out_dir, names = await out_dir_of(request), cost_columns(request.query.get("by", "group"))
+    if (most := whole_number(request, "most", 0, MAX_COST_ROWS)) and await has_ledger(out_dir):
+        found = await anyio.to_thread.run_sync(highest_costs, out_dir, names, most)
+        return web.Response(body=write_json(found), content_type="application/json")
     answer = web.StreamResponse(headers={"Content-Type": "application/json"})
     # The ledger is read before anything is sent: a slow reader would hold its snapshot open.
     async with anyio.wrap_file(SpooledTemporaryFile(_PIECE_BYTES)) as sums:

@@ -23,13 +23,11 @@ export function costsCard(id, signal) {
 
   async function refresh() {
     const asked = by.value;
-    const found = await read(`${pathOf(id)}/cost?by=${asked}`, signal).catch((error) => error);
+    const found = await read(`${pathOf(id)}/cost?by=${asked}&most=${MAX_ROWS}`, signal).catch((error) => error);
     if (signal.aborted || asked !== by.value) return;
     if (found instanceof Error) return setText(note, found.message);
-    const { rows, total } = found;
-    const most = rows.toSorted((one, other) => other.cost_usd - one.cost_usd).slice(0, MAX_ROWS);
-    const left = rows.length - most.length;
-    fillRows(body, [...most, { ...total, shared: ["total"], isTotal: true }], keyOf, makeRow);
+    const { rows, total, other_rows: left } = found;
+    fillRows(body, [...rows, { ...total, shared: ["total"], isTotal: true }], keyOf, makeRow);
     node.hidden = total.runs === 0;
     frame.querySelector("th").textContent = `${by.value[0].toUpperCase()}${by.value.slice(1)}`;
     const open = total.open_costs;

@@ -4,6 +4,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from batchrun.errors import LedgerError, OutputError, Superseded
 from batchrun.ledger.facts import ECHO
 from batchrun.ledger.protocol import OpenJob
-from batchrun.ledger.sqlite import start_log
+from batchrun.ledger.sqlite import group_commit, start_log
 from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal, Step, _open_journal
 from batchrun.ledger.sqlite.start_log import read_start_log
@@ -26,6 +27,7 @@ from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Outcome, 
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.sink import Sink
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
+from tests.support.shared_logs import claim, open_log
 
 
 @pytest.fixture(autouse=True)
@@ -358,6 +360,68 @@ async def test_steps_that_wait_are_committed_as_one_group(tmp_path: Path) -> Non
             for job in jobs:
                 children.start_soon(commit.intend, job.id, Intent(attempt_no=1, mark=Mark("m")))
         assert (journal.groups - before, sum(len(j.attempts) for j in journal.ledger.open_jobs())) == (1, 100)
+
+
+@pytest.fixture
+def slow_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each commit seem to take ten seconds, although it takes no time of the loop's clock."""
+    monkeypatch.setattr(group_commit, "perf_counter", partial(next, count(0.0, 10.0)))
+
+
+async def test_with_a_shared_log_the_steps_of_those_who_were_woken_are_gathered(
+    tmp_path: Path, slow_commits: None
+) -> None:
+    """Half as many as the last commit had are enough; otherwise it is 0.1 s, also for notes in passing."""
+    committed: list[tuple[float, int]] = []
+
+    class Counting(Journal):
+        def commit_group(self, steps: Sequence[Step[Any]]) -> None:
+            super().commit_group(steps)
+            committed.append((round(anyio.current_time() - began_at, 3), len(steps)))
+
+    with ExitStack() as stack:
+        log = claim(open_log(tmp_path / "log"), tmp_path / "out")
+        journal = _open_journal(stack, tmp_path / "out", log)
+        jobs = admit(journal, *[make_job(line) for line in range(1, 13)])
+        counting = Counting(tmp_path / "out", journal.ledger, journal._sinks)
+        stack.callback(counting.close)
+        commit = GroupCommit(counting, in_thread=False)
+        intents = (partial(commit.intend, job.id, Intent(attempt_no=1, mark=Mark("m"))) for job in jobs)
+        async with anyio.create_task_group() as children:
+            began_at = anyio.current_time()
+            children.start_soon(commit.run)
+            for _ in range(4):
+                children.start_soon(next(intents))
+            await anyio.sleep(1.0)
+            commit.note_echo(True)
+            children.start_soon(next(intents))
+            await anyio.sleep(0.03)
+            children.start_soon(next(intents))
+            await anyio.sleep(0.97)
+            children.start_soon(next(intents))
+            await anyio.sleep(1.0)
+            commit.note_echo(False)
+            await anyio.sleep(1.0)
+            for _ in range(4):
+                children.start_soon(next(intents))
+            await anyio.sleep(1.0)
+            children.start_soon(next(intents))
+            await anyio.sleep(0.01)
+            commit.close()
+    assert committed == [(0.0, 4), (1.03, 3), (2.0, 1), (3.1, 1), (4.0, 4), (5.01, 1)]
+
+
+async def test_without_a_shared_log_no_step_waits_for_another(tmp_path: Path, slow_commits: None) -> None:
+    """A commit on this machine's disk takes a few milliseconds."""
+    with opened(tmp_path) as journal:
+        jobs = admit(journal, *[make_job(line) for line in range(1, 6)])
+        async with open_commit(journal, in_thread=False) as commit:
+            async with anyio.create_task_group() as children:
+                for job in jobs[:4]:
+                    children.start_soon(commit.intend, job.id, Intent(attempt_no=1, mark=Mark("m")))
+            began_at = anyio.current_time()
+            await commit.intend(jobs[4].id, Intent(attempt_no=1, mark=Mark("m")))
+            assert anyio.current_time() == began_at
 
 
 async def test_an_awaited_step_is_durable(tmp_path: Path) -> None:

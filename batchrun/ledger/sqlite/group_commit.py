@@ -20,11 +20,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+#: Longest time in seconds for which steps are gathered for a commit that a shared log has first.
+LONGEST_GATHERING_S = 0.1
+
+
 class _Group:
-    __slots__ = ("done", "error", "steps")
+    __slots__ = ("awaited", "done", "error", "steps")
 
     def __init__(self) -> None:
         self.steps: list[Step[Any]] = []
+        #: Number of steps that somebody waits for.
+        self.awaited = 0
         self.done = anyio.Event()
         self.error: BaseException | None = None
 
@@ -41,6 +47,12 @@ class GroupCommit:
         self._in_thread = in_thread
         self._group = _Group()
         self._arrived = anyio.Event()
+        #: Set once enough steps have joined the group that is gathered.
+        self._gathered = anyio.Event()
+        #: How many awaited steps are enough.
+        self._enough = 1
+        #: How long the last commit took, in seconds.
+        self._last_s = 0.0
         self._is_closing = False
         tables = journal.ledger
         self.admit = self._durably(journal.admit)
@@ -75,7 +87,10 @@ class GroupCommit:
         async def durable(*args: P.args, **kwargs: P.kwargs) -> T:
             step, group = Step(partial(verb, *args, **kwargs)), self._group
             group.steps.append(step)
+            group.awaited += 1
             self._arrived.set()
+            if group.awaited == self._enough:
+                self._gathered.set()
             await group.done.wait()
             if group.error is not None:
                 raise _for_one_waiter(group.error) from group.error
@@ -100,9 +115,23 @@ class GroupCommit:
             await self._arrived.wait()
             if not self._group.steps:
                 return
+            await self._gather()
             await self._commit_waiting()
             if not self._is_closing and not self._group.steps:
                 self._arrived = anyio.Event()
+
+    async def _gather(self) -> None:
+        """With a shared log, wait for the next steps of those that the last commit has woken.
+
+        They arrive together, a little later than the first of them. A commit for that one alone would hold up the
+        others for as long as the log takes. Once half as many wait as the last commit had, the other half can go on
+        working while these wait; and no longer than a commit takes is waited.
+        """
+        if self._log is None or self._is_closing or self._group.awaited >= self._enough:
+            return
+        self._gathered = anyio.Event()
+        with anyio.move_on_after(min(self._last_s, LONGEST_GATHERING_S)):
+            await self._gathered.wait()
 
     async def _commit_waiting(self) -> None:
         group, self._group = self._group, _Group()
@@ -119,7 +148,8 @@ class GroupCommit:
             raise
         finally:
             group.done.set()
-        self._meter.note(perf_counter() - began_s, len(group.steps))
+        self._last_s, self._enough = perf_counter() - began_s, max(1, group.awaited // 2)
+        self._meter.note(self._last_s, len(group.steps))
 
     def close(self) -> None:
         """Let `run` end once everything handed in is durable."""
@@ -127,6 +157,7 @@ class GroupCommit:
         if self._log is not None:
             self._log.give_up_soon()
         self._arrived.set()
+        self._gathered.set()
 
 
 def _for_one_waiter(error: BaseException) -> Exception:

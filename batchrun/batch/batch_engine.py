@@ -23,6 +23,10 @@ from batchrun.output.log_tails import LogTails
 from batchrun.policy.breaker import Breaker
 from batchrun.preflight.preparation import Preparation
 
+#: Chunks of lines that are kept admitted where a shared log has each commit first: many slots take one chunk at once,
+#: and the next one takes as long as the log.
+CHUNKS_READY_WITH_LOG = 4
+
 
 def build_batch_engine(
     config: Config,
@@ -45,6 +49,7 @@ def build_batch_engine(
             group_weights=group_weights(config.groups),
             start_horizon_s=limits.start_horizon_s,
             listing_lag_s=limits.listing_lag_s,
+            chunks_ready=1 if config.replica.url is None else CHUNKS_READY_WITH_LOG,
         ),
         bucket=start_bucket(limits.start_rate),
         terms=terms,

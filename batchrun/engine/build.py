@@ -51,6 +51,8 @@ class BatchLimits:
     start_horizon_s: float
     #: How long a new Run may be missing from lists.
     listing_lag_s: float
+    #: Chunks of lines that are kept admitted, if their jobs are small.
+    chunks_ready: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +219,7 @@ def build_engine(
         weights=limits.group_weights,
         progress=progress,
         changed=changed,
+        chunks_ready=limits.chunks_ready,
     )
     reconciler = Reconciler(
         client,

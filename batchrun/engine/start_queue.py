@@ -23,6 +23,8 @@ from batchrun.runtime.changed import Changed
 #: Bounds of the number of lines per admission commit. More lines delay the first start; fewer cost more each.
 MAX_CHUNK = 256
 MIN_CHUNK = 32
+#: Max bytes of ready jobs with which more than one chunk is kept ready.
+MAX_AHEAD_BYTES = 1 << 20
 #: Number of next starts of which each group with a weight should have its part ready.
 FAIR_DEPTH = MAX_CHUNK // 2
 #: Max ready jobs, and max bytes of them, while the source is searched for a job that fits.
@@ -48,6 +50,7 @@ class StartQueue:
         weights: of the groups that have one; only for these groups is the source read ahead.
         progress: counters to update.
         changed: notified when a permit, memory or money may have come free.
+        chunks_ready: how many chunks of small jobs are kept ready.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class StartQueue:
         weights: Mapping[str | None, float],
         progress: Progress,
         changed: Changed,
+        chunks_ready: int = 1,
     ) -> None:
+        self._chunks_ready = chunks_ready
         self._permits = permits
         self._gate = gate
         self._purse = purse
@@ -215,7 +220,7 @@ class StartQueue:
         """Whether more lines are to be read: few jobs are ready, none of them fits, or a group lacks jobs."""
         if len(self._postponed) >= MAX_POSTPONED_PER_SLOT * self._permits.limit:
             return False
-        if len(self._ready) <= self._chunk_size // 2:
+        if len(self._ready) <= self._wanted_ready // 2:
             return True
         return self._is_searching and len(self._ready) < MAX_LOOK_AHEAD and self._ready_bytes < MAX_READY_BYTES
 
@@ -223,13 +228,19 @@ class StartQueue:
     def wanted_lines(self) -> int:
         """How many lines to read next: more of them during a search, as far as `MAX_READY_BYTES` allows."""
         if not self._ready_bytes or not self._is_searching:
-            return self._chunk_size
+            return max(self._chunk_size, self._wanted_ready - len(self._ready))
         mean_bytes = self._ready_bytes / len(self._ready)
         return int(min(MAX_CHUNK, max(MIN_CHUNK, (MAX_READY_BYTES - self._ready_bytes) / mean_bytes)))
 
     @property
     def _chunk_size(self) -> int:
         return min(MAX_CHUNK, max(MIN_CHUNK, self._permits.limit))
+
+    @property
+    def _wanted_ready(self) -> int:
+        """How many jobs are kept ready: one chunk, or more once it is known that they are small."""
+        is_small = 0 < self._ready_bytes <= MAX_AHEAD_BYTES
+        return self._chunk_size * (self._chunks_ready if is_small else 1)
 
     @property
     def _is_searching(self) -> bool:

@@ -47,7 +47,7 @@ def permits_over(gate: StartGate, count: int = MANY) -> Permits:
     return Permits(AccountPool(count), gate, Changed())
 
 
-def queue_over(permits: Permits, *, purse: Purse | None = None) -> StartQueue:
+def queue_over(permits: Permits, *, purse: Purse | None = None, chunks_ready: int = 1) -> StartQueue:
     """Return a start queue over these permits, without weights; without a purse, there is no budget."""
     purse = without_budget() if purse is None else purse
     changed = Changed()
@@ -61,6 +61,7 @@ def queue_over(permits: Permits, *, purse: Purse | None = None) -> StartQueue:
         weights={},
         progress=Progress(),
         changed=changed,
+        chunks_ready=chunks_ready,
     )
 
 

@@ -1,5 +1,7 @@
 """The start queue alone: which job is next, what it reserves, and when no job is left."""
 
+from dataclasses import replace
+
 import anyio
 
 from batchrun.engine.limits.cost_reservations import Purse
@@ -137,3 +139,19 @@ async def test_lines_are_wanted_while_few_jobs_are_ready() -> None:
         for line in range(1, chunk // 2 + 2):
             queue.push(work_of(make_job(line)))
         assert not queue.wants_more
+
+
+async def test_several_chunks_of_small_jobs_are_kept_ready_where_an_admission_takes_long() -> None:
+    """The first admission is of one chunk, before anything is known of the jobs; large ones get no more."""
+    queue = queue_over(permits_over(gate_of(), 100), chunks_ready=4)
+    assert (queue.wants_more, queue.wanted_lines) == (True, 100)
+    for line in range(1, 101):
+        queue.push(work_of(make_job(line)))
+    assert (queue.wants_more, queue.wanted_lines) == (True, 300)
+    for line in range(101, 202):
+        queue.push(work_of(make_job(line)))
+    assert not queue.wants_more
+    large = queue_over(permits_over(gate_of(), 100), chunks_ready=4)
+    for line in range(1, 52):
+        large.push(work_of(replace(make_job(line), body=b"x" * 30_000)))
+    assert not large.wants_more

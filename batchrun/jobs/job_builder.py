@@ -15,6 +15,7 @@ import orjson
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.jobs.at_fields import (
     AT_FIELDS,
+    MAX_KEY_CHARS,
     NO_AT_FIELDS,
     AtFields,
     check_group,
@@ -33,6 +34,8 @@ from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Pos
 _ITEM_NAMES = ("_key", "_line", "_run", "_outcome", "_meta", "_own")
 #: Max bytes of inputs and @meta that a matrix makes of one row: they are made together, in memory.
 MAX_INPUTS_BYTES = 128 << 20
+#: How many of them each property of the row counts as, for each of its jobs.
+_PROPERTY_BYTES = 8
 #: How deep orjson writes.
 _TOO_DEEP = "is nested deeper than 254 levels; flatten it"
 
@@ -115,7 +118,8 @@ class JobBuilder:
         left = MAX_INPUTS_BYTES
         for variant, (columns, key_suffix) in enumerate(self._combinations):
             job = self._job(replace(position, variant=variant), {**data, **columns}, fields, key_suffix)
-            left -= len(job.body) + _meta_bytes(job)
+            # The line itself is copied for each combination, also what a template leaves out.
+            left -= len(job.body) + _meta_bytes(job) + _PROPERTY_BYTES * len(data)
             if left < 0:
                 raise NotAJob(
                     f"gives jobs.matrix more than {MAX_INPUTS_BYTES >> 20} MB of inputs and @meta; put large content"
@@ -123,7 +127,7 @@ class JobBuilder:
                 )
             yield job
 
-    def _job(self, position: Position, cells: JsonObject, fields: AtFields, key_suffix: str) -> Job:
+    def _job(self, position: Position, cells: JsonObject, fields: AtFields, key_suffix: str | None) -> Job:
         override: JsonObject = cells if self._template is None else self._template.fill(cells)
         if self._has_template_fields:
             fields = _over(take_at_fields(override), fields)
@@ -149,8 +153,13 @@ class JobBuilder:
             meta=fields.meta if not self._meta else self._job_meta(cells, fields.meta),
         )
 
-    def _job_key(self, cells: Cells, fields: AtFields, key_suffix: str) -> JobKey | None:
+    def _job_key(self, cells: Cells, fields: AtFields, key_suffix: str | None) -> JobKey | None:
         if fields.key is not None:
+            if key_suffix is None:
+                raise NotAJob(
+                    f"has a @key, to which jobs.matrix adds values of more than {MAX_KEY_CHARS} characters; leave it"
+                    " out to derive the keys from the content, or set jobs.key"
+                )
             return check_key(fields.key + key_suffix) if key_suffix else JobKey(fields.key)
         if self._key is None or (value := self._key.fill(cells)) is DROPPED:
             return None

@@ -19,6 +19,7 @@ from batchrun.config.policy_builders import expectation
 from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig, changed_while_running
 from batchrun.errors import BatchrunError, ConfigError, OutputError
+from batchrun.jobs.matrix import check_matrix
 from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
@@ -217,6 +218,7 @@ class Worker:
                 key="shards",
             )
         expectation(config.output)
+        check_matrix(config.jobs.matrix)
         try:
             is_file = config.jobs.file.is_file()
         except OSError:  # its name is too long

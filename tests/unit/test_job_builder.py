@@ -1,5 +1,6 @@
 """From a row to its jobs: @ fields, keys, constants, matrix, merge, priority."""
 
+import tracemalloc
 from collections.abc import Callable
 from datetime import date
 from hashlib import sha256
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.errors import BatchrunError
+from batchrun.errors import BatchrunError, ConfigError
 from batchrun.jobs import JobFile, JobFormat, ReadPoint
+from batchrun.jobs.matrix import check_matrix
 from batchrun.jobs.merge import deep_merge, lost_fields
 from batchrun.model import BadLine, Job, RunOptions, write_json
 
@@ -179,6 +181,36 @@ def test_a_matrix_multiplies_no_large_line(opened: Open, monkeypatch: pytest.Mon
     assert [type(each) for each in found] == [BadLine] + [Job] * 5 + [BadLine]
     assert isinstance(found[0], BadLine)
     assert "gives jobs.matrix more than" in found[0].reason
+
+
+def test_a_matrix_copies_no_line_of_many_properties(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template may leave all of them out, so that the inputs are small."""
+    monkeypatch.setattr("batchrun.jobs.job_builder.MAX_INPUTS_BYTES", 20_000)
+    lines = {str(n): 0 for n in range(1000)}, {"0": 0}
+    with opened(*lines, matrix={"n": [1, 2, 3, 4, 5]}, template={"n": "{{n}}"}) as file:
+        found = list(file.read())
+    assert [type(each) for each in found] == [BadLine] + [Job] * 5
+
+
+def test_a_long_value_of_a_matrix_is_in_memory_once(opened: Open) -> None:
+    """In the keys of 90,000 combinations it would be 18 GB; no line with a key may have such a matrix."""
+    matrix = {"a": ["x" * 20_000], "b": [*range(100)], "c": [*range(10)]}
+    tracemalloc.start()
+    file = opened({"z": 1}, {"z": 2, "@key": "k"}, matrix=matrix, template={"z": "{{z}}", "b": "{{b}}", "c": "{{c}}"})
+    with file:
+        found = list(file.read())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [type(each) for each in found] == [Job] * 1000 + [BadLine]
+    assert "to which jobs.matrix adds values of more than 512 characters" in str(found[-1])
+    assert peak < 10 << 20
+
+
+def test_a_matrix_of_many_lists_is_refused() -> None:
+    """Each combination has a value of every list."""
+    lists: dict[str, list[int]] = {f"a{n}": [0] for n in range(100)}
+    with pytest.raises(ConfigError, match=r"makes 40,000 jobs of each line with 102 values each"):
+        check_matrix({**lists, "b": [*range(200)], "c": [*range(200)]})
 
 
 def test_a_matrix_makes_every_combination(opened: Open) -> None:

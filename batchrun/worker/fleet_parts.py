@@ -129,14 +129,15 @@ class FleetParts:
     def _share_at_rest(self, page: Page, part: Submission, parts: Mapping[str, PartShare]) -> PartShare | None:
         """Return the share of a part that uses no money now, by what it has used; None: it may use some, or used none.
 
-        A part that the page does not have rested when the page forgot the batch.
+        A part that the page does not have rested when the page forgot the batch, or had no budget until now.
         """
         carrier, own = page.carrier(part.id), self._fleet.member.id
         rests = self._worker.store[part.id] if self._fleet.owns(part.id) else part
         is_over = not rests.state.is_under_way and part.id not in self._worker.runners and carrier in (None, own)
         if not is_over and part.id in parts:
             return None
-        used = math.ceil(rests.counts.used_usd * _MICRO - 1e-3)
+        counts = rests.counts if is_over else self._counts_now(part)
+        used = math.ceil(counts.used_usd * _MICRO - 1e-3)
         return PartShare(held=used, spent=used) if used or part.id in parts else None
 
     def _share_of_open(self, part: str, opened: Batch, shares: WholeShares, seen: _Seen) -> PartShare | None:
@@ -166,13 +167,15 @@ class FleetParts:
             return None
         # Until it was resumed, all jobs count: they were too few of them to trip.
         before = {part.submission.id: _sums(part.submission.counts) for part in whole.parts} if after else {}
-        seen.window.note({part.submission.id: self._sums_now(part.submission) for part in whole.parts}, after, before)
+        seen.window.note(
+            {part.submission.id: _sums(self._counts_now(part.submission)) for part in whole.parts}, after, before
+        )
         reason = seen.window.reason_to_trip(next(iter(opened.values())).breaker_limits)
         return WholeTrip(reason=reason, after=after) if reason else None
 
-    def _sums_now(self, part: Submission) -> tuple[int, int]:
+    def _counts_now(self, part: Submission) -> BatchCounts:
         runner = self._worker.runners.get(part.id)
-        return _sums(runner.counts() if runner is not None else self._fleet.counts(part.id) or part.counts)
+        return runner.counts() if runner is not None else self._fleet.counts(part.id) or part.counts
 
     def failed(self) -> int:
         """Return how many jobs of parts that this worker has open did not succeed: others wait for that number."""

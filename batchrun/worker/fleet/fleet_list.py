@@ -73,7 +73,8 @@ class ListedBatch(BaseModel):
         if len(batch.name) > _MAX_NAME or not batch.name.isprintable():
             raise ValueError(f"a name has at most {_MAX_NAME} printable characters")
         retry_id = batch.retry.id if batch.retry is not None else None
-        keys = (batch.idempotency_key, batch.content_digest, batch.retried, retry_id)
+        ordered = [order.retry.id for order in self.orders if order.retry is not None]
+        keys = (batch.idempotency_key, batch.content_digest, batch.retried, retry_id, *ordered)
         if any(key is not None and len(key) > _MAX_KEY for key in keys):
             raise ValueError(f"a key or a digest has at most {_MAX_KEY} characters")
         if any(key.count(".") >= MAX_KEY_PARTS for key in batch.settings):
@@ -97,12 +98,17 @@ class ListedBatch(BaseModel):
             raise ValueError("a part of a batch has no parts")
         return self
 
+    @property
+    def part_ids(self) -> list[str]:
+        """The ids of the batches that carry out one in shards."""
+        return [f"{self.submission.id}-{number}" for number in range(1, (self.submission.shards or 0) + 1)]
+
     def parts(self) -> Iterator[Self]:
         """Yield the batches that carry out one in shards, as they are when it has just been submitted."""
         whole = self.submission
-        for number in range(1, (whole.shards or 0) + 1):
+        for number, part_id in enumerate(self.part_ids, start=1):
             part = whole.but(
-                id=f"{whole.id}-{number}",
+                id=part_id,
                 name=f"{whole.name[:200]}-{number}of{whole.shards}",
                 settings={**whole.settings, "jobs.shard": [number, whole.shards]},
                 shards=None,

@@ -6,6 +6,7 @@ changes what stands there of it. Of a part that nobody carries out, it is what t
 
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,7 +70,15 @@ class WholeShares(BaseModel):
         own = needs.get(part, Need())
         if sum(held.values()) <= limit and not any(need.is_short for each, need in needs.items() if each != part):
             own = own.model_copy(update={"amount": max(own.amount, held.get(part, 0))})  # nobody else needs it
-        return targets(limit, {**needs, part: own}, held)[part]
+        asked = tuple((each, need, held.get(each, 0) > 0) for each, need in {**needs, part: own}.items())
+        return _targets(limit, asked)[part]
+
+
+@lru_cache(maxsize=16)
+def _targets(limit: int, asked: tuple[tuple[str, Need, bool], ...]) -> Mapping[str, int]:
+    """Return the targets of all parts, by what each of them needs, and whether it holds anything."""
+    needs = {part: need for part, need, _ in asked}
+    return targets(limit, needs, {part: int(holds) for part, _, holds in asked})
 
 
 class WholeWindow:

@@ -96,7 +96,7 @@ class WholeBatch(NamedTuple):
 def find_wholes(listed: Mapping[str, ListedBatch]) -> dict[str, WholeBatch]:
     """Return the batches in shards, by id."""
     return {
-        batch: WholeBatch(entry, [listed[part.submission.id] for part in entry.parts()])
+        batch: WholeBatch(entry, [listed[part] for part in entry.part_ids])
         for batch, entry in listed.items()
         if entry.submission.shards is not None
     }

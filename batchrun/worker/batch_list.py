@@ -125,9 +125,17 @@ def list_rows(worker: Worker) -> list[ListRow]:
 def _row(worker: Worker, submission: Submission) -> ListRow:
     runner = worker.runners.get(submission.id)
     counts = submission.counts if runner is None else runner.counts()
-    budget_usd = runner.batch.budget_usd if runner is not None and runner.batch is not None else None
+    budget_usd = open_budget_usd(worker, submission.id)
     is_urgent = bool(attention_words(submission, counts, budget_usd))
     return ListRow(submission, counts, runner, worker.per_s(submission.id), is_urgent)
+
+
+def open_budget_usd(worker: Worker, batch: str) -> float | None:
+    """Return the budget of a batch of which this worker has all, or a part, open; None: it has none."""
+    whole = worker.fleet.wholes.get(batch) if worker.fleet is not None else None
+    runners = [worker.runners.get(each) for each in (whole.listed.part_ids if whole is not None else [batch])]
+    opened = [runner.batch for runner in runners if runner is not None and runner.batch is not None]
+    return opened[0].budget_usd if opened else None
 
 
 def _matches(row: ListRow, query: BatchQuery, search: str) -> bool:

@@ -9,7 +9,7 @@ from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.model import Outcome
 from batchrun.version import __version__
 from batchrun.worker.attention import attention_words
-from batchrun.worker.batch_list import BatchGroup, eta_s, list_rows
+from batchrun.worker.batch_list import BatchGroup, eta_s, list_rows, open_budget_usd
 from batchrun.worker.submission import (
     CANCELLABLE,
     PAUSABLE,
@@ -248,7 +248,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     carrier = worker.fleet.carrier_words(submission.id) if worker.fleet is not None else ""
     batch = runner.batch if runner is not None else None
     per_s = worker.per_s(submission.id)
-    budget_usd = batch.budget_usd if batch is not None else None
+    budget_usd = open_budget_usd(worker, submission.id)
     return BatchView.model_construct(
         id=submission.id,
         name=submission.name,

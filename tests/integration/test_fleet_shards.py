@@ -110,6 +110,7 @@ def test_the_budget_is_of_all_shards_together(tmp_path, api):
         raised = ask(fleet, 1, "limits", "dear", "--set", "budget_usd=0.155")
         assert raised.code == 0, raised
         wait_until(lambda: live(api) == 4)
+        wait_until(lambda: batches(fleet, 0).items[0].budget_usd == 0.155)
         wait_until(lambda: all(member.batches for member in fleet.page().members.values()))
         ends.touch()
         wait_until(lambda: states(fleet) == {"finished"})

@@ -83,7 +83,9 @@ def _template(draft: BatchDraft) -> Iterator[str]:
     taken = {*draft.matching.template, *draft.matching.missing, *draft.constants}
     others = [name for name in draft.fields if name not in taken]
     for name in others[:MAX_OTHERS]:
-        now = "; the task sets it" if (given := draft.given.get(name)) is not None else ""
+        given = draft.given.get(name)
+        is_default = given is not None and given == draft.fields[name].get("default")
+        now = "; the Actor's default" if is_default else "; the task sets it" if given is not None else ""
         yield f"# {_named(name)} = {_example(draft.fields[name], given)}  # {_about(draft.fields, name)}{now}"
     if len(others) > MAX_OTHERS:
         yield f"# … and {_plain(', '.join(others[MAX_OTHERS:]))}"

@@ -337,6 +337,7 @@ def test_limits_are_changed_and_an_invalid_one_is_shown_in_the_form(page, worker
     page.see("of $7.50")
     assert orjson.loads(worker.ask("/v1/limits")[1])["budget_usd"] == 7.5
     page.see("disk free")
+    page.see("[notify] of worker.toml names a webhook or a command", "section[aria-label=Notifications]")
     page.press(page.button("Change limits…"))
     field = page.find("dialog input[name=budget_usd]")
     field.clear()

@@ -4,6 +4,7 @@ import { read } from "./api.js";
 import { makeChart } from "./charts.js";
 import { changeLimits } from "./dialogs.js";
 import { button, card, el, every, fillFacts, fillTiles, outerLink, say } from "./elements.js";
+import { notifyCard } from "./notify_card.js";
 import { count, duration, moment, money, percent, rate, secondsSince, size, spaced } from "./words.js";
 
 const EVERY_MS = 3000;
@@ -23,11 +24,12 @@ export function openWorker({ place, signal }) {
   const change = button("Change limits…", changeOurs);
   const about = card("About", facts);
   const held = card("Limits of all batches together", limits, el("div", { class: "buttons" }, change));
+  const notify = notifyCard(signal);
   about.classList.add("half");
   held.classList.add("half");
   place.append(
     el("div", { class: "head" }, el("div", {}, el("h1", { tabindex: "-1" }, "Worker"), condition)),
-    el("div", { class: "cards" }, card("Now", tiles, states), card("Over the last hour", chart.node), held, about),
+    el("div", { class: "cards" }, card("Now", tiles, states), card("Over the last hour", chart.node), held, about, notify.node),
   );
 
   async function showLimits() {
@@ -62,6 +64,7 @@ export function openWorker({ place, signal }) {
         limit: points.max_live_runs.at(-1),
       });
       await showLimits();
+      await notify.refresh();
     } catch {
       // The line at the top of the page says that the worker does not answer.
     }

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrun.model import Summary
+    from batchrun.worker.submission import BatchState, StopCause
     from batchrun.worker.views import BatchView
 
 
@@ -63,10 +64,14 @@ def exit_code_of_batch(summary: "Summary") -> ExitCode:
 
 def exit_code_of_submission(batch: "BatchView") -> ExitCode:
     """Return the exit code that `batchrun run` would have for a batch that rests in a worker."""
+    return exit_code_of_state(batch.state, batch.cause, has_succeeded=batch.jobs.succeeded == batch.jobs.settled)
+
+
+def exit_code_of_state(state: "BatchState", cause: "StopCause | None", *, has_succeeded: bool) -> ExitCode:
+    """Return the same for a state; `has_succeeded`: all settled jobs have."""
     from batchrun.worker.submission import BatchState, StopCause
 
-    if batch.state is BatchState.FINISHED:
-        has_succeeded = batch.jobs.succeeded == batch.jobs.settled
+    if state is BatchState.FINISHED:
         return ExitCode.SUCCEEDED if has_succeeded else ExitCode.NOT_ALL_SUCCEEDED
     by_state = {
         BatchState.TRIPPED: ExitCode.TRIPPED,
@@ -80,7 +85,7 @@ def exit_code_of_submission(batch: "BatchView") -> ExitCode:
         StopCause.DOUBT: ExitCode.NOT_ALL_SUCCEEDED,
         StopCause.DEADLINE: ExitCode.INTERRUPTED,
     }
-    code = by_state.get(batch.state) if batch.cause is None else by_cause.get(batch.cause)
+    code = by_state.get(state) if cause is None else by_cause.get(cause)
     return ExitCode.LOCAL_TROUBLE if code is None else code
 
 

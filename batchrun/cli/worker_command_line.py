@@ -108,8 +108,7 @@ def submit(
     options = {"name": name, "weight": weight, "priority": priority, "shards": shards}
     with batch_form(batch, profile, jobs, options, settings or []) as (texts, job_file):
         if fleet is not None:
-            put_on_list(fleet, texts, job_file, key, json)
-            return
+            raise typer.Exit(put_on_list(fleet, texts, job_file, key, again, plan, wait, json))
         where = _where(data, url)
         call_worker(data, url, partial(submit_batch, texts, job_file, key, again, plan, yes, wait, json, where))
 

@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 
 from batchrun.cli.batch_waiting import show_order
-from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.exit_codes import ExitCode, exit_code_of_state
 from batchrun.cli.json_output import print_json
 from batchrun.cli.plan_lines import plan_lines, print_plan
 from batchrun.cli.terminal import answer, say
@@ -147,18 +147,67 @@ def _content_key(texts: Mapping[str, str], jobs: Path | None) -> str:
     return f"content-{content.hexdigest()}"
 
 
-def put_on_list(url: str, texts: dict[str, str], jobs: Path | None, key: str | None, is_json: bool) -> None:
+def put_on_list(
+    url: str,
+    texts: dict[str, str],
+    jobs: Path | None,
+    key: str | None,
+    is_again: bool,
+    is_planned: bool,
+    is_awaited: bool,
+    is_json: bool,
+) -> ExitCode:
     """Put a batch on a fleet's list, from which a worker takes it.
 
+    Args:
+        url: of the fleet's store.
+        texts: the form's fields.
+        jobs: the job file.
+        key: any text.
+        is_again: submit it in any case.
+        is_planned: refused, since no worker is asked.
+        is_awaited: show its progress until it rests, whichever worker has it.
+        is_json: print it as JSON.
+
     Raises:
-        ConfigError: the form has no batch file.
+        ConfigError: the form has no batch file, or a plan is wanted.
     """
+    if is_planned:
+        raise ConfigError("--plan asks a worker, and --fleet asks none: leave out one of them")
     if "config" not in texts or jobs is None:
         raise ConfigError("--fleet takes a batch's TOML file: no worker is asked for a profile")
-    from batchrun.ledger.shared_log.log_store import open_part  # noqa: PLC0415 - most batches go to a worker
+    from batchrun.cli.fleet_waiting import wait_on_list  # noqa: PLC0415 - most batches go to a worker
+    from batchrun.ledger.shared_log.log_store import open_part  # noqa: PLC0415
     from batchrun.worker.fleet.fleet import submit_files  # noqa: PLC0415
     from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList  # noqa: PLC0415
 
+    submission = _listed_submission(texts, jobs, key or (uuid.uuid4().hex if is_again else _content_key(texts, jobs)))
+    with tempfile.TemporaryDirectory() as directory, open_part(url, LIST_LOG) as store:
+        for field, name in FILES.items():
+            if field in texts:
+                replace_text(Path(directory) / name, texts[field])
+        if submission.shards is not None:
+            flags = {**submission.settings, "jobs.file": str(jobs.resolve())}
+            refuse_indivisible(load_config(Path(directory) / FILES["config"], flags=flags), submission.shards)
+        listed = submit_files(FleetList(store), submission, Path(directory), jobs.resolve()).submission
+    is_known = listed.id != submission.id
+    say(f"{listed.name} ({listed.id}): {'was submitted before' if is_known else 'on the list of the fleet'}")
+    if is_awaited:
+        try:
+            listed = wait_on_list(url, listed.id)
+        except KeyboardInterrupt:
+            say(f"{listed.name} goes on in the fleet; `batchrun worker cancel {listed.id}` at any worker stops it")
+            raise
+    if is_json:
+        print_json(listed.model_dump(mode="json"), is_indented=True)
+    else:
+        answer(listed.id)
+    if not is_awaited:
+        return ExitCode.SUCCEEDED
+    return exit_code_of_state(listed.state, listed.cause, has_succeeded=not listed.counts.failed)
+
+
+def _listed_submission(texts: Mapping[str, str], jobs: Path, key: str) -> Submission:
     jobs_file, stem = stored_job_file(jobs.name)
     submission = Submission(
         id=SubmissionStore.new_id(),
@@ -168,26 +217,13 @@ def put_on_list(url: str, texts: dict[str, str], jobs: Path | None, key: str | N
         jobs_file=jobs_file,
         schema_file=FILES["schema"] if "schema" in texts else None,
         settings=orjson.loads(texts["settings"]),
-        idempotency_key=key or _content_key(texts, jobs),
+        idempotency_key=key,
     )
     try:
         given = ("weight", "priority", "shards")
-        submission = submission.but(**{field: texts[field] for field in given if field in texts})
+        return submission.but(**{field: texts[field] for field in given if field in texts})
     except ValidationError as error:
         raise as_config_error(error, None, {}, Submission) from None
-    with tempfile.TemporaryDirectory() as directory, open_part(url, LIST_LOG) as store:
-        for field, name in FILES.items():
-            if field in texts:
-                replace_text(Path(directory) / name, texts[field])
-        if submission.shards is not None:
-            flags = {**submission.settings, "jobs.file": str(jobs.resolve())}
-            refuse_indivisible(load_config(Path(directory) / FILES["config"], flags=flags), submission.shards)
-        listed = submit_files(FleetList(store), submission, Path(directory), jobs.resolve()).submission
-    say(f"{listed.name} ({listed.id}): on the list of the fleet")
-    if is_json:
-        print_json(listed.model_dump(mode="json"), is_indented=True)
-    else:
-        answer(listed.id)
 
 
 @contextmanager

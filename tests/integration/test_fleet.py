@@ -185,6 +185,27 @@ def test_a_deleted_batch_is_gone_from_every_worker(tmp_path, api):
         assert len(fleet.records("gone")) == 4
 
 
+def test_a_batch_is_followed_whichever_worker_has_it(tmp_path, api):
+    """From a worker that does not have it, and from the store alone: the exit code is that of `batchrun run`."""
+    with two_workers(tmp_path, api) as fleet:
+        fleet.submit("busy", [{"n": 1, "until": str(tmp_path / "ends")}], task="busy", **SETTINGS)
+        owner = owner_of(fleet, "busy")
+        (tmp_path / "shop.jsonl").write_bytes(to_lines([{"n": n, "fails": n == 1} for n in range(3)]))
+        (tmp_path / "shop.toml").write_text(
+            f'[task]\nactor = "{ACTOR}"\nname = "shop"\n[jobs]\nfile = "shop.jsonl"\n'
+            "[limits]\nstart_horizon_s = 700\n[retry]\nmax_attempts = 1\n"
+        )
+        followed = ask(fleet, owner, "submit", "shop.toml", "--wait")
+        assert (followed.code, "2 of about 3 done" in followed.err or "3 of about 3 done" in followed.err) == (1, True)
+        again = batchrun(
+            "worker", "submit", "shop.toml", "--again", "--wait", "--fleet", fleet.url,
+            cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN},
+        )  # fmt: skip
+        assert (again.code, "finished · 3 of 3 jobs done, 1 did not succeed" in again.err) == (1, True), again
+        refused = batchrun("worker", "submit", "shop.toml", "--plan", "--fleet", fleet.url, cwd=tmp_path)
+        assert (refused.code, "--plan asks a worker" in refused.err) == (2, True), refused
+
+
 def test_the_spool_of_a_fleets_worker_is_refused_in_words(tmp_path, api):
     """The file goes to `failed`, with what to do; the batch that shows it can be deleted."""
     with two_workers(tmp_path, api) as fleet:

@@ -178,6 +178,8 @@ class JobsConfig(Section):
     """Number of jobs from the top of the file that are carried out; default: all."""
     shard: Annotated[list[int], AfterValidator(_shard)] | None = None
     """[2, 8]: only the jobs whose keys are in the second of eight parts of the file; default: all jobs."""
+    max_window_mb: Annotated[int, Field(ge=8, le=2048)] = 2048
+    """Most memory that a .zst file may need to be decompressed, in megabytes; in a worker 8 at most."""
 
 
 class AccountLimitsConfig(Section):

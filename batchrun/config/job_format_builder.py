@@ -29,6 +29,7 @@ def job_format(config: Config, task_input: JsonObject | None = None) -> JobForma
         constants=config.input,
         merge=jobs.merge,
         task_input=task_input,
+        max_window_bytes=jobs.max_window_mb << 20,
     )
 
 

@@ -49,6 +49,8 @@ class JobFormat:
     copy: Path | None = None
     #: The kind of rows; None: by the name, JSON lines on standard input.
     rows: Kind | None = None
+    #: Most memory that decompressing zstd may take; 2 GB are the most that `zstd --long` makes a file need.
+    max_window_bytes: int = 1 << 31
     #: None: UTF-8, or UTF-16 where a byte order mark says so.
     encoding: str | None = None
     #: One character; None: found in the head of a .csv, a tab in a .tsv.

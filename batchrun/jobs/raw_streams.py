@@ -21,21 +21,19 @@ Note = Callable[[bytes], object]
 _BUFFER_BYTES = 128 << 10
 #: Bytes that a zstd decoder is fed at once. A block of 4 bytes can unfold to 128 KB, so this bounds memory.
 _ZSTD_FEED_BYTES = 2048
-#: The largest window of `zstd --long`, in bytes; a decoder takes as much memory as the file's own window.
-_ZSTD_WINDOW_BYTES = 1 << 31
 #: Bytes of a read whose content is thrown away.
 _SKIP_BYTES = 1 << 20
 
 
-def open_bytes(path: Path | None, compression: Compression) -> BufferedReader | gzip.GzipFile:
-    """Open a file, or standard input if None, as uncompressed bytes."""
+def open_bytes(path: Path | None, compression: Compression, max_window_bytes: int) -> BufferedReader | gzip.GzipFile:
+    """Open a file, or standard input if None, as uncompressed bytes; a decoder of zstd takes a file's own window."""
     if path is None:
         return _buffered(PipeReader(sys.stdin.fileno()))
     if compression == "gz":
         return gzip.GzipFile(path, "rb")
     if compression == "zst":
         packed = _buffered(FileIO(path))
-        return _buffered(_PieceReader(packed, _decompress(packed)))
+        return _buffered(_PieceReader(packed, _decompress(packed, max_window_bytes)))
     return _buffered(FileIO(path))
 
 
@@ -133,16 +131,17 @@ class _PieceReader(RawIOBase):
         super().close()
 
 
-def _decompress(source: BufferedIOBase) -> Iterator[bytes]:
+def _decompress(source: BufferedIOBase, max_window_bytes: int) -> Iterator[bytes]:
     """Decompress zstd, frame after frame.
 
     Raises:
+        zstandard.ZstdError: it is damaged, or a frame has a larger window.
         EOFError: the last frame is cut off. The library's own reader takes that for the end of the file.
     """
     frame = None
     while fed := source.read(_ZSTD_FEED_BYTES):
         while fed:
-            frame = frame or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=max_window_bytes).decompressobj()
             yield frame.decompress(fed)
             frame, fed = (None, frame.unused_data) if frame.eof else (frame, b"")
     if frame is not None:

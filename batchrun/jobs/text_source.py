@@ -45,6 +45,8 @@ class TextSource:
     #: None: standard input.
     path: Path | None
     compression: Compression
+    #: Most memory that decompressing it may take.
+    max_window_bytes: int
     #: The encoding of the opened stream: UTF-8, or one byte per character.
     encoding: str
     #: The encoding of the file where the opened stream converts it to UTF-8; else None.
@@ -67,7 +69,7 @@ class TextSource:
             JobFileError: The file cannot be opened, is damaged or ends before the offset; stdin is not text.
         """
         with read_errors_named(self.name), ExitStack() as on_error:
-            stream = open_bytes(self.path, self.compression)
+            stream = open_bytes(self.path, self.compression, self.max_window_bytes)
             on_error.push(stream)
             if self.convert_from is not None:
                 stream = as_utf8(stream, self.convert_from)
@@ -123,6 +125,7 @@ def find_text(job_format: JobFormat) -> TextSource:
         name=job_format.name,
         path=path,
         compression=job_format.compression,
+        max_window_bytes=job_format.max_window_bytes,
         encoding=encoding if is_direct else "utf-8",
         convert_from=None if is_direct else encoding,
     )
@@ -145,6 +148,12 @@ def read_errors_named(name: str, *, is_first: bool = False) -> Iterator[None]:
     except EOFError as error:
         raise JobFileError("is cut off: the compressed data ends too early; copy it again", file=name) from error
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        if "too much memory" in str(error):
+            problem = (
+                "needs more memory to be decompressed than jobs.max_window_mb, which is 8 at most in a worker; compress"
+                " it again without --long and --ultra"
+            )
+            raise JobFileError(problem, file=name) from error
         raise JobFileError(f"is damaged or not compressed as its name says ({error})", file=name) from error
     except UnicodeError as error:
         problem = f"is damaged or not in the encoding that jobs.encoding or its first bytes name ({error})"
@@ -189,7 +198,7 @@ def _known_encoding(name: str) -> str:
 
 def _check_text(path: Path, job_format: JobFormat, encoding: str | None) -> str | None:
     """Refuse a file that is not text; return its encoding, if given or known by a byte order mark."""
-    with open_bytes(path, job_format.compression) as stream:
+    with open_bytes(path, job_format.compression, job_format.max_window_bytes) as stream:
         head = stream.read(_HEAD_BYTES)
     if encoding is None and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"

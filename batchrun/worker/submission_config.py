@@ -25,6 +25,8 @@ _WORKER_TABLES = {
     "server": "all its batches run on one platform",
     "notify": "it notifies people of all its batches",
 }
+#: Most memory for decompressing each batch's job file, in megabytes: `zstd -19` needs as much.
+MAX_WINDOW_MB = 8
 #: Form fields that bring files, by the key that would name them.
 _FORM_FIELDS = {"jobs.file": "jobs", "output.expect_item_schema": "schema"}
 _IS_PROFILE = re.compile(r"[\w.-]{1,100}")
@@ -64,8 +66,15 @@ def config_of(
     limits = config.limits
     if limits.budget_usd is None and budget_usd is not None:
         limits = limits.model_copy(update={"budget_usd": budget_usd})
+    window_mb = min(config.jobs.max_window_mb, MAX_WINDOW_MB)
     # Its notifications are the worker's: alone, in its directory, it has none.
-    tables = {"api": worker.api, "server": worker.server, "notify": NotifyConfig(), "limits": limits}
+    tables = {
+        "api": worker.api,
+        "server": worker.server,
+        "notify": NotifyConfig(),
+        "limits": limits,
+        "jobs": config.jobs.model_copy(update={"max_window_mb": window_mb}),
+    }
     config = config.model_copy(update=tables)
     _check_paths(config, submission, directory, environ)
     if submission.shards is not None:

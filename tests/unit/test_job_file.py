@@ -586,5 +586,9 @@ def test_a_file_with_a_long_window_is_read(write: Write) -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     packed = compressor.compress(b'{"n":1}\n') + compressor.flush()
-    with JobFile(JobFormat(path=write("long.jsonl.zst", packed))) as file:
+    path = write("long.jsonl.zst", packed)
+    with JobFile(JobFormat(path=path)) as file:
         assert [job.body for job in file.read() if isinstance(job, Job)] == [b'{"n":1}']
+    assert "needs more memory to be decompressed than jobs.max_window_mb" in refusal(path, max_window_bytes=8 << 20)
+    second = write("second.jsonl.zst", zstandard.compress(b'{"n":1}\n' * 200_000) + packed)
+    assert "needs more memory" in refusal(second, max_window_bytes=8 << 20)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from batchrun.config import ApiConfig, Config
 from batchrun.config.batch_settings import PATHS, NotifyConfig
+from batchrun.config.job_format_builder import job_format
 from batchrun.config.text_bounds import parse_json
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
@@ -55,6 +56,13 @@ def test_the_environment_of_a_worker_sets_its_own_tables_only(directory: DataDir
     environ = {"BATCHRUN_API__TOKEN_FILE": "/run/token", "BATCHRUN_LIMITS__DRAIN_S": "7"}
     config = read(directory, environ=environ, worker=WorkerConfig(api=api), profile="shop")
     assert (config.api, config.limits.drain_s) == (api, 7.0)
+
+
+@pytest.mark.parametrize("asked_mb", [8, 2048])
+def test_a_submission_has_little_memory_for_its_compressed_file(directory: DataDirectory, asked_mb: int) -> None:
+    """A file of 100 KB may need 2 GB, in each plan and each open batch."""
+    config = read(directory, settings={"jobs.max_window_mb": asked_mb}, jobs_file="jobs.jsonl.zst")
+    assert job_format(config).max_window_bytes == 8 << 20
 
 
 def test_every_path_of_a_configuration_is_among_the_checked_keys() -> None:

@@ -16,6 +16,7 @@ from batchrun import ConfigError, JobFileError, Outcome, open_batch, run_batch
 from batchrun.account import limits_watch
 from batchrun.account.task import Task, find_task
 from batchrun.apify.client import open_client
+from batchrun.jobs import job_file
 from batchrun.model import Mark, RunOptions
 from batchrun.server import InlineContext, Server
 from tests.support.inline_batch import ACTOR, ENVIRON, TOKEN, batch_config, serving
@@ -35,20 +36,20 @@ async def work(context: InlineContext) -> None:
 
 
 async def test_every_job_becomes_one_record_and_its_items(tmp_path):
-    """Each of 400 jobs makes one Run, record and item, within the limits of live Runs and start rate."""
+    """Each of 200 jobs makes one Run, record and item, within the limits of live Runs and start rate."""
     async with serving(tmp_path, work) as server:
         config = _config(
-            tmp_path, server, [{"n": n} for n in range(400)], limits__max_concurrent_runs=20, limits__start_rate=300.0
+            tmp_path, server, [{"n": n} for n in range(200)], limits__max_concurrent_runs=20, limits__start_rate=300.0
         )
         summary = await run_batch(config, environ=ENVIRON)
-        assert summary.outcomes == {Outcome.SUCCEEDED: 400}
-        assert (server.runs_started, server.peak_live_runs <= 20) == (400, True)
+        assert summary.outcomes == {Outcome.SUCCEEDED: 200}
+        assert (server.runs_started, server.peak_live_runs <= 20) == (200, True)
         starts = list(server.start_times)
         # 300 a second, and at most 15 (5 %) at once after a pause.
-        assert all(later - first >= (150 - 15) / 300 - 0.1 for first, later in zip(starts, starts[150:], strict=False))
+        assert all(later - first >= (100 - 15) / 300 - 0.1 for first, later in zip(starts, starts[100:], strict=False))
     records, items = read_lines(tmp_path / "out/records.jsonl"), read_lines(tmp_path / "out/items.jsonl")
-    assert sorted(item["n"] for item in items) == list(range(400))
-    assert len({record["key"] for record in records}) == 400
+    assert sorted(item["n"] for item in items) == list(range(200))
+    assert len({record["key"] for record in records}) == 200
     assert {record["outcome"] for record in records} == {"succeeded"}
 
 
@@ -262,10 +263,11 @@ async def test_a_date_in_the_configuration_does_not_make_another_batch(tmp_path)
             assert summary.outcomes == {Outcome.SUCCEEDED: 1}
 
 
-async def test_the_jobs_before_a_damaged_part_of_the_file_are_settled(tmp_path):
+async def test_the_jobs_before_a_damaged_part_of_the_file_are_settled(tmp_path, monkeypatch):
     """Every admitted job is settled before the error is raised, and no Run stays live."""
-    # Beyond the 16 MB that are checked before anything starts.
-    lines = [b'{"n": %d, "x": "%s"}\n' % (n, os.urandom(60_000).hex().encode()) for n in range(200)]
+    monkeypatch.setattr(job_file, "HEAD_BYTES", 1 << 20)
+    # The damage is beyond the head, which is checked before anything starts.
+    lines = [b'{"n": %d, "x": "%s"}\n' % (n, os.urandom(4_000).hex().encode()) for n in range(200)]
     whole = gzip.compress(b"".join(lines), compresslevel=1)
     (tmp_path / "jobs.jsonl.gz").write_bytes(whole[: len(whole) * 9 // 10])
     async with serving(tmp_path, work) as server:

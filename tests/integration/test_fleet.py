@@ -226,15 +226,18 @@ def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):
     with two_workers(tmp_path, api) as fleet:
         with open_part(fleet.url, LIST_LOG) as batches:
             batches.append(0, b"garbage")
-        fleet.submit("lost", [{"n": n, "ms": 100} for n in range(200)], task="lost", **SETTINGS)
+        before, ends = len(api.runs()), tmp_path / "ends"
+        fleet.submit("lost", [{"n": n, "until": str(ends)} for n in range(40)], task="lost", **SETTINGS)
         owner = owner_of(fleet, "lost")
-        wait_until(lambda: len(api.runs()) > 20)
+        wait_until(lambda: live(api) == 8)
         (tmp_path / "store").rename(tmp_path / "away")
+        ends.touch()  # from now on there are free slots
         wait_until(lambda: "waits for the fleet's store" in ask(fleet, owner, "status").out)
         wait_until(lambda: not live(api))
+        assert len(api.runs()) == before + 8
         (tmp_path / "away").rename(tmp_path / "store")
         wait_until(lambda: set(fleet.states().values()) == {"finished"})
-        assert len(fleet.records("lost")) == 200
+        assert len(fleet.records("lost")) == 40
         assert fleet.workers[owner].said().count("fleet_unreachable") == 1
         assert fleet.workers[owner].said().count("fleet_entry_skipped") == 1
         with open_part(fleet.url, PAGE_LOG) as store:

@@ -138,7 +138,7 @@ class FleetParts:
             return None
         counts = rests.counts if is_over else self._counts_now(part)
         used = math.ceil(counts.used_usd * _MICRO - 1e-3)
-        return PartShare(held=used, spent=used) if used or part.id in parts else None
+        return PartShare.at_rest(used) if used or part.id in parts else None
 
     def _share_of_open(self, part: str, opened: Batch, shares: WholeShares, seen: _Seen) -> PartShare | None:
         budget, now = opened.budget, anyio.current_time()
@@ -150,11 +150,10 @@ class FleetParts:
         used = math.ceil(budget.used_usd * _MICRO - 1e-3)
         is_hungry = now - hunger.lacked_at < HUNGER_S and opened.could_start_more
         more = opened.max_concurrent_runs * hunger.start_cost if is_hungry else 0
-        return PartShare(
-            held=shares.held_next(part, int(budget.limit_usd * _MICRO), used),
-            spent=min(used, round(budget.spent_usd * _MICRO)),
-            need=Need(amount=min(used + more, 2**53), lump=max(1, hunger.start_cost), is_short=is_hungry),
-        )
+        spent = min(used, math.ceil(budget.spent_usd * _MICRO - 1e-3))
+        need = Need(amount=min(used + more, 2**53), lump=max(1, hunger.start_cost), is_short=is_hungry, gone=spent)
+        held = shares.held_next(part, int(budget.limit_usd * _MICRO), used)
+        return PartShare(held=held, spent=spent, need=need)
 
     def _trip(self, whole: WholeBatch, opened: Mapping[str, Batch], seen: _Seen) -> WholeTrip | None:
         """Return the trip of a batch of which this worker has parts; None: it has not tripped."""

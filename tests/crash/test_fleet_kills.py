@@ -125,7 +125,7 @@ def _most_usd(runs: Sequence[Mapping[str, Any]]) -> float:
     [
         ("directory", 4, 64, 1),
         *(
-            pytest.param(store, 20, 400, seed, marks=pytest.mark.long)
+            pytest.param(store, 20, 120, seed, marks=pytest.mark.long)
             for store in STORES
             for seed in (2, 3)
         ),

@@ -50,9 +50,9 @@ class World:
         owner.allowed = self.shares.allowed(part, LIMIT)
         used = self.used[part]
         is_short = part not in self.sated
-        need = Need(amount=min(LIMIT, used + 10 * COST) if is_short else used, lump=COST, is_short=is_short)
+        need = Need(amount=min(LIMIT, used + 10 * COST) if is_short else used, lump=COST, is_short=is_short, gone=used)
         held = self.shares.held_next(part, LIMIT, used)
-        owner.prepared = self.number, PartShare(held=held, spent=used // 2, need=need)
+        owner.prepared = self.number, PartShare(held=held, spent=used, need=need)
 
     def write(self, part: str) -> None:
         """Write what was prepared, unless another owner has written meanwhile."""
@@ -98,7 +98,7 @@ class World:
     def finish(self, part: str) -> None:
         """Let a part rest: it holds what it has spent, and needs nothing more."""
         used = self.used[part]
-        self.shares = WholeShares(parts={**self.shares.parts, part: PartShare(held=used, spent=used)})
+        self.shares = WholeShares(parts={**self.shares.parts, part: PartShare.at_rest(used)})
         self.number += 1
         self.die(part)
 
@@ -121,23 +121,42 @@ def test_all_parts_together_never_spend_more_than_the_budget(acts: list[tuple[st
 
 
 def test_nothing_of_the_budget_is_left_to_nobody() -> None:
-    """Parts in need get all of it but less than one start each; what a resting part has not spent, others get."""
+    """Parts in need use all of it but less than one start; what a resting part has not spent, others get."""
     world = World()
-    for _ in range(6):
+    for _ in range(9):
         for part in world.used:
             world.turn(part)
-    assert LIMIT - sum(world.used.values()) < PARTS * COST
+    assert LIMIT - sum(world.used.values()) < COST
     world = World()
     for _ in range(3):
         world.turn("p0")
         world.turn("p1")
-    world.used["p0"] = COST  # its Runs were cheaper than they could be
-    world.finish("p0")
-    for _ in range(6):
-        world.turn("p1")
+    for part, used in {"p0": COST + 3, "p1": 2 * COST + 5}.items():  # their Runs were cheaper than they could be
+        world.used[part] = used
+        world.finish(part)
+    for _ in range(9):
         world.turn("p2")
-    assert LIMIT - sum(world.used.values()) < 2 * COST
-    assert world.shares.gone("p1") >= COST
+        world.turn("p3")
+        world.release("p2")
+    for _ in range(9):
+        world.turn("p2")
+        world.turn("p3")
+    assert LIMIT - sum(world.used.values()) < COST
+    assert world.shares.gone("p2") >= 3 * COST + 8
+
+
+def test_two_parts_that_have_half_a_start_each_make_one_of_them() -> None:
+    """Each would wait for the other one for ever, while others rest with what they have spent."""
+    world = World(used={"p0": 30, "p1": 20, "p2": 22, "p3": 21})
+    for part in ("p0", "p1"):
+        world.finish(part)
+    need = Need(amount=LIMIT, lump=COST, is_short=True, gone=21)
+    held = {part: PartShare(held=25, spent=world.used[part], need=need) for part in ("p2", "p3")}
+    world.shares = WholeShares(parts={**world.shares.parts, **held})
+    for _ in range(4):
+        world.turn("p2")
+        world.turn("p3")
+    assert sum(world.used.values()) == LIMIT
 
 
 FRACTION = BreakerLimits(max_failed=0.5, window=50)

@@ -7,7 +7,7 @@ changes what stands there of it. Of a part that nobody carries out, it is what t
 from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,11 @@ class PartShare(BaseModel):
     #: Of what it holds, this is spent for good.
     spent: Amount = 0
     need: Need = Need()
+
+    @classmethod
+    def at_rest(cls, used: int) -> Self:
+        """Return the share of a part that has used this much, and uses nothing more."""
+        return cls(held=used, spent=used, need=Need(amount=used, gone=used))
 
 
 class WholeTrip(BaseModel):

@@ -38,6 +38,13 @@ def test_a_template_that_is_no_object_or_too_long_is_refused(template: object) -
         check("payloadTemplate", template)
 
 
+@pytest.mark.parametrize("end", ["", "\\"])
+def test_a_string_without_an_end_is_read_once(end: str) -> None:
+    """From each of its quotes to the end, 64 KB took minutes, in which the server answered nobody."""
+    with pytest.raises(ErrorAnswer, match="payloadTemplate"):
+        check("payloadTemplate", '"' + '\\"' * 32_000 + end)
+
+
 def test_headers_that_cannot_be_sent_are_left_out() -> None:
     """Line breaks and odd names would let a value write headers of its own."""
     template = '{"X-Ok": "{{userId}}", "X-Bad": "a\\r\\nX-Evil: 1", "in valid": "x", "X-Number": 7}'

@@ -27,7 +27,7 @@ _BUNDLED_DIR = Path(__file__).parents[1] / "actors"
 #: Default memory of a coroutine Actor's Run in MB, the platform's minimum: it has no process to limit.
 _INLINE_MEMORY_MB = 128
 #: Comments outside of strings, and commas before a closing bracket: many actor.json files have them.
-_JSON_EXTRAS = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|,(?=\s*[\]}])', re.DOTALL)
+_JSON_EXTRAS = re.compile(r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))|//[^\n]*|/\*.*?(?:\*/|\Z)|,(?=\s*[\]}])', re.DOTALL)
 _VERSION = re.compile(r"([0-9]|[1-9][0-9])\.([0-9]|[1-9][0-9])")
 
 

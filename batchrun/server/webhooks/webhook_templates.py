@@ -19,8 +19,9 @@ DEFAULT_PAYLOAD = """{
 }"""
 #: Max characters of a template: each of its variables may become the JSON of a whole Run.
 _MAX_TEMPLATE = 65_536
-#: A JSON string, or a variable outside of strings.
-_PARTS = re.compile(r'("(?:\\.|[^"\\])*")|\{\{\s*([\w.]+)\s*\}\}', re.DOTALL)
+#: A JSON string, or a variable outside of strings. A string without an end goes to the end of the text, and no part is
+#: tried twice: `*+`.
+_PARTS = re.compile(r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))|\{\{\s*([\w.]+)\s*\}\}', re.DOTALL)
 _IN_STRING = re.compile(r"\{\{\s*([\w.]+)\s*\}\}")
 
 

@@ -38,6 +38,9 @@ HUNGER_S = 1.5
 LEAST_MB = 128
 _MICRO = 1_000_000
 
+#: Max characters of a trouble that quotes what others have written.
+_MAX_TROUBLE = 500
+
 _log = structlog.get_logger()
 
 
@@ -54,6 +57,10 @@ async def serve_fleet(worker: Worker, fleet: Fleet) -> None:
             except (LogUnreachable, LedgerError) as error:
                 fleet.note_trouble(str(error))
                 duty.obey(fleet.page)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                # Whoever can write to the store must not end all workers, at each of their starts.
+                _log.exception("fleet_unreadable")
+                fleet.note_trouble(f"what others have written cannot be worked with: {error!r}"[:_MAX_TROUBLE])
             with anyio.move_on_after(min(LOOK_INTERVAL_S, fleet.lease_s / 10)):
                 await fleet.alarm.wait()
             fleet.alarm = anyio.Event()

@@ -164,7 +164,7 @@ def _with_a_name_that_leads_elsewhere(_: DirectoryStore, objects: Path) -> None:
     _changed(objects, parts=["../../../secret", 7])
 
 
-def _holding(statement: str) -> Callable[[DirectoryStore, Path], None]:
+def _holding(statement: str, *, writable: bool = False) -> Callable[[DirectoryStore, Path], None]:
     """Return what puts a ledger into a snapshot that a statement has changed."""
 
     def change(_: DirectoryStore, objects: Path) -> None:
@@ -176,6 +176,7 @@ def _holding(statement: str) -> Callable[[DirectoryStore, Path], None]:
         ]
         copy.write_bytes(b"".join(pieces))
         with closing(sqlite3.connect(copy)) as ledger, ledger:
+            ledger.execute(f"PRAGMA writable_schema = {int(writable)}")
             ledger.execute(statement)
         parts = []
         content = copy.read_bytes()
@@ -186,6 +187,14 @@ def _holding(statement: str) -> Callable[[DirectoryStore, Path], None]:
         _changed(objects, parts=parts)
 
     return change
+
+
+def _with_a_giant_schema(store: DirectoryStore, objects: Path) -> None:
+    """Let SQLite's own table have a text that it does not look at: many rows can share one such text in the file."""
+    ledger = (
+        "INSERT INTO sqlite_schema SELECT replace(hex(zeroblob(10000000)), '0', 'x'), name, tbl_name, rootpage, sql"
+    )
+    _holding(f"{ledger} FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex_job_%'", writable=True)(store, objects)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +213,7 @@ def _holding(statement: str) -> Callable[[DirectoryStore, Path], None]:
         _holding("DROP TABLE duplicate"),
         _holding("DELETE FROM batch"),
         _holding(f"UPDATE output SET length = 7 WHERE name = '{RECORDS}'"),
+        _with_a_giant_schema,
     ],
 )
 def test_a_snapshot_that_does_not_go_with_the_log_is_not_used(tmp_path, loaded, spoil):

@@ -87,6 +87,13 @@ def test_a_part_obeys_each_order_once() -> None:
     assert ([order.number for order in whole.listed.orders], whole.has_retry("r")) == ([2, 3], True)
 
 
+def test_a_batch_that_lacks_a_part_is_no_whole() -> None:
+    """Whoever can write to the list can delete a part alone; the other batches go on."""
+    whole = whole_of(2)
+    listed = {"shop": whole.listed, **{part.submission.id: part for part in whole.parts[1:]}}
+    assert find_wholes(listed) == {}
+
+
 def test_counts_of_others_have_a_sum() -> None:
     """Whatever they have written: a number that no arithmetic takes would end every worker, at each of its starts."""
     whole, most = whole_of(2), BatchCounts(jobs=2**53, items=2**53, cost_usd=1e9, used_usd=1e9)

@@ -23,7 +23,7 @@ from batchrun.ledger.shared_log.followed_files import FollowedFiles
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
-from batchrun.ledger.shared_log.snapshots import fetch_snapshot, read_snapshots
+from batchrun.ledger.shared_log.snapshots import MAX_TRIED, fetch_snapshot, read_snapshots
 from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.table_copy import COPY
@@ -184,7 +184,7 @@ class Replica:
         """
         copy = self._directory / COPY
         try:
-            for snapshot in reversed(read_snapshots(self._store)):
+            for snapshot in reversed(read_snapshots(self._store)[-MAX_TRIED:]):
                 with suppress(LedgerError):  # an earlier one may be whole
                     if snapshot is not None:
                         fetch_snapshot(self._store, snapshot, copy)

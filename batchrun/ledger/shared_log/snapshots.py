@@ -38,6 +38,8 @@ PIECE_BYTES = 8 << 20
 _MAX_PARTS = 1 << 15
 #: Max snapshots that are looked at; GROWTH makes 44 of such a ledger.
 _MAX_SNAPSHOTS = 100
+#: Snapshots that are tried, the last one first, before all entries are replayed: each may be as large as the disk.
+MAX_TRIED = 3
 #: Parts that are read at once.
 _PARTS_AT_ONCE = 4
 _VERSION = 1

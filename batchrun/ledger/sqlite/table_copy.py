@@ -1,5 +1,6 @@
 """Copies of a ledger: a file with its tables as of one moment, made while the batch goes on."""
 
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.facts import LOG_POSITION
 from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.connection import Connection, open_connection
-from batchrun.ledger.sqlite.foreign_statements import bound_steps
+from batchrun.ledger.sqlite.foreign_statements import MAX_VALUE_BYTES, bound_steps
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.output.layout import LEDGER
 from batchrun.output.sink import explaining
@@ -16,6 +17,11 @@ from batchrun.runtime.private_files import make_private_file
 
 #: The file beside the ledger that holds a copy while it is written into a shared log, or read from one.
 COPY = f"{LEDGER}.copy"
+
+
+#: More tables and indexes than a ledger has, and more characters of SQL than one of them.
+_MAX_SCHEMA_ROWS = 1_000
+_MAX_SCHEMA_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +60,10 @@ def read_copy(copy: Path, ledger: Connection) -> CopiedLedger:
     """
     with open_connection(copy, mode="ro") as connection:
         bound_steps(connection)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
         connection.execute("PRAGMA trusted_schema = OFF")
-        if _schema(connection) != _schema(ledger):
+        own = _schema(ledger, _MAX_SCHEMA_ROWS)
+        if _schema(connection, len(own) + 1) != own:
             raise LedgerError(f"{copy}: has other tables than a ledger")
         return _described(connection)
 
@@ -65,5 +73,8 @@ def _described(connection: Connection) -> CopiedLedger:
     return CopiedLedger(position=reader.fact(LOG_POSITION), output_lengths=reader.output_lengths())
 
 
-def _schema(connection: Connection) -> set[tuple[str, ...]]:
-    return set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall())
+def _schema(connection: Connection, max_rows: int) -> list[tuple[str, ...]]:
+    """Return the tables and indexes of the first rows, sorted; their texts are cut, since others may have made them."""
+    columns = ", ".join(f"substr({name}, 1, {_MAX_SCHEMA_CHARS})" for name in ("type", "name", "tbl_name", "sql"))
+    rows = connection.execute(f"SELECT {columns} FROM sqlite_schema LIMIT ?", (max_rows,)).fetchall()
+    return sorted(rows, key=repr)

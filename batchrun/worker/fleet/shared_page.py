@@ -22,7 +22,7 @@ PAGE_LOG = "page"
 #: Seconds between two looks of a member at the page; less if a tenth of the lease is less.
 LOOK_INTERVAL_S = 0.4
 #: Max members of a fleet: each looks through all of them several times a second.
-MAX_MEMBERS = 1_000
+MAX_MEMBERS = 200
 #: Max bytes of a page.
 _MAX_BYTES = 16 << 20
 _MAX_WORDS = 500

@@ -94,11 +94,11 @@ class WholeBatch(NamedTuple):
 
 
 def find_wholes(listed: Mapping[str, ListedBatch]) -> dict[str, WholeBatch]:
-    """Return the batches in shards, by id."""
+    """Return the batches in shards, by id, without those of which somebody has deleted a part alone."""
     return {
         batch: WholeBatch(entry, [listed[part] for part in entry.part_ids])
         for batch, entry in listed.items()
-        if entry.submission.shards is not None
+        if entry.submission.shards is not None and all(part in listed for part in entry.part_ids)
     }
 
 

@@ -2,9 +2,10 @@
 
 The batches are those of `throughput`, with 256 slots. "50 ms" is a directory each of whose appends takes 50 ms longer,
 as a bucket's would. The log of the take-over is made through `batchrun.ledger`, without syncs: each job is admitted,
-intended, bound and settled, 40 jobs to a commit, about as many as a batch with 256 slots has. A take-over is what an
-empty directory needs for its claim, once the log is silent: it replays the log from packs. What follows is the opening
-of the batch, as `start-up` measures it.
+intended, bound and settled, 40 jobs to a commit, about as many as a batch with 256 slots has. The owner makes packs and
+snapshots, as it does in a batch. A take-over is what an empty directory needs for its claim, once the log is silent: it
+begins with the last snapshot, and replays the rest from packs. It is measured a second time without snapshots. What
+follows is the opening of the batch, as `start-up` measures it.
 """
 
 import os
@@ -27,6 +28,7 @@ from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.object_names import entry_name
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
+from batchrun.ledger.shared_log.snapshots import SnapshotMaker, read_snapshots
 from batchrun.ledger.sqlite.journal import Journal, Step, open_journal
 from batchrun.model import (
     Attempt,
@@ -57,6 +59,8 @@ ROUNDS = 3
 SLOTS = 256
 SETTLED = 1_000_000
 JOBS_PER_COMMIT = 40
+#: Jobs after which the owner looks whether a snapshot is due: about as many as a batch settles in ten seconds.
+JOBS_PER_LOOK = 10_000
 #: Entries of one step each, for the rate of a replay.
 SMALL_ENTRIES = 20_000
 #: Seconds that each append takes longer, as in a bucket.
@@ -111,11 +115,15 @@ def measure_replays(settled: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"settled": settled}
     with _unsynced_log() as (store, log, directory):
         with _not_synced():
-            entries = anyio.run(_settle, directory, log, settled)
+            entries = anyio.run(_settle, directory, store, log, settled)
             _pack(store, log)
-        figures |= {"entries": entries, "log_mb": round(_size(store) / 1e6)}
-        elapsed_s, cpu_s, _ = _take_over(store, directory.parent / "successor")
-        figures |= {"take_over_s": elapsed_s, "take_over_cpu_us_per_job": round(cpu_s / settled * 1e6, 1)}
+        figures |= {"entries": entries, "log_mb": round(_size(store, "log") / 1e6)}
+        figures |= {"snapshots": len(read_snapshots(store)), "objects_mb": round(_size(store, "objects") / 1e6)}
+        for name in ("take_over", "without_snapshots"):
+            elapsed_s, cpu_s, _ = _take_over(store, directory.parent / name)
+            figures |= {f"{name}_s": elapsed_s, f"{name}_cpu_us_per_job": round(cpu_s / settled * 1e6, 1)}
+            for snapshot in (directory.parent / "log" / "objects").glob("snapshot-*"):
+                snapshot.unlink()
     with _unsynced_log() as (store, log, directory):
         with _not_synced():
             anyio.run(_note_often, directory, log)
@@ -158,8 +166,8 @@ def _pack(store: DirectoryStore, log: OwnedLog) -> None:
         pass
 
 
-def _size(store: DirectoryStore) -> int:
-    return sum(file.stat().st_size for file in store._log.iterdir())  # noqa: SLF001 - of its own files
+def _size(store: DirectoryStore, folder: str) -> int:
+    return sum(file.stat().st_size for file in (store._directory / folder).iterdir())  # noqa: SLF001 - of its own files
 
 
 def _take_over(store: DirectoryStore, directory: Path) -> tuple[float, float, int]:
@@ -176,12 +184,15 @@ async def _note_often(directory: Path, log: OwnedLog) -> None:
             journal.commit_group([Step(partial(journal.ledger.note_fact, JOB_COUNT, count))])
 
 
-async def _settle(directory: Path, log: OwnedLog, jobs: int) -> int:
+async def _settle(directory: Path, store: DirectoryStore, log: OwnedLog, jobs: int) -> int:
     """Settle jobs as a batch does, and return how many entries the log has then."""
+    snapshots = SnapshotMaker(store, directory)
     async with open_journal(directory, log) as journal:
         journal.ledger._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - benchmark only
         for first in range(0, jobs, JOBS_PER_COMMIT):
             _settle_some(journal, range(first, min(first + JOBS_PER_COMMIT, jobs)))
+            if first % JOBS_PER_LOOK == 0:
+                snapshots.make_next()
     return log.last.entry + 1
 
 

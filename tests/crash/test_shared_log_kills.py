@@ -31,6 +31,13 @@ LONG_STORES: dict[str, Callable[[Path], AbstractContextManager[Store]]] = {
     "nats of three": partial(log_stores.nats, servers=3),
     "azure": log_stores.azure,
 }
+#: Batches of a few jobs get snapshots, many of them, so that almost every machine begins with one.
+OFTEN = {
+    "batchrun.ledger.shared_log.snapshots.MIN_BYTES": 0,
+    "batchrun.ledger.shared_log.snapshots.GROWTH": 1.0,
+    "batchrun.ledger.shared_log.snapshots.PIECE_BYTES": 40_000,
+    "batchrun.ledger.shared_log.claim.SHORTEN_EVERY_S": 0.1,
+}
 #: Each arrow of the start protocol, with the one between the log and this machine.
 ARROWS = ["admitted:1", "intended:3", "answered:3", "bound:3", "terminal:3", "collected:3", "shared:1", "shared:5",
           "appended:3", "committed:5", "settled:3"]  # fmt: skip
@@ -88,6 +95,7 @@ class Machines:
         machine = CrashBatch(
             directory, self._api.base_url, self._jobs, url | self._settings | settings, environ=store.environ
         )
+        machine.constants = OFTEN
         if self.all:
             (directory / "jobs.jsonl").unlink()
         self.all.append(machine)

@@ -34,6 +34,8 @@ MISSING_AFTER_S = 10.0
 MISSING_RETRY_S = 1.0
 #: Max bytes of a page that holds more than one item: large enough that few requests are needed.
 MAX_PAGE_BYTES = 8 << 20
+#: Max bytes of a page with one item: the API takes items of 9 MB. What is larger has most likely no end.
+MAX_ALONE_BYTES = 512 << 20
 #: Bytes in memory per byte of a page's body, which is held in pieces and whole, then parsed, then as lines in two
 #: buffers. Measured, with what the allocator loses.
 WRITTEN_WEIGHT = 4
@@ -366,7 +368,7 @@ class Collector:
                     partial(self._get_items, dataset_id, offset, limit, query),
                     expected_bytes=min(expected_bytes, self._max_page_bytes),
                     weight=weight,
-                    max_bytes=self._max_page_bytes if limit > 1 else None,
+                    max_bytes=self._max_page_bytes if limit > 1 else MAX_ALONE_BYTES,
                 )
             except AnswerTooLarge as error:
                 if limit == 1:

@@ -5,7 +5,7 @@ import anyio
 import orjson
 import pytest
 
-from batchrun.engine.collect import Collected, Collector, OutputPlan
+from batchrun.engine.collect import MAX_ALONE_BYTES, Collected, Collector, OutputPlan
 from batchrun.errors import BatchRefused, TransportError
 from batchrun.model import Attempt, AttemptState, DatasetId, Items, JobId, Mark, Outcome, RunId
 from batchrun.runtime.byte_budget import ByteBudget
@@ -305,6 +305,17 @@ async def test_an_item_larger_than_all_buffers_is_read_alone() -> None:
     collected = await collect(api, output_plan("file"))
     assert collected.items == Items(count=3, dataset_id=DATASET)
     assert api.limits[-3:] == [1, 1, 1]
+
+
+async def test_an_item_without_an_end_is_given_up() -> None:
+    """A platform that sends one would fill the memory; it is this job's trouble alone."""
+    api = platform(counted(3))
+    api.item_bytes = MAX_ALONE_BYTES + 1
+    collected = await collect(api, output_plan("file"))
+    assert collected.items is not None
+    assert (collected.items.count, collected.items.is_complete) == (0, False)
+    assert collected.problem is not None
+    assert collected.problem.type == "output-unreadable"
 
 
 async def test_a_page_that_ignores_its_limit_is_written_in_parts() -> None:

@@ -36,6 +36,8 @@ from batchrun.runtime.steady_time import boot_time
 #: Max entries and bytes of them per commit of a replay: one sync for all.
 ENTRIES_PER_COMMIT = 2_000
 BYTES_PER_COMMIT = 16 << 20
+#: Bytes in memory of a change with few parameters.
+_CHANGE_BYTES = 200
 #: Max bytes of a batch that was begun without a log: all of them are in memory for its first entry.
 MAX_UNLOGGED_BYTES = 128 << 20
 
@@ -49,8 +51,9 @@ class _Read:
 
     @property
     def bytes(self) -> int:
-        """Length of what it appends to files."""
-        return sum(len(growth.data) for growth in self.entry.commit.files.values())
+        """About the memory that it takes: what it appends to files, and its changes."""
+        growths = sum(len(growth.data) for growth in self.entry.commit.files.values())
+        return growths + _CHANGE_BYTES * len(self.entry.commit.changes)
 
 
 class Replica:

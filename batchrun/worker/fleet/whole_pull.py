@@ -61,6 +61,7 @@ def pull_whole(fleet_url: str, whole: WholeBatch, directory: Path) -> None:
                     make_private_directory(own)
                 with open_replica(store, own) as replica:
                     replica.catch_up()
+                    replica.check()
             begun[name] = own
         if begun:
             unite_directories(begun, directory)

@@ -17,8 +17,18 @@ from batchrun.worker.views import batch_view, worker_view
 INTERVAL_S = 1.0
 #: The pause after an event is at least this many times what it took to make: a list of 10,000 batches takes 30 ms.
 _REST_PER_EVENT = 20
+#: The same for all listeners together, one of whom at a time has an event made: the rest is for other requests.
+_REST_OF_ALL = 4
 #: A comment is sent after this many intervals without news, to detect a closed connection.
 _SILENCE = 15
+
+
+_TURNS = web.AppKey("turns", anyio.Lock)
+
+
+def prepare(app: web.Application) -> None:
+    """Create the lock that the listeners share."""
+    app[_TURNS] = anyio.Lock()
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
@@ -26,12 +36,15 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     parts = _parts(request)
     answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await answer.prepare(request)
+    turns = request.app[_TURNS]
     sent: dict[str, str] = {}
     silence = 0
     while True:
-        began_at = anyio.current_time()
-        news = _news(parts, sent)
-        took_s = anyio.current_time() - began_at
+        async with turns:
+            began_at = anyio.current_time()
+            news = _news(parts, sent)
+            took_s = anyio.current_time() - began_at
+            await anyio.sleep(_REST_OF_ALL * took_s)
         silence = 0 if news else silence + 1
         if news:
             await answer.write(f"data: {{{','.join(news)}}}\n\n".encode())

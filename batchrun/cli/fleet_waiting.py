@@ -67,7 +67,8 @@ def _look(batches: FleetList, pages: SharedPage, batch: str) -> Submission | Non
 
 
 def _counted(submission: Submission, counts: BatchCounts | None) -> Submission:
-    return submission if counts is None else submission.model_copy(update={"counts": counts})
+    is_final = counts is None or not submission.state.is_under_way
+    return submission if is_final else submission.model_copy(update={"counts": counts})
 
 
 def _words(now: Submission) -> str:

@@ -40,6 +40,8 @@ class WholeBatches:
         self._directory = directory
         #: Batches of other workers, as the store shows them.
         self._shown: Mapping[str, ListedBatch] = {}
+        #: The length of the list, and the batches of this worker, that this is of.
+        self._shown_of: tuple[int, set[str]] = (0, set())
         #: Settled jobs per second of each batch.
         self.speeds: dict[str, Speed] = {}
         #: Held while the files of a batch are brought here, and when they may be brought again.
@@ -56,14 +58,15 @@ class WholeBatches:
 
     def mirror(self) -> None:
         """Let the store show the batches of other workers, and those in shards, as they are once orders are obeyed."""
-        shown = {batch: listed for batch, listed in self._fleet.listed.items() if not self._fleet.owns(batch)}
-        for batch, listed in shown.items():
-            if self._shown.get(batch) is not listed:
-                self._store.mirror(self._as_ordered(listed))
-        self._shown = shown
+        if self._shown_of != (now := (self._fleet.list_length, set(self._fleet.ready))):
+            shown = {batch: listed for batch, listed in self._fleet.listed.items() if not self._fleet.owns(batch)}
+            for batch, listed in shown.items():
+                if self._shown.get(batch) is not listed:
+                    self._store.mirror(self._as_ordered(listed))
+            self._shown, self._shown_of = shown, now
         for batch, counts in self._fleet.counts_of_others():
-            if batch in shown:
-                self._store.mirror(self._as_ordered(shown[batch]).model_copy(update={"counts": counts}))
+            if batch in self._shown:
+                self._store.mirror(self._as_ordered(self._shown[batch]).model_copy(update={"counts": counts}))
                 self.speeds.setdefault(batch, Speed()).note(anyio.current_time(), counts.settled)
         for batch, whole in self._fleet.wholes.items():
             together = whole.together([self._as_now(part) for part in whole.parts])

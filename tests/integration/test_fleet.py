@@ -204,6 +204,8 @@ def test_a_batch_is_followed_whichever_worker_has_it(tmp_path, api):
         assert (again.code, "finished · 3 of 3 jobs done, 1 did not succeed" in again.err) == (1, True), again
         refused = batchrun("worker", "submit", "shop.toml", "--plan", "--fleet", fleet.url, cwd=tmp_path)
         assert (refused.code, "--plan asks a worker" in refused.err) == (2, True), refused
+        (tmp_path / "ends").touch()
+        wait_until(lambda: set(fleet.states().values()) == {"finished"})
 
 
 def test_the_spool_of_a_fleets_worker_is_refused_in_words(tmp_path, api):

@@ -59,7 +59,7 @@ class Fleet:
         #: Batches of the list that a worker is to carry out: they are under way, or have orders.
         self.to_carry_out: set[str] = set()
         #: How many entries of the list that is.
-        self._noted = 0
+        self.list_length = 0
         #: The batches in shards.
         self.wholes: Mapping[str, WholeBatch] = {}
         #: Set once page and list were read.
@@ -118,9 +118,9 @@ class Fleet:
         self.was_read.set()
 
     def _note_list(self, listed: Mapping[str, ListedBatch]) -> None:
-        if self._batches.length == self._noted:
+        if self._batches.length == self.list_length:
             return
-        self._noted = self._batches.length
+        self.list_length = self._batches.length
         self.wholes = find_wholes(listed)
         self.listed = {batch: entry for batch, entry in listed.items() if batch not in self.wholes}
         self.to_carry_out = {
@@ -220,11 +220,12 @@ class Fleet:
         return counts if counts != BatchCounts() else None  # it has just taken the batch
 
     def counts_of_others(self) -> Iterator[tuple[str, BatchCounts]]:
-        """Yield the batches that other workers carry out, and their counts."""
+        """Yield the batches that other workers carry out, and their counts, unless the list has newer ones."""
         for member_id, member in self.page.members.items():
             if member_id != self.member.id and not member.has_left:
-                for batch, carried in member.batches.items():
-                    yield batch, carried.counts
+                for batch in member.batches:
+                    if (counts := self.counts(batch)) is not None:
+                        yield batch, counts
 
     def refuse_others(self, batch: str) -> None:
         """Check that no other worker carries a batch out.

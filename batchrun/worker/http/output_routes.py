@@ -137,7 +137,7 @@ async def _pieces(
     A log that has become shorter was renamed to `earlier`, whose rest comes first.
     """
     while True:
-        async with aclosing(_from_to(file, offset, end)) as pieces:
+        async with aclosing(_from_to(file, offset, end, may_be_gone=earlier is not None)) as pieces:
             async for piece in pieces:
                 offset += len(piece)
                 yield piece
@@ -148,7 +148,7 @@ async def _pieces(
         if end > offset:
             continue
         if end < offset and earlier is not None:
-            async with aclosing(_from_to(earlier, offset, sys.maxsize)) as pieces:
+            async with aclosing(_from_to(earlier, offset, sys.maxsize, may_be_gone=True)) as pieces:
                 async for piece in pieces:
                     yield piece
             offset = 0
@@ -158,11 +158,17 @@ async def _pieces(
         await anyio.sleep(INTERVAL_S)
 
 
-async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
+async def _from_to(file: Path, offset: int, end: int, *, may_be_gone: bool = False) -> AsyncGenerator[bytes]:
+    """Yield a part of a file; nothing of one that may be gone, as a log that was just renamed."""
     if offset >= end:
         return
     with explaining(file):
-        opened = await anyio.open_file(file, "rb", opener=private_opener)
+        try:
+            opened = await anyio.open_file(file, "rb", opener=private_opener)
+        except FileNotFoundError:
+            if may_be_gone:
+                return
+            raise
         try:
             await opened.seek(offset)
             while offset < end and (piece := await opened.read(min(_PIECE_BYTES, end - offset))):

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from batchrun.cli.terminal import say
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.entries import EntryKind
 from batchrun.ledger.shared_log.log_store import open_store
 from batchrun.ledger.shared_log.replica import open_replica
@@ -24,11 +24,17 @@ def pull_log(url: str, directory: Path) -> None:
         OutputError: the directory is in use, cannot be written, or is of another batch.
         LogUnreachable: the store does not answer.
     """
-    if (found := find_whole(url)) is not None:
+    try:
+        _pull_one(url, directory)
+    except (ConfigError, LogUnreachable):
+        if (found := find_whole(url)) is None:  # a batch in shards has no log, its parts have
+            raise
         fleet_url, whole = found
         pull_whole(fleet_url, whole, directory)
         say(f"{whole.listed.submission.shards} shards, in {directory}; what is new since: the same command")
-        return
+
+
+def _pull_one(url: str, directory: Path) -> None:
     with open_store(url) as store:
         if store.read(0) is None:
             raise ConfigError(f"{url}: there is no log. Name it as the batch file does ([replica] url)")

@@ -60,6 +60,8 @@ def assert_read_as_one(fleet: FleetProcesses, directory: Path) -> None:
     assert len(read_lines(directory / "pulled" / "records.jsonl")) == 60
     status = orjson.loads(batchrun("status", url, "--json", cwd=directory).out)
     assert status["summary"]["outcomes"] == {"succeeded": 59, "failed": 1}, status
+    nothing = batchrun("pull", f"file://{directory}/batch-shop", "nothing", cwd=directory)
+    assert (nothing.code, "there is no such directory" in nothing.err) == (6, True), nothing
     refused = batchrun("repair", "pulled", cwd=directory)
     assert refused.code != 0, refused
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, open_store, part_url
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.sqlite.united_ledger import unite_directories
@@ -20,11 +20,7 @@ _IS_BATCH_LOG = re.compile(r"(.*)[/-]batch-([a-z0-9-]+)")
 
 
 def find_whole(url: str) -> tuple[str, WholeBatch] | None:
-    """Return a fleet's URL and its batch in shards that a URL names; None: it names another log.
-
-    Raises:
-        LogUnreachable: the store does not answer.
-    """
+    """Return a fleet's URL and its batch in shards that a URL names; None: it names none, as far as can be seen."""
     parts = urlsplit(url)
     named = _IS_BATCH_LOG.fullmatch(parts.path.rstrip("/"))
     if named is None:
@@ -33,7 +29,7 @@ def find_whole(url: str) -> tuple[str, WholeBatch] | None:
     try:
         with open_store(part_url(fleet_url, LIST_LOG)) as store:
             whole = find_wholes(FleetList(store).read()).get(named[2])
-    except ConfigError:  # there is no fleet
+    except (ConfigError, LogUnreachable):  # there is no fleet
         return None
     return None if whole is None else (fleet_url, whole)
 

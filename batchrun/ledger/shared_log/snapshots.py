@@ -156,7 +156,8 @@ class SnapshotMaker:
             position = copy_ledger(self._directory).position
             parts = self._put_parts(copy)
         finally:
-            copy.unlink(missing_ok=True)
+            with explaining(copy):
+                copy.unlink(missing_ok=True)
         if parts is None or position is None:
             return False
         fields = {"v": _VERSION, "tables": len(SCHEMA_STEPS), "entry": position.entry, "digest": position.digest}

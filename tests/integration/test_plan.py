@@ -181,8 +181,8 @@ def test_the_forecast_is_shown_before_the_question(place):
     said = place.call("run", "batch.toml", no_proxy="*", BATCHRUN_API__ALLOW_PLAIN_HTTP="true")
     assert said.code == 2, said
     lines = said.err.splitlines()
-    assert lines[1].startswith("forecast  ")
-    assert lines[2].startswith("          a Run takes ")
+    assert lines[2].startswith("forecast  ")
+    assert lines[3].startswith("          a Run takes ")
     assert lines[-1] == "batchrun: Start 149 Runs? There is no terminal to ask at: --yes starts them"
 
 

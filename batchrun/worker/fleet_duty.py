@@ -36,10 +36,9 @@ IDLE_RATE = 20
 HUNGER_S = 1.5
 #: Memory of a Run of which nothing is known, in megabytes: that of the smallest.
 LEAST_MB = 128
-_MICRO = 1_000_000
-
 #: Max characters of a trouble that quotes what others have written.
 _MAX_TROUBLE = 500
+_MICRO = 1_000_000
 
 _log = structlog.get_logger()
 
@@ -51,16 +50,7 @@ async def serve_fleet(worker: Worker, fleet: Fleet) -> None:
     async with anyio.create_task_group() as children:
         duty = FleetDuty(worker, fleet, worker.account, children)
         while not fleet.is_leaving:
-            try:
-                await duty.turn()
-                fleet.note_trouble("")
-            except (LogUnreachable, LedgerError) as error:
-                fleet.note_trouble(str(error))
-                duty.obey(fleet.page)
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                # Whoever can write to the store must not end all workers, at each of their starts.
-                _log.exception("fleet_unreadable")
-                fleet.note_trouble(f"what others have written cannot be worked with: {error!r}"[:_MAX_TROUBLE])
+            await duty.turn_or_trouble()
             with anyio.move_on_after(min(LOOK_INTERVAL_S, fleet.lease_s / 10)):
                 await fleet.alarm.wait()
             fleet.alarm = anyio.Event()
@@ -154,6 +144,22 @@ class FleetDuty:
         self._lacked_at = float("-inf")
         self._start_cost = 0
         self.obey(Page())
+
+    async def turn_or_trouble(self) -> None:
+        """Look at the page once; trouble with the store, and with what others have written there, is shown."""
+        try:
+            try:
+                await self.turn()
+                self._fleet.note_trouble("")
+            except (LogUnreachable, LedgerError) as error:
+                self._fleet.note_trouble(str(error))
+                self.obey(self._fleet.page)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # Whoever can write to the store must not end all workers, at each of their starts.
+            if not self._fleet.trouble:
+                _log.exception("fleet_unreadable")
+            self._fleet.note_trouble(f"what others have written cannot be worked with: {error!r}"[:_MAX_TROUBLE])
+            self._account.use_share(Share(runs=0, memory_mb=0, rate=0.0))  # what it may use is not known
 
     async def turn(self) -> None:
         """Look at the page once, and write it if there is something to change."""
@@ -415,9 +421,9 @@ class FleetDuty:
         fleet = self._fleet
         try:
             for tries in count(1):
-                if fleet.member.id != member_id or fleet.carrier(batch) is not None:
+                listed = fleet.listed.get(batch)
+                if listed is None or fleet.member.id != member_id or fleet.carrier(batch) is not None:
                     return
-                listed = fleet.listed[batch]
                 try:
                     await anyio.to_thread.run_sync(fleet.prepare, listed)  # for long, if the job file is large
                     await self._worker.store.take_over(listed.submission)

@@ -89,6 +89,40 @@ def test_an_entry_that_leads_out_of_its_directory_is_skipped(store: DirectorySto
     assert [(each["event"], each["entry"]) for each in said] == [("fleet_entry_skipped", 1)]
 
 
+def deleted(**changes: Any) -> bytes:
+    """Encode an entry that deletes a batch."""
+    return zstandard.compress(json.dumps({"submission": {**GOOD, **changes}, "files": FILES, "deleted": True}).encode())
+
+
+WHOLE = entry(id="s", shards=2)
+IN_SHARDS = {"s", "s-1", "s-2"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "skipped", "left"),
+    [
+        ([WHOLE, deleted(id="s-1")], [1], IN_SHARDS),
+        ([WHOLE, deleted(id="s-1", part_of="s")], [1], IN_SHARDS),
+        ([WHOLE, entry(id="s-1"), deleted(id="s-1")], [1, 2], IN_SHARDS),
+        ([entry(id="s-1"), deleted(id="s-1"), WHOLE], [2], set[str]()),
+        ([entry(id="s-1"), WHOLE], [1], {"s-1"}),
+        ([WHOLE, entry(id="s", shards=3)], [1], IN_SHARDS),
+        ([WHOLE, deleted(id="s")], [1], IN_SHARDS),
+        ([WHOLE, deleted(id="s", shards=2), WHOLE], [], set[str]()),
+    ],
+)
+def test_no_entry_takes_a_part_from_a_batch_in_shards(
+    store: DirectoryStore, entries: list[bytes], skipped: list[int], left: set[str]
+) -> None:
+    """A worker would miss it at each turn; whoever has deleted a batch in shards has deleted its parts."""
+    for number, each in enumerate(entries):
+        store.append(number, each)
+    structlog.reset_defaults()
+    with capture_logs() as said:
+        assert FleetList(store).read().keys() == left
+    assert [each["entry"] for each in said] == skipped
+
+
 def test_the_files_of_a_batch_are_brought_into_its_directory(store: DirectoryStore, tmp_path: Path) -> None:
     """All of them, and nothing else."""
     store.append(0, entry())

@@ -122,7 +122,8 @@ class Fleet:
             return
         self.list_length = self._batches.length
         self.wholes = find_wholes(listed)
-        self.listed = {batch: entry for batch, entry in listed.items() if batch not in self.wholes}
+        # One in shards is carried out by its parts alone, also if it lacks one.
+        self.listed = {batch: entry for batch, entry in listed.items() if entry.submission.shards is None}
         self.to_carry_out = {
             batch
             for batch, entry in self.listed.items()

@@ -142,27 +142,45 @@ class FleetList:
         """Return all batches by id, as the newest entries have them."""
         for encoded in self._store.read_from(self._next):
             try:
-                entry = _decode(encoded)
+                self._note(_decode(encoded))
             except LedgerError as error:  # the batches of the other entries go on
                 _log.error("fleet_entry_skipped", entry=self._next, reason=str(error))
-            else:
-                self._note(entry)
             self._next += 1
         return self._batches
 
     def _note(self, entry: ListedBatch) -> None:
+        """Let an entry replace the one before it.
+
+        Raises:
+            LedgerError: It is none of a worker: with it, a batch in shards would not have all its parts.
+        """
+        batch = entry.submission.id
+        known = self._batches.get(batch)
+        if batch in self.deleted or (known is not None and entry.taken_at < known.taken_at):
+            return
         parts = {part.submission.id: part for part in entry.parts()}
-        known = self._batches.get(entry.submission.id)
-        if entry.submission.id in self.deleted or (known is not None and entry.taken_at < known.taken_at):
-            return
+        self._check_parts(entry, parts)
         if entry.deleted:
-            self.deleted |= {entry.submission.id, *parts}
-            for batch in (entry.submission.id, *parts):
-                self._batches.pop(batch, None)
+            self.deleted |= {batch, *parts}
+            for each in (batch, *parts):
+                self._batches.pop(each, None)
             return
-        self._batches[entry.submission.id] = entry
-        for batch, part in parts.items():
-            self._batches.setdefault(batch, part)
+        self._batches[batch] = entry
+        for each, part in parts.items():
+            self._batches.setdefault(each, part)
+
+    def _check_parts(self, entry: ListedBatch, parts: Mapping[str, ListedBatch]) -> None:
+        submission = entry.submission
+        known = self._batches.get(submission.id)
+        if known is not None and _kinship(known.submission) != _kinship(submission):
+            raise LedgerError(f"it makes something else of {submission.id}: a part, or a batch in other shards")
+        if entry.deleted and submission.part_of in self._batches:
+            raise LedgerError(f"it deletes {submission.id}, a part of {submission.part_of}, which is deleted as one")
+        others = {each: self._batches.get(each) for each in parts}
+        if any(other is not None and other.submission.part_of != submission.id for other in others.values()):
+            raise LedgerError(f"a part of {submission.id} is a batch by itself")
+        if parts.keys() & self.deleted:
+            raise LedgerError(f"a part of {submission.id} was deleted before it")
 
     @property
     def length(self) -> int:
@@ -217,6 +235,11 @@ class FleetList:
             return decompress_bounded(encoded, PIECE_BYTES)
         except ValueError as error:
             raise LedgerError(f"the object {name} of the fleet's store {error}") from error
+
+
+def _kinship(submission: Submission) -> tuple[int | None, str | None]:
+    """Return what never changes of a batch: its shards, and of which batch it is one."""
+    return submission.shards, submission.part_of
 
 
 def _decode(encoded: bytes) -> ListedBatch:

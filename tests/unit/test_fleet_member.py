@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LogUnreachable
+from batchrun.worker.fleet import member
 from batchrun.worker.fleet.member import FleetMember, Use
 from batchrun.worker.fleet.shared_page import Member, Page, SharedPage
 from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource, next_amount, targets
@@ -279,6 +280,26 @@ def test_a_batch_that_is_given_away_takes_its_runs_along():
     assert world.opened_by[batch] is not None
     assert world.live[batch] >= live
     assert sum(world.live.values()) == LIMIT
+
+
+def test_no_member_writes_a_page_that_none_could_read(monkeypatch):
+    """A full page takes no new member; what one of its members leaves stays with that one, as one."""
+    world, processes = fleet_of_three()
+    turns(processes, 6, world)
+    monkeypatch.setattr(member, "MAX_MEMBERS", 3)
+    carried = {batch for each in newest_page(world).members.values() for batch in each.batches}
+    one = max(processes, key=lambda each: len(each.opened))
+    while one.opened:
+        one.give_away()
+    world.now += LEASE_S / 2
+    for process in (*processes, Process(world)):
+        process.look()
+        assert (process.proposal is not None) == (process in processes), "its lease goes on"
+        process.write()
+        assert len(newest_page(world).members) == 3
+    after = one.member.leave(newest_page(world), world.now, {}, dict.fromkeys(one.member.aside, 0))
+    assert len(after.members) == 3
+    assert {batch for each in after.members.values() for batch in each.batches} == carried
 
 
 def test_an_idle_share_moves_to_the_one_that_is_short():

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batchrun.runtime.steady_time import boot_time
-from batchrun.worker.fleet.shared_page import Carried, Member, Page
+from batchrun.worker.fleet.shared_page import MAX_MEMBERS, Carried, Member, Page
 from batchrun.worker.fleet.shares import Amounts, Need, Resource, next_amount, targets
 from batchrun.worker.submission import BatchCounts
 
@@ -233,12 +233,12 @@ class FleetMember:
             if batches.pop(each, None) is not None:
                 held[Resource.MONEY] = max(0, held[Resource.MONEY] - cost)
                 spent += cost
-        for each in left.keys() & batches.keys():
+        for each in sorted(left.keys() & batches.keys())[: _room(members)]:  # the others are left later
             members[f"{self._id}.{each}"], holds = self._estate(before, each, left[each])
             del batches[each]
             held = +(held - Counter(holds))
             inherited.subtract(holds)
-        for each, (spare, given_back) in self._to_give_back(held, use.used).items():
+        for each, (spare, given_back) in list(self._to_give_back(held, use.used).items())[: _room(members)]:
             estate = {batch: batches.pop(batch) for batch in given_back & batches.keys()}
             members[f"{self._id}.{number}.{each[:16]}"] = self._left_by(before, estate, spare)
             held = +(held - Counter(spare))
@@ -264,7 +264,8 @@ class FleetMember:
             or use.limits != before.limits
             or self._is_news_to_others(before.needs, use.needs, members)
         )
-        if not is_due and not is_news and not is_urgent:
+        is_full = len(after.members) > MAX_MEMBERS  # this worker is none of them yet
+        if is_full or (not is_due and not is_news and not is_urgent):
             return None
         beat = max(self._beat, self._sent[0]) + 1
         self._sent = (beat, now)
@@ -335,7 +336,8 @@ class FleetMember:
         mine = page.members[self._id]
         members = {each: member for each, member in page.members.items() if each != self._id}
         open_batches = mine.batches.keys() - over
-        if open_batches <= self._aside.keys():  # each for itself, so that several members can take them
+        is_room = len(open_batches) <= _room(members)
+        if open_batches <= self._aside.keys() and is_room:  # each for itself, so that several members can take them
             spent = page.spent_micro_usd + sum(over.values())
             members |= {f"{self._id}.{each}": self._estate(mine, each, left[each])[0] for each in open_batches}
             return page.model_copy(update={"members": members, "spent_micro_usd": spent})
@@ -394,3 +396,8 @@ class FleetMember:
             if each in wanted or (has + len(taken) < max_batches and (is_late or has + len(taken) < part)):
                 taken.append(each)
         return taken
+
+
+def _room(others: Mapping[str, Member]) -> int:
+    """Return how many members a page can have beside some others, and the one that writes it."""
+    return max(0, MAX_MEMBERS - 1 - len(others))

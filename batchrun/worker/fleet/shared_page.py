@@ -21,8 +21,9 @@ from batchrun.worker.submission import BatchCounts, SubmissionId
 PAGE_LOG = "page"
 #: Seconds between two looks of a member at the page; less if a tenth of the lease is less.
 LOOK_INTERVAL_S = 0.4
-#: Max members of a fleet: each looks through all of them several times a second.
-MAX_MEMBERS = 200
+#: Max members of a fleet, with the batches that some of them have left: each looks through all of them several times a
+#: second. No member writes a page that has more, since none could read it.
+MAX_MEMBERS = 500
 #: Max bytes of a page.
 _MAX_BYTES = 16 << 20
 _MAX_WORDS = 500

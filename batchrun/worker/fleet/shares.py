@@ -64,13 +64,14 @@ def targets(limit: int, needs: Mapping[str, Need], held: Mapping[str, int]) -> d
         shares[each] = min(needs[each].gone, wanted[each], left)
         left -= shares[each]
     while order:
-        for each in list(order):
+        more = []
+        for each in order:
             lump = min(_step(limit, needs[each]), wanted[each] - shares[each])
-            if lump <= 0 or lump > left:
-                order.remove(each)
-                continue
-            shares[each] += lump
-            left -= lump
+            if 0 < lump <= left:
+                shares[each] += lump
+                left -= lump
+                more.append(each)
+        order = more
     return shares
 
 

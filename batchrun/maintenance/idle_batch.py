@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -58,10 +59,11 @@ async def open_idle_batch(
 
     Raises:
         OutputError: the directory holds no batch, or a process runs it, here or on another machine.
-        ConfigError: only a shared log has the batch's configuration.
+        ConfigError: only a shared log has the batch's configuration, or it may be another one's: see `read_own_config`.
         BatchRefused: the platform does not accept the token, or it is of another account.
     """
-    config, task_id = await anyio.to_thread.run_sync(read_own_config, directory)
+    read = partial(read_own_config, directory, has_platform=client is not None)
+    config, task_id = await anyio.to_thread.run_sync(read)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(enter_lock(directory))
         log = None

@@ -1,14 +1,15 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from batchrun.config import Config
-from batchrun.config.batch_settings import PATHS
+from batchrun.config.batch_settings import PATHS, ApiConfig
 from batchrun.errors import ConfigError, LedgerError
-from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, TASK_ID
+from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, PLACE, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Command, TaskId, read_json, write_json
 from batchrun.output.layout import JOB_FILE, LEDGER, OWN_CONFIG
@@ -23,6 +24,8 @@ class _Noted(NamedTuple):
     task_id: TaskId
     #: True if the batch has a shared log.
     is_of_log: bool
+    #: Inode of the directory in which the configuration was noted; None: a version noted it that noted none.
+    place: int | None
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:
@@ -48,12 +51,17 @@ def find_config(directory: Path) -> Config | None:
     return None if noted.config is None else _config_here(noted, directory)
 
 
-def read_own_config(directory: Path) -> tuple[Config, TaskId]:
-    """Return what `read_config` does, for a command that uses the token; nothing of it is from a shared log.
+def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Config, TaskId]:
+    """Return what `read_config` does, for a command that uses the token: nothing of it is from a shared log.
+
+    Args:
+        directory: of the batch.
+        has_platform: True if the caller has its own platform and token, and runs nothing.
 
     Raises:
         LedgerError: the directory holds no batch, or its first opening failed.
-        ConfigError: only a shared log has the configuration: who can write to the log would choose who gets the token.
+        ConfigError: only a shared log has the configuration, or the directory may be another one's: who has written it
+            would choose who gets the token, or what is run.
     """
     noted = _read(directory)
     given = _given_here(directory) if noted.is_of_log else noted.config
@@ -62,7 +70,33 @@ def read_own_config(directory: Path) -> tuple[Config, TaskId]:
             f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."
             " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
         )
-    return config_of(given, directory), noted.task_id
+    config = config_of(given, directory)
+    if not has_platform and not _is_of_this_place(noted, directory) and (chosen := _chosen(config)):
+        raise ConfigError(
+            f"{directory}: was not last run by you in this place, and would choose {' and '.join(chosen)}."
+            " A directory from somebody else must not choose that. If the batch is yours, run it here first, with your"
+            " own file: `batchrun run BATCH.toml`"
+        )
+    return config, noted.task_id
+
+
+def _is_of_this_place(noted: _Noted, directory: Path) -> bool:
+    """True unless the directory is a copy, or belongs to another user."""
+    found = directory.stat()
+    return found.st_ino == noted.place and found.st_uid == os.geteuid()
+
+
+def _chosen(config: Config) -> list[str]:
+    """Return in words what a configuration chooses that a stranger must not choose."""
+    is_usual = config.api.is_embedded or config.api.base_url == ApiConfig().base_url
+    choices = {
+        f"the platform that gets your token ({config.api.base_url!r}, `api.base_url`)": not is_usual,
+        "a file with a token (`api.token_file`)": config.api.token_file is not None,
+        "a command or an address to be called (`[notify]`)": bool(config.notify.command or config.notify.url_file),
+        "Actors to be run (`server.actors`)": bool(config.server.actors),
+        "the store of a shared log (`replica.url`)": config.replica.url is not None,
+    }
+    return [words for words, is_chosen in choices.items() if is_chosen]
 
 
 def _read(directory: Path) -> _Noted:
@@ -71,6 +105,7 @@ def _read(directory: Path) -> _Noted:
             config=ledger.fact(CONFIG),
             task_id=ledger.fact(TASK_ID) or TaskId(""),
             is_of_log=ledger.fact(LOG_POSITION) is not None,
+            place=ledger.fact(PLACE),
         )
 
 

@@ -6,7 +6,7 @@ from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.errors import ConfigError
-from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, TASK_ID
+from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, PLACE, SECRETS, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, read_json, write_json
@@ -47,6 +47,7 @@ def check_identity(
         if account.id:
             ledger.note_fact(ACCOUNT, account.id)
         ledger.note_fact(CONFIG, config.as_noted())
+        ledger.note_fact(PLACE, config.out_dir.stat().st_ino)
         if command is not None:
             ledger.note_fact(COMMAND, command)
     if ledger.log is not None:

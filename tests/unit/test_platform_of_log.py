@@ -10,7 +10,7 @@ import pytest
 from batchrun.cli.retry_command import resume_command
 from batchrun.config.batch_settings import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
 from batchrun.errors import ConfigError, DamagedLedger
-from batchrun.ledger.facts import COMMAND, CONFIG, DUPLICATES, JOB_COUNT, LOG_POSITION, TRIPS, WAIT, Fact
+from batchrun.ledger.facts import COMMAND, CONFIG, DUPLICATES, JOB_COUNT, LOG_POSITION, PLACE, TRIPS, WAIT, Fact
 from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.tables import open_ledger, open_tables
 from batchrun.maintenance.idle_batch import open_idle_batch
@@ -33,6 +33,7 @@ def _note(directory: Path, *, is_of_log: bool) -> None:
     """Note the configuration of somebody else in a ledger."""
     with open_tables(directory) as ledger, ledger.transaction():
         ledger.note_fact(CONFIG, _config(directory, "http://127.0.0.1:1").as_noted())
+        ledger.note_fact(PLACE, directory.stat().st_ino)
         if is_of_log:
             ledger.note_fact(LOG_POSITION, LogPosition(entry=0, digest=""))
 

@@ -75,6 +75,9 @@ HELD = {
         "unit/test_platform_of_log.py::test_a_configuration_that_only_a_shared_log_has_gets_no_token",
         "unit/test_platform_of_log.py::test_no_command_of_a_shared_log_is_shown_to_be_pasted",
     ),
+    "It cannot choose, for `abort`, `retry` or `resolve`, who gets your token": (
+        "integration/test_supplied_directory.py::test_a_copied_directory_chooses_nothing",
+    ),
     "no file outside the batch's directory": (
         "unit/test_shared_log.py::test_a_damaged_log_is_refused_and_changes_nothing",
         "unit/test_platform_of_log.py::test_a_configuration_that_only_a_shared_log_has_names_no_file_of_this_machine",
@@ -92,17 +95,12 @@ HELD = {
         "integration/test_private_files.py::test_what_a_batch_carries_along_and_serve_are_for_their_user_only",
         "integration/test_server_safety.py::test_its_files_are_for_its_user_only",
     ),
-    "a symbolic link in the place of a file, are refused": (
+    "a symbolic link, FIFO or device in the place of a file, are refused": (
         "integration/test_private_files.py::test_no_symbolic_link_is_followed_out_of_an_output_directory",
         "integration/test_private_files.py::test_a_directory_that_all_users_share_is_refused",
         "integration/test_private_files.py::test_what_belongs_to_another_user_is_refused",
-    ),
-    "so is a FIFO or a device": (
         "integration/test_private_files.py::test_a_fifo_in_the_place_of_a_file_holds_nobody_up",
         "integration/test_private_files.py::test_what_others_may_have_put_there_is_opened_in_one_way",
-    ),
-    "writes with your umask": (
-        "integration/test_private_files.py::test_a_report_that_a_person_wants_elsewhere_has_the_modes_that_he_wants",
     ),
     "A batch file in the spool may name files of the spool only": (
         "unit/test_submission_config.py::test_a_spooled_batch_file_names_files_of_the_spool_only",
@@ -116,7 +114,7 @@ HELD = {
     "Whoever knows the id of a Run or a storage can read it": (
         "integration/test_server_accounts.py::test_an_id_opens_a_run_and_its_storages_for_reading",
     ),
-    "within limits of its own": ("integration/test_server_accounts.py::test_limits_are_each_accounts_own",),
+    "within its own limits": ("integration/test_server_accounts.py::test_limits_are_each_accounts_own",),
     "with `--restricted`, only its account can": (
         "integration/test_server_accounts.py::test_access_can_be_restricted_to_the_owner",
         "integration/test_server_signed_urls.py::test_an_accounts_setting_decides_for_the_tokens_of_others",
@@ -127,7 +125,7 @@ HELD = {
     "An Actor inherits a fixed list of variables": (
         "integration/test_server_processes.py::test_an_actor_inherits_only_what_programs_need",
     ),
-    "At any other address they warn": (
+    "Elsewhere they warn": (
         "integration/test_server_safety.py::test_a_server_that_others_reach_is_warned_about",
         "integration/test_worker_process.py::test_a_worker_that_others_reach_is_warned_about",
     ),
@@ -136,7 +134,7 @@ HELD = {
         "integration/test_worker_http.py::test_strangers_cut_off_nobody_who_has_shown_a_credential",
         "integration/test_server_safety.py::test_above_a_number_the_oldest_connection_of_a_stranger_is_reset",
     ),
-    "a page without content": ("integration/test_worker_http.py::test_the_page_shows_nothing_by_itself",),
+    "an empty page": ("integration/test_worker_http.py::test_the_page_shows_nothing_by_itself",),
     "for loopback names only": (
         "integration/test_worker_http.py::test_what_needs_no_token_is_not_for_web_pages_that_rebind_their_name",
     ),

@@ -495,7 +495,7 @@ async def test_facts_are_as_they_were_noted_last(it: Opened) -> None:
     it.ledger.note_wait(None)
     await it.committed()
     assert it.rows.fact(WAIT) is None
-    notified = Notified(id="n", events=["tripped"], has_ended=True)
+    notified = Notified(id="n", events=["tripped"], has_ended=True, quiet_runs=[RunId("r")])
     await it.ledger.note_notified(notified)
     assert it.rows.fact(NOTIFIED) == notified
 

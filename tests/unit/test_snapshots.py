@@ -356,12 +356,3 @@ def test_a_log_that_is_damaged_is_refused_with_or_without_a_snapshot(tmp_path):
     (tmp_path / "log" / "log" / f"{3:012}.zst").write_bytes(store.read(4) or b"")
     with pytest.raises(LedgerError, match="does not continue the entry before"):
         replay(store, tmp_path / "b")
-
-
-def test_a_store_cannot_have_a_machine_look_at_snapshots_for_ever(tmp_path, monkeypatch):
-    """Others can put as many there as they like."""
-    monkeypatch.setattr(snapshots, "MAX_SNAPSHOTS", 3)
-    store = open_log(tmp_path / "log")
-    for number in range(5):
-        store.put_object(f"snapshot-{number:09}", b"{}")
-    assert read_snapshots(store) == [None, None, None]

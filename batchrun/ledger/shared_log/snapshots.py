@@ -40,8 +40,6 @@ _MAX_PARTS = 1 << 15
 _MAX_SNAPSHOTS = 100
 #: Snapshots that are tried, the last one first, before all entries are replayed: each may be as large as the disk.
 MAX_TRIED = 3
-#: Snapshots that are looked at: each is a quarter larger than the one before, so no owner makes as many.
-MAX_SNAPSHOTS = 100
 #: Parts that are read at once.
 _PARTS_AT_ONCE = 4
 _VERSION = 1

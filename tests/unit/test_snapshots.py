@@ -1,12 +1,14 @@
 """Snapshots of a shared log: what a directory that begins with one has, and which ones it does not use."""
 
 import sqlite3
+import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 import pytest
 import zstandard
@@ -14,7 +16,9 @@ import zstandard
 from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.ledger.facts import JOB_COUNT, LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import FileGrowth
+from batchrun.ledger.shared_log import replica as replica_module
 from batchrun.ledger.shared_log import snapshots
+from batchrun.ledger.shared_log.claim import _claim
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import digest
 from batchrun.ledger.shared_log.followed_files import FollowedFiles
@@ -22,13 +26,16 @@ from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.shared_log.snapshots import SnapshotMaker, read_snapshots
 from batchrun.ledger.sqlite import foreign_statements, table_copy
-from batchrun.ledger.sqlite.following_tables import FollowingTables
+from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.table_copy import COPY
+from batchrun.ledger.sqlite.table_copy import COPY, copy_ledger
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import BadLine, Position
 from batchrun.output.layout import LEDGER, RECORDS
 from tests.support.shared_logs import claim, contents, open_log, replay
+
+#: Of a process that claims a log by itself.
+CLAIM: dict[str, Any] = {"may_wait": False, "on_standby": None, "check": lambda: None, "membership": None}
 
 
 @pytest.fixture(autouse=True)
@@ -224,6 +231,79 @@ def test_a_snapshot_that_does_not_go_with_the_log_is_not_used(tmp_path, loaded, 
     assert contents(tmp_path / "b") == contents(tmp_path / "owner of log")
     assert loaded == []
     assert not (tmp_path / "b" / COPY).exists()
+
+
+def test_a_snapshot_names_no_part_twice(tmp_path):
+    """One small object, named again and again, would be a file that fills the disk."""
+    store, _ = log_with_snapshot(tmp_path)
+    _changed(tmp_path / "log" / "objects", parts=parts_of(store)[:1] * 2)
+    assert read_snapshots(store) == [None]
+
+
+def test_a_copy_has_as_many_lengths_as_there_are_files(tmp_path):
+    """They are read into memory, and their names may be of any length."""
+    log_with_snapshot(tmp_path)
+    copy_ledger(tmp_path / "owner of log")
+    with open_following(tmp_path / "owner of log") as tables:
+        copy = tmp_path / "owner of log" / COPY
+        assert tables.read_copy(copy).output_lengths
+        with closing(sqlite3.connect(copy)) as ledger, ledger:
+            ledger.executemany("INSERT INTO output VALUES (?, 0)", [(f"x{n}",) for n in range(10)])
+        with pytest.raises(LedgerError, match="lengths of more files than there are"):
+            tables.read_copy(copy)
+
+
+def test_a_snapshot_is_given_up_when_the_process_ends(tmp_path, loaded, monkeypatch):
+    """Its parts may be thousands: no further one is read, nor an entry; the next process begins again."""
+    monkeypatch.setattr(snapshots, "_PARTS_AT_ONCE", 1)
+    log_with_snapshot(tmp_path)
+    (tmp_path / "b").mkdir()
+    began, goes_on = threading.Event(), threading.Event()
+
+    class Waiting(Counting):
+        def get_object(self, name: str) -> bytes | None:
+            if not name.startswith("snapshot"):
+                began.set()
+                assert goes_on.wait(60)
+            return super().get_object(name)
+
+    store = Waiting(tmp_path / "log")
+
+    async def end_soon() -> None:
+        async with anyio.create_task_group() as children:
+            children.start_soon(partial(_claim, store, 60.0, tmp_path / "b", **CLAIM))
+            await anyio.to_thread.run_sync(began.wait, 60)
+            children.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.wait_all_tasks_blocked()
+            goes_on.set()
+
+    anyio.run(end_soon)
+    parts = parts_of(store)
+    assert sum(name in parts for name in store.asked) == 1 < len(parts)
+    assert (loaded, (tmp_path / "b" / COPY).exists()) == ([], False)
+    assert replay(store, tmp_path / "b") == 15
+
+
+def test_entries_are_gathered_by_what_they_hold(tmp_path, monkeypatch):
+    """A few bytes of the log may hold megabytes, which never reach a file: they are not kept until 2,000 are read."""
+    store = open_log(tmp_path / "log")
+    log = claim(store, tmp_path / "a")
+    with open_ledger(tmp_path / "a", log=log) as ledger:
+        for n in range(6):
+            with ledger.transaction():
+                ledger.note_json(f"x{n}", orjson.dumps("x" * 20_000).decode())
+    commits: list[str] = []
+    transaction = FollowingTables.transaction
+
+    def noting(tables: FollowingTables) -> AbstractContextManager[None]:
+        commits.append("")
+        return transaction(tables)
+
+    monkeypatch.setattr(FollowingTables, "transaction", noting)
+    monkeypatch.setattr(replica_module, "BYTES_PER_COMMIT", 30_000)
+    replay(store, tmp_path / "b")
+    assert len(commits) == 4, "two entries each, and what is left"
 
 
 def test_a_snapshot_that_takes_too_long_to_read_is_not_used(tmp_path, monkeypatch, loaded):

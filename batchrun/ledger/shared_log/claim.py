@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -128,8 +128,10 @@ async def _claim(
     check: Callable[[], None],
     membership: Membership | None,
 ) -> OwnedLog:
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         replica = await anyio.to_thread.run_sync(stack.enter_context, open_replica(store, directory))
+        children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
+        children.start_soon(_stop_when_cancelled, replica)
         claimant = Claimant(replica, lease_s, membership)
         await anyio.to_thread.run_sync(replica.catch_up)
         await anyio.to_thread.run_sync(check)
@@ -144,6 +146,14 @@ async def _claim(
                 on_standby(found)
             told = found
             await anyio.sleep(min(lease_s * _LOOK_PART, _LONGEST_LOOK_S))
+
+
+async def _stop_when_cancelled(replica: Replica) -> None:
+    """Let the thread that follows the log end: it may have hours of work before it, and nothing else can end it."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        replica.stop()
 
 
 class Claimant:

@@ -75,6 +75,8 @@ class Entry:
     previous: str
     #: Of a COMMIT; and of the first claim of a batch that was begun without a log: all that there was. Else empty.
     commit: Commit = field(default_factory=Commit)
+    #: Bytes of its commit, before it was compressed.
+    length: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +140,14 @@ def decode(encoded: bytes, get_object: Callable[[str], bytes | None], *, with_ch
     Raises:
         LedgerError: The bytes are no entry, or a newer batchrun wrote them.
     """
-    header, body = _split(encoded)
+    header, body, length = _split(encoded)
     with _explaining():
         entry, content = _head(header), header
         if names := header.get("objects"):
-            content, body = _split(b"".join(read_part(name, get_object) for name in names))
+            content, body, length = _split(b"".join(read_part(name, get_object) for name in names))
         if entry.kind is EntryKind.COMMIT or "changes" in content:
-            return replace(entry, commit=_commit(content, body, with_changes=with_changes))
+            commit = _commit(content, body, with_changes=with_changes)
+            return replace(entry, commit=commit, length=length)
         return entry
 
 
@@ -154,7 +157,7 @@ def decode_head(encoded: bytes) -> Entry:
     Raises:
         LedgerError: as `decode` does.
     """
-    header, _ = _split(encoded)
+    header, _, _ = _split(encoded)
     with _explaining():
         return _head(header)
 
@@ -200,11 +203,11 @@ def _compress(content: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL).compress(content)
 
 
-def _split(encoded: bytes) -> tuple[Any, bytes]:
-    """Return the JSON line of an entry or of a large commit, and the bytes after it."""
+def _split(encoded: bytes) -> tuple[Any, bytes, int]:
+    """Return the JSON line of an entry or of a large commit, the bytes after it, and how many both are."""
     try:
         line, _, body = decompress_bounded(encoded, MAX_CONTENT_BYTES).partition(b"\n")
-        return orjson.loads(line), body
+        return orjson.loads(line), body, len(line) + len(body)
     except ValueError as error:
         raise LedgerError(f"an entry of the shared log cannot be read: it {error}") from error
 

@@ -1,5 +1,6 @@
 """A directory that follows a shared log: its ledger and output files, as far as the log goes."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
@@ -36,7 +37,7 @@ from batchrun.runtime.steady_time import boot_time
 #: Max entries and bytes of them per commit of a replay: one sync for all.
 ENTRIES_PER_COMMIT = 2_000
 BYTES_PER_COMMIT = 16 << 20
-#: Bytes in memory of a change with few parameters.
+#: Bytes of memory that a change takes beside its text.
 _CHANGE_BYTES = 200
 #: Max bytes of a batch that was begun without a log: all of them are in memory for its first entry.
 MAX_UNLOGGED_BYTES = 128 << 20
@@ -51,13 +52,12 @@ class _Read:
 
     @property
     def bytes(self) -> int:
-        """About the memory that it takes: what it appends to files, and its changes."""
-        growths = sum(len(growth.data) for growth in self.entry.commit.files.values())
-        return growths + _CHANGE_BYTES * len(self.entry.commit.changes)
+        """About the memory that it takes."""
+        return self.entry.length + _CHANGE_BYTES * len(self.entry.commit.changes)
 
 
 class Replica:
-    """A directory that follows a log. Methods block; one thread at a time calls them."""
+    """A directory that follows a log. Methods block; one thread at a time calls them, except `stop`."""
 
     def __init__(self, store: LogStore, directory: Path, ledger: FollowingTables, files: FollowedFiles) -> None:
         self._store = store
@@ -66,6 +66,7 @@ class Replica:
         self._files = files
         #: True once a store has failed in the middle of a snapshot.
         self._skips_snapshots = False
+        self._stopped = threading.Event()
         self._last = self._own_last()
         #: True if this batch was begun without a log, and its first claim is to carry all that there is.
         self._is_unlogged = self._last is None and not ledger.is_untouched
@@ -92,8 +93,12 @@ class Replica:
             )
         return _Read(position, decode_head(encoded))
 
+    def stop(self) -> None:
+        """Let `catch_up` leave off soon: the process is about to end."""
+        self._stopped.set()
+
     def catch_up(self) -> int:
-        """Replay what has been appended since, and return the number of new entries.
+        """Replay what has been appended since, and return the number of new entries; after `stop`, some of it.
 
         Raises:
             LogUnreachable: The store does not answer.
@@ -109,7 +114,7 @@ class Replica:
         entries = self._checked(read_entries(self._store, self._next))
         while True:
             try:
-                read = next(entries, None)
+                read = None if self._stopped.is_set() else next(entries, None)
             except LogUnreachable:
                 self._replay(some)  # so that a store that fails often is caught up with all the same
                 raise
@@ -189,8 +194,8 @@ class Replica:
         try:
             for snapshot in reversed(read_snapshots(self._store)[-MAX_TRIED:]):
                 with suppress(LedgerError):  # an earlier one may be whole
-                    if snapshot is not None:
-                        fetch_snapshot(self._store, snapshot, copy)
+                    if snapshot is not None and not self._stopped.is_set():
+                        fetch_snapshot(self._store, snapshot, copy, self._stopped)
                         self._load(copy, snapshot.position)
                         return
         except LogUnreachable:
@@ -228,6 +233,8 @@ class Replica:
             self._files.append(last.position.entry, last.entry.commit.files)
             if self._files.waiting > BYTES_PER_COMMIT:
                 self._files.flush()
+            if self._stopped.is_set():
+                raise LedgerError("the process is about to end")
         self._files.flush()
         if last is None or last.position != end:
             raise LedgerError("a snapshot is of an entry that the log does not have")

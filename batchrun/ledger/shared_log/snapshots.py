@@ -90,17 +90,24 @@ def _decoded(content: bytes) -> Snapshot | None:
             and entry >= 0
             and len(parts) <= _MAX_PARTS
             and all(isinstance(part, str) and len(part) == _NAME_CHARS for part in parts)
+            and len(set(parts)) == len(parts)  # one small object, named again and again, would fill any disk
         ):
             return Snapshot(position=LogPosition(entry=entry, digest=hash_), parts=parts)
     return None
 
 
-def fetch_snapshot(store: LogStore, snapshot: Snapshot, copy: Path) -> None:
+def fetch_snapshot(store: LogStore, snapshot: Snapshot, copy: Path, stopped: threading.Event) -> None:
     """Write a snapshot into a file, if it is one of this log.
+
+    Args:
+        store: of the log.
+        snapshot: one of its snapshots.
+        copy: the file.
+        stopped: set once the process is about to end.
 
     Raises:
         LogUnreachable: The store does not answer.
-        LedgerError: The log has no such entry, or a part is missing or damaged.
+        LedgerError: The log has no such entry, or a part is missing or damaged; or the process is about to end.
         OutputError: The file cannot be written.
     """
     entry = store.read(snapshot.position.entry)
@@ -111,7 +118,10 @@ def fetch_snapshot(store: LogStore, snapshot: Snapshot, copy: Path) -> None:
     with explaining(copy):
         copy.unlink(missing_ok=True)
         with open(copy, "xb", opener=private_opener) as file:
-            file.writelines(read_ahead(partial(_piece, store), snapshot.parts, _PARTS_AT_ONCE))
+            for piece in read_ahead(partial(_piece, store), snapshot.parts, _PARTS_AT_ONCE):
+                if stopped.is_set():
+                    raise LedgerError("the process is about to end")
+                file.write(piece)
 
 
 def _piece(store: LogStore, name: Any) -> bytes:

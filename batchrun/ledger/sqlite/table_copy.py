@@ -10,7 +10,7 @@ from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.connection import Connection, open_connection
 from batchrun.ledger.sqlite.foreign_statements import MAX_VALUE_BYTES, bound_steps
 from batchrun.ledger.sqlite.reader import LedgerReader
-from batchrun.output.layout import LEDGER
+from batchrun.output.layout import LEDGER, SHARED
 from batchrun.output.sink import explaining
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.private_files import make_private_file
@@ -65,6 +65,8 @@ def read_copy(copy: Path, ledger: Connection) -> CopiedLedger:
         own = _schema(ledger, _MAX_SCHEMA_ROWS)
         if _schema(connection, len(own) + 1) != own:
             raise LedgerError(f"{copy}: has other tables than a ledger")
+        if connection.execute("SELECT count(*) FROM output").fetchone()[0] > len(SHARED):
+            raise LedgerError(f"{copy}: has lengths of more files than there are")
         return _described(connection)
 
 

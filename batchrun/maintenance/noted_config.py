@@ -17,14 +17,16 @@ from batchrun.runtime.private_files import read_private
 
 
 class _Noted(NamedTuple):
-    """What the ledger notes."""
+    """What is noted of a batch."""
 
-    #: The configuration as JSON; None: the batch was not opened yet.
+    #: The ledger's configuration as JSON; None: the batch was not opened yet.
     config: Any
+    #: What was given on this machine; None: nothing, or it cannot be read. Without a shared log it is the ledger's.
+    given: Any
     task_id: TaskId
     #: True if the batch has a shared log.
     is_of_log: bool
-    #: Inode of the directory in which the configuration was noted; None: a version noted it that noted none.
+    #: Inode of the directory in which `given` was noted; None: by a version that noted none.
     place: int | None
 
 
@@ -64,13 +66,12 @@ def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Con
             would choose who gets the token, or what is run.
     """
     noted = _read(directory)
-    given = _given_here(directory) if noted.is_of_log else noted.config
-    if noted.is_of_log and given is None:
+    if noted.is_of_log and noted.given is None:
         raise ConfigError(
             f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."
             " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
         )
-    config = config_of(given, directory)
+    config = config_of(noted.given, directory)
     if not has_platform and not _is_of_this_place(noted, directory) and (chosen := _chosen(config)):
         raise ConfigError(
             f"{directory}: was not last run by you in this place, and would choose {' and '.join(chosen)}."
@@ -101,24 +102,23 @@ def _chosen(config: Config) -> list[str]:
 
 def _read(directory: Path) -> _Noted:
     with open_for_reading(directory) as ledger:
-        return _Noted(
-            config=ledger.fact(CONFIG),
-            task_id=ledger.fact(TASK_ID) or TaskId(""),
-            is_of_log=ledger.fact(LOG_POSITION) is not None,
-            place=ledger.fact(PLACE),
-        )
+        config, place = ledger.fact(CONFIG), ledger.fact(PLACE)
+        task_id, is_of_log = ledger.fact(TASK_ID) or TaskId(""), ledger.fact(LOG_POSITION) is not None
+    given: Any = config
+    if is_of_log:  # the ledger has what another machine may have noted
+        given = _given_here(directory)
+        place = given.pop(PLACE.name, None) if isinstance(given, dict) else None
+    return _Noted(config=config, given=given, task_id=task_id, is_of_log=is_of_log, place=place)
 
 
 def _config_here(noted: _Noted, directory: Path) -> Config:
-    given = _given_here(directory) if noted.is_of_log else None
-    if given is not None:
-        return config_of(given, directory)
-    config = config_of(noted.config, directory)
-    return _confined(config, directory) if noted.is_of_log else config
+    if noted.given is not None or not noted.is_of_log:
+        return config_of(noted.given, directory)
+    return _confined(config_of(noted.config, directory), directory)
 
 
 def _given_here(directory: Path) -> Any:
-    """Return the configuration that was given on this machine; None: there is none, or it cannot be read."""
+    """Return what was noted on this machine of a batch with a shared log; None: there is none, or it cannot be read."""
     try:
         return read_json(read_private(directory / OWN_CONFIG))
     except (OSError, ValueError):

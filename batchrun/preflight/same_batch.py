@@ -47,11 +47,13 @@ def check_identity(
         if account.id:
             ledger.note_fact(ACCOUNT, account.id)
         ledger.note_fact(CONFIG, config.as_noted())
-        ledger.note_fact(PLACE, config.out_dir.stat().st_ino)
+        if ledger.log is None:
+            ledger.note_fact(PLACE, config.out_dir.stat().st_ino)
         if command is not None:
             ledger.note_fact(COMMAND, command)
     if ledger.log is not None:
-        replace_file(config.out_dir / OWN_CONFIG, [write_json(config.as_noted())])
+        own = {**config.as_noted(), PLACE.name: config.out_dir.stat().st_ino}
+        replace_file(config.out_dir / OWN_CONFIG, [write_json(own)])
 
 
 def check_limit(ledger: LedgerReader, config: Config) -> None:

@@ -26,6 +26,7 @@ from batchrun.ledger.facts import (
     LOG_POSITION,
     NOTIFIED,
     PINNED_BUILD,
+    PLACE,
     READ_TO,
     REPAIRING,
     RETRIED,
@@ -34,6 +35,7 @@ from batchrun.ledger.facts import (
     TASK_AS_OPENED,
     TASK_ID,
     TRIPS,
+    UNITED,
     UNLISTED_SINCE,
     WAIT,
     WATCHED_S,
@@ -231,6 +233,7 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (TASK_ID, '"t"', TaskId("t")),
     (ACCOUNT, '"U1"', "U1"),
     (CONFIG, '{"limits":{"budget_usd":1.5}}', {"limits": {"budget_usd": 1.5}}),
+    (PLACE, "4711", 4711),
     (COMMAND, '{"line":"batchrun run x","directory":"/d"}', Command(line="batchrun run x", directory="/d")),
     (JOB_COUNT, "null", None),
     (JOB_FILE_IS_COPIED, "true", True),
@@ -249,6 +252,7 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
     (REPAIRING, '"items.jsonl"', "items.jsonl"),
     (LOG_POSITION, '{"entry":7,"digest":"ab"}', LogPosition(entry=7, digest="ab")),
     (LOG_CLAIM, '{"owner_id":"o","host":"h"}', LogClaim(owner_id="o", host="h")),
+    (UNITED, '{"shop-1":{"records.jsonl":7}}', {"shop-1": {"records.jsonl": 7}}),
 ]  # fmt: skip
 
 

@@ -49,7 +49,8 @@ async def test_a_configuration_that_only_a_shared_log_has_gets_no_token(tmp_path
 def test_the_configuration_that_was_given_here_counts(tmp_path: Path) -> None:
     """Whatever the log says meanwhile."""
     _note(tmp_path, is_of_log=True)
-    (tmp_path / OWN_CONFIG).write_bytes(write_json(_config(tmp_path, "https://own.example").as_noted()))
+    own = {**_config(tmp_path, "https://own.example").as_noted(), PLACE.name: tmp_path.stat().st_ino}
+    (tmp_path / OWN_CONFIG).write_bytes(write_json(own))
     assert read_own_config(tmp_path)[0].api.base_url == "https://own.example"
 
 

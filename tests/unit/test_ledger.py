@@ -243,7 +243,7 @@ OLD_FACTS: list[tuple[Fact[Any], str, Any]] = [
      NotedWait(pid=7, began_at=datetime(2026, 1, 2, tzinfo=UTC), noted_at=datetime(2026, 1, 3, tzinfo=UTC),
                reasons=[])),
     (NOTIFIED, '{"id":"n","events":["began"],"has_ended":false,"quiet_runs":[]}',
-     Notified(id="n", events=["began"])),
+     Notified(id="n", events=["began"], quiet_runs=[])),
     (SECRETS, '[["login","*","word"]]', SecretFields((("login", "*", "word"),))),
     (PINNED_BUILD, '{"asked":null,"number":"0.1.2"}', PinnedBuild(asked=None, number="0.1.2")),
     (TASK_AS_OPENED, '{"modified_at":"2026","input":"h"}', {"modified_at": "2026", "input": "h"}),

@@ -154,6 +154,8 @@ async def test_a_plan_over_http_leaves_nothing_behind(client, api):
     wrong = form_of([{"n": 1}], config=config_of() + '[output]\nitems = "nope"\n')
     assert (await client.refusal("POST", "/v1/plans", data=wrong))[:2] == (400, "bad-batch")
     assert (await client.refusal("POST", "/v1/plans?inputs=x", data=form_of([{"n": 1}])))[:2] == (400, "bad-value")
+    unknown = form_of([{"n": 1}], config='[task]\nid = "no-such-task"\n[jobs]\nfile = "jobs.jsonl"\n')
+    assert (await client.refusal("POST", "/v1/plans", data=unknown))[:2] == (422, "refused-by-platform")
     assert (client.directories, len(client.worker.store), len(api.runs())) == ([], 0, runs)
 
 

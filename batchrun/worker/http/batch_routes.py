@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from batchrun.config.load import as_config_error
+from batchrun.errors import BatchRefused
 from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
 from batchrun.preflight.plan import Plan
@@ -76,8 +77,11 @@ async def plan(request: web.Request) -> web.Response:
     submission_id = worker.store.new_id()
     async with uploaded(request, worker.directory.of(submission_id)) as form:
         submission = _submission(submission_id, form, None)
-        async with while_asked(request):
-            found = await worker.plan(submission, shown)
+        try:
+            async with while_asked(request):
+                found = await worker.plan(submission, shown)
+        except BatchRefused as error:  # asked again, the platform would say the same of this batch
+            raise Refused(422, "refused-by-platform", str(error)) from error
     return web.Response(body=await anyio.to_thread.run_sync(_plan_json, found), content_type="application/json")
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from batchrun.worker.fleet.shares import Resource
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right
@@ -91,6 +93,7 @@ def test_a_dead_workers_runs_and_money_count_until_they_are_over(tmp_path):
         assert_every_batch_right(fleet, api)
 
 
+@pytest.mark.long  # `test_fleet_member.py` has the same in virtual time
 def test_a_batch_that_its_new_worker_cannot_open_goes_on_to_another_one(tmp_path):
     """Its state does not change, and its live Runs count, until a worker that can open it follows them."""
     ends = tmp_path / "ends"

@@ -3,8 +3,8 @@
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import accumulate
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import log_stores
-from tests.support.crash import open_api, wait_until
+from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right, longest_gap_s
 from tests.support.log_stores import Store
 from tests.support.patience import SOON_SETTLED_S
@@ -70,41 +70,47 @@ def _stop_some(fleet: FleetProcesses, chance: random.Random, kills: int) -> int:
     return done
 
 
-@pytest.mark.parametrize(
-    ("store", "kills", "jobs", "seed"),
-    [
-        ("directory", 4, 30, 1),
-        *(
-            pytest.param(store, 20, 150, seed, marks=pytest.mark.long)
-            for store in STORES
-            for seed in (2, 3)
-        ),
-    ],
-)  # fmt: skip
-def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, monkeypatch, store, kills, jobs, seed):
-    """Each batch is carried out once, whichever worker has it; all workers together keep the limits."""
-    with STORES[store](tmp_path / "store") as opened, open_api(tmp_path / "api") as api:
+def _forms(short_jobs: int, long_jobs: int) -> pytest.MarkDecorator:
+    """Return the forms of a test: a short one on a directory, and long ones on each store with two seeds."""
+    long = [(store, 20, long_jobs, seed) for store in STORES for seed in (2, 3)]
+    forms = [("directory", 4, short_jobs, 1), *(pytest.param(*form, marks=pytest.mark.long) for form in long)]
+    return pytest.mark.parametrize(("store", "kills", "jobs", "seed"), forms)
+
+
+@contextmanager
+def _fleet(tmp_path: Path, store: str, usage_settle_s: float = 0.0) -> Iterator[tuple[FleetProcesses, Api]]:
+    """Run three workers of one fleet and their platform; write down what they said if a test fails."""
+    with ExitStack() as stack:
+        opened = stack.enter_context(STORES[store](tmp_path / "store"))
+        api = stack.enter_context(open_api(tmp_path / "api", usage_settle_s=usage_settle_s))
+        environ = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in opened.environ.items():
-            monkeypatch.setenv(name, value)
+            environ.setenv(name, value)
         url = opened.log("fleet")
         fleet = FleetProcesses(tmp_path, api, url, 3, _config(url))
+        stack.callback(fleet.end)
         try:
             for worker in fleet.workers:
                 worker.start()
             wait_until(lambda: len(fleet.page().members) == 3)
-            for n in range(10):
-                fleet.submit(f"batch-{n}", _jobs(jobs, seed + n), limits__start_horizon_s=LEASE_S + 1)
-            record_property("kills", _stop_some(fleet, random.Random(seed), kills))
-            wait_until(lambda: set(fleet.states().values()) == {"finished"}, 600)
-            runs = api.runs()
-            record_property("longest_gap_s", longest_gap_s(runs))
-            assert most_at_once(runs) <= MAX_MEMORY_MB // 128, fleet.said()
-            assert_every_batch_right(fleet, api)
+            yield fleet, api
         except BaseException:
             (tmp_path / "said.txt").write_text(fleet.said())
             raise
-        finally:
-            fleet.end()
+
+
+@_forms(short_jobs=30, long_jobs=150)
+def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
+    """Each batch is carried out once, whichever worker has it; all workers together keep the limits."""
+    with _fleet(tmp_path, store) as (fleet, api):
+        for n in range(10):
+            fleet.submit(f"batch-{n}", _jobs(jobs, seed + n), limits__start_horizon_s=LEASE_S + 1)
+        record_property("kills", _stop_some(fleet, random.Random(seed), kills))
+        wait_until(lambda: set(fleet.states().values()) == {"finished"}, 600)
+        runs = api.runs()
+        record_property("longest_gap_s", longest_gap_s(runs))
+        assert most_at_once(runs) <= MAX_MEMORY_MB // 128, fleet.said()
+        assert_every_batch_right(fleet, api)
 
 
 #: What one Run may cost: 128 MB for a minute.
@@ -120,45 +126,20 @@ def _most_usd(runs: Sequence[Mapping[str, Any]]) -> float:
     return max(accumulate(usd for _, usd in sorted(changes)))
 
 
-@pytest.mark.parametrize(
-    ("store", "kills", "jobs", "seed"),
-    [
-        ("directory", 4, 64, 1),
-        *(
-            pytest.param(store, 20, 120, seed, marks=pytest.mark.long)
-            for store in STORES
-            for seed in (2, 3)
-        ),
-    ],
-)  # fmt: skip
-def test_one_batch_in_shards_survives_any_number_of_kills(
-    tmp_path, record_property, monkeypatch, store, kills, jobs, seed
-):
+@_forms(short_jobs=64, long_jobs=120)
+def test_one_batch_in_shards_survives_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
     """Each job is carried out once, and all shards together keep the budget, whichever workers have them."""
     budget_usd = (MAX_AFFORDABLE + 0.5) * ONE_RUN_USD
-    with STORES[store](tmp_path / "store") as opened, open_api(tmp_path / "api", usage_settle_s=SOON_SETTLED_S) as api:
-        for name, value in opened.environ.items():
-            monkeypatch.setenv(name, value)
-        url = opened.log("fleet")
-        fleet = FleetProcesses(tmp_path, api, url, 3, _config(url))
-        try:
-            for worker in fleet.workers:
-                worker.start()
-            wait_until(lambda: len(fleet.page().members) == 3)
-            fleet.submit(
-                "shop", _jobs(jobs, seed), shards=8, limits__start_horizon_s=LEASE_S + 1, run__timeout_s=60,
-                limits__budget_usd=budget_usd, limits__compute_unit_usd=0.25,
-            )  # fmt: skip
-            record_property("kills", _stop_some(fleet, random.Random(seed), kills))
-            wait_until(lambda: set(fleet.states().values()) == {"finished"}, 600)
-            runs = api.runs()
-            record_property("longest_gap_s", longest_gap_s(runs))
-            record_property("most_at_once", most_at_once(runs))
-            record_property("most_usd_of_budget", _most_usd(runs) / budget_usd)
-            assert _most_usd(runs) <= budget_usd, fleet.said()
-            assert_every_batch_right(fleet, api)
-        except BaseException:
-            (tmp_path / "said.txt").write_text(fleet.said())
-            raise
-        finally:
-            fleet.end()
+    with _fleet(tmp_path, store, SOON_SETTLED_S) as (fleet, api):
+        fleet.submit(
+            "shop", _jobs(jobs, seed), shards=8, limits__start_horizon_s=LEASE_S + 1, run__timeout_s=60,
+            limits__budget_usd=budget_usd, limits__compute_unit_usd=0.25,
+        )  # fmt: skip
+        record_property("kills", _stop_some(fleet, random.Random(seed), kills))
+        wait_until(lambda: set(fleet.states().values()) == {"finished"}, 600)
+        runs = api.runs()
+        record_property("longest_gap_s", longest_gap_s(runs))
+        record_property("most_at_once", most_at_once(runs))
+        record_property("most_usd_of_budget", _most_usd(runs) / budget_usd)
+        assert _most_usd(runs) <= budget_usd, fleet.said()
+        assert_every_batch_right(fleet, api)

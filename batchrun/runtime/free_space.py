@@ -6,6 +6,8 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from batchrun.runtime.changed import Changed
+
 #: Bytes; 5 % of a disk that is smaller than 5 GB.
 RESERVED_BYTES = 256 << 20
 _RESERVED_SHARE = 0.05
@@ -26,18 +28,17 @@ def look_at_disk(directory: Path) -> tuple[int, int]:
 
 
 class DiskRoom:
-    """Whether output may be written: not while the disk is all but full. Whoever looks at the disk notes it."""
+    """Lets writers wait while the disk is all but full, as whoever looks at the disk has noted."""
 
     def __init__(self) -> None:
         self._is_full = False
-        self._changed = anyio.Event()
+        self._changed = Changed()
 
     def note(self, *, is_full: bool) -> None:
         """Note whether the disk is all but full."""
         if is_full != self._is_full:
             self._is_full = is_full
-            self._changed.set()
-            self._changed = anyio.Event()
+            self._changed.notify()
 
     async def wait(self) -> None:
         """Wait until output may be written."""

@@ -207,7 +207,7 @@ class ConditionWatch:
         return notifier.is_wanted and event in notifier.config.events
 
     async def _notified_so_far(self) -> Notified:
-        """Return what people were notified of; begin anew after an end."""
+        """Return what people were notified of since the batch was begun, or since it went on after an ending."""
         notified = self._notified
         if notified is None or notified.has_ended:
             notified = Notified(id=secrets.token_hex(8))

@@ -71,7 +71,7 @@ def json_text(value: Any) -> str:
 
 
 def parts_problem(text: bytes | str) -> str:
-    """Return the reason why JSON is not parsed: so many objects and lists would take too much memory; empty: none."""
+    """Return why JSON is not parsed, if its objects and lists would take too much memory; empty: it may be parsed."""
     if len(text) <= MAX_PARTS:
         return ""
     count = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")

@@ -1,7 +1,7 @@
 """Loads the certificate authorities that TLS trusts once they are needed: it takes 50 ms of CPU time.
 
 aiohttp would load them into two contexts when it is imported, and plain http, to this machine, needs neither. Until
-they are loaded no certificate is accepted, so a caller that forgets to load them fails and trusts nobody.
+they are loaded no certificate is accepted: for a caller that forgets to load them, every https request fails.
 """
 
 import ssl

@@ -6,7 +6,7 @@ import sys
 def import_leanly() -> None:
     """Import structlog and aiohttp; called before anything else imports them.
 
-    Whoever uses https with aiohttp calls `need_authorities` first.
+    Call `need_authorities` before you use https with aiohttp.
     """
     if "structlog" not in sys.modules and "rich" not in sys.modules:
         _import_structlog()

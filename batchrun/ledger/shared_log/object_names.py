@@ -2,8 +2,8 @@
 
 #: Digits of an entry's number, so that a listing is in order.
 _DIGITS = 12
-#: Max bytes of an entry and of an object that are read; what nobody here writes could fill the memory. A fleet's page,
-#: and a pack of entries, are the largest.
+#: Max bytes that are read of an entry and of an object, so that a hostile one does not fill the memory. A fleet's page
+#: and a pack of entries are the largest that batchrun writes.
 MAX_READ_ENTRY_BYTES = 8 << 20
 MAX_READ_OBJECT_BYTES = 24 << 20
 

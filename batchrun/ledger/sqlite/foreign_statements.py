@@ -1,4 +1,4 @@
-"""What the statements of a shared log may do: whoever can write to the log chooses them, and they are carried out here.
+"""Bounds of a shared log's statements: this machine carries out what anybody who can write to the log has put there.
 
 A ledger's statements change rows of its tables, a few at a time or those that a condition finds. Nothing else is
 prepared: no recursion, no other function, no other file. What remains is bounded in steps, in the size of a value, and

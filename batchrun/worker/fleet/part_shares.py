@@ -1,7 +1,7 @@
 """What the parts of a batch in shards have of its budget, and whether its breaker has tripped: as the page has it.
 
 The rules are those of `shares.py`: a part never uses more than it holds. Only the worker that carries a part out
-changes what stands there of it. Of a part that nobody carries out, it is what the list says.
+changes its share there. The share of a part that nobody carries out is the one in the list.
 """
 
 from collections import deque

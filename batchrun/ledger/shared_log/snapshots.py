@@ -6,7 +6,7 @@ and the log has the entry that it names: that entry's hash stands for all entrie
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,10 @@ def read_snapshots(store: LogStore) -> list[Snapshot | None]:
     Raises:
         LogUnreachable: The store does not answer.
     """
-    return list(_read(store))
-
-
-def _read(store: LogStore) -> Iterator[Snapshot | None]:
-    for number in range(_MAX_SNAPSHOTS):
-        content = store.get_object(snapshot_name(number))
-        if content is None:
-            return
-        yield _decoded(content)
+    found: list[Snapshot | None] = []
+    while len(found) < _MAX_SNAPSHOTS and (content := store.get_object(snapshot_name(len(found)))) is not None:
+        found.append(_decoded(content))
+    return found
 
 
 def _decoded(content: bytes) -> Snapshot | None:
@@ -85,8 +80,8 @@ def _decoded(content: bytes) -> Snapshot | None:
     except ValueError:
         return None
     match fields:
-        case {"v": 1, "tables": tables, "entry": int(entry), "digest": str(hash_), "parts": [*parts]} if (
-            tables == len(SCHEMA_STEPS)
+        case {"v": version, "tables": tables, "entry": int(entry), "digest": str(hash_), "parts": [*parts]} if (
+            (version, tables) == (_VERSION, len(SCHEMA_STEPS))
             and entry >= 0
             and len(parts) <= _MAX_PARTS
             and all(isinstance(part, str) and len(part) == _NAME_CHARS for part in parts)

@@ -85,6 +85,11 @@ class Connection(sqlite3.Connection):
             self.changes.extend((sql, row) for row in rows)
         return cursor
 
+    def tables(self) -> list[str]:
+        """Return the names of the tables."""
+        names = self.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        return [name for (name,) in names.fetchall()]
+
     def many_writer(self) -> Callable[[str, Sequence[Parameters]], sqlite3.Cursor]:
         """Return the `executemany` of one cursor, inside `explaining`; it records no changes."""
         many: Callable[[str, Sequence[Parameters]], sqlite3.Cursor] = self.cursor().executemany

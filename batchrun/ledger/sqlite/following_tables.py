@@ -35,7 +35,7 @@ class FollowingTables(LedgerTables):
     def all_rows(self, but: Collection[Fact[Any]]) -> list[tuple[str, Parameters]]:
         """Return statements that insert all rows into empty tables, except some facts."""
         changes: list[tuple[str, Parameters]] = []
-        for table in self._tables():
+        for table in self._db.tables():
             rows = self._db.execute(f"SELECT * FROM {table}").fetchall()
             if table == "batch":
                 rows = [row for row in rows if row[0] not in {fact.name for fact in but}]
@@ -59,10 +59,6 @@ class FollowingTables(LedgerTables):
             LedgerError: They are not: somebody else has written to the log.
         """
         check_rows(self._db)
-
-    def _tables(self) -> list[str]:
-        names = self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        return [name for (name,) in names.fetchall()]
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
@@ -100,7 +96,7 @@ class FollowingTables(LedgerTables):
         Raises:
             LedgerError: A row cannot be read, or is none of a ledger.
         """
-        tables = self._tables()
+        tables = self._db.tables()
         with self._db.beside(copy, "copy"), self.transaction(), self._bounded():
             self.forget_output_lengths()
             for table in tables:

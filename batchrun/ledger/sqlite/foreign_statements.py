@@ -56,8 +56,7 @@ def check_rows(connection: Connection) -> None:
     Raises:
         LedgerError: they do not; the readers of a ledger would stumble over them.
     """
-    names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-    for (table,) in names.fetchall():
+    for table in connection.tables():
         columns = connection.execute('SELECT name, lower(type), "notnull", pk FROM pragma_table_info(?)', (table,))
         fits = " AND ".join(_condition(*column) for column in columns.fetchall())
         if connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE NOT ({fits}) LIMIT 1)").fetchone()[0]:
@@ -83,8 +82,7 @@ class StatementBounds:
     """Bounds what a connection carries out, between `begin` and `end`."""
 
     def __init__(self, connection: Connection) -> None:
-        names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        self._tables = frozenset(name for (name,) in names.fetchall()) | {"json_each"}
+        self._tables = frozenset(connection.tables()) | {"json_each"}
         self._is_foreign = False
         self._looks = 0
         connection.execute("SELECT value FROM json_each('[]')")  # its first use notes it in the schema, of this process

@@ -4,11 +4,12 @@ SQLite computes them all, in memory that does not grow with the batch. A million
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from itertools import accumulate
 
 from batchrun.ledger.sqlite.connection import Connection
+from batchrun.ledger.sqlite.row_values import time_of
 from batchrun.model import JobKey, Outcome, RunId, RunStatus
 from batchrun.runtime.fast_dataclasses import dataclass
 
@@ -147,7 +148,7 @@ class Measures:
         if began is None:
             return None
         noted = of_runs.fetchone()[0] or 0.0
-        return Times(began_at=_time(min(began, earlier or began)), last_noted_at=_time(max(last, noted)))
+        return Times(began_at=time_of(min(began, earlier or began)), last_noted_at=time_of(max(last, noted)))
 
     def spread(self, duration: Duration, per_cents: Sequence[int]) -> Spread | None:
         """Return a distribution with exact percentiles by nearest rank; None if there is no such length of time."""
@@ -198,7 +199,7 @@ class Measures:
         )
         gaps = sorted(idle.fetchall())
         begins, ends = [first, *(end for _, end in gaps)], [*(begin for begin, _ in gaps), last]
-        return [(_time(begin), _time(end)) for begin, end in zip(begins, ends, strict=True)]
+        return [(time_of(begin), time_of(end)) for begin, end in zip(begins, ends, strict=True)]
 
     def live_runs(self, began_at: datetime, interval_s: float, intervals: int, until: datetime) -> list[float]:
         """Return the average number of live Runs in each of some intervals that follow one another.
@@ -277,7 +278,7 @@ class Measures:
                 group=row[2],
                 attempt_no=row[3],
                 run_id=RunId(row[4]),
-                started_at=_time(row[5]) if row[5] is not None else None,
+                started_at=time_of(row[5]) if row[5] is not None else None,
                 memory_mb=row[6],
                 timeout_s=row[7],
                 cost_usd=row[8],
@@ -383,7 +384,3 @@ def _bucket(first: int, last: int) -> str:
     middle = (first + last) // 2
     below, above = _bucket(first, middle), _bucket(middle + 1, last)
     return f"CASE WHEN seconds < :edge_{middle} THEN {below} ELSE {above} END"
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -5,17 +5,16 @@ where he is. A job is in one part only, so that no two rows are the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
 from batchrun.ledger.facts import CONFIG, DUPLICATES, IDENTITY, JOB_COUNT, LOG_CLAIM, TRIPS, UNITED, WAIT
-from batchrun.ledger.sqlite.connection import apply_schema_steps, open_connection
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.tables import LedgerTables
-from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
+from batchrun.ledger.sqlite.tables import LedgerTables, open_writable
+from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.output.sink import Sink, explaining
-from batchrun.runtime.private_files import make_private_file, private_opener
+from batchrun.runtime.private_files import private_opener
 
 #: Bytes of an output file that are copied at a time.
 _PIECE_BYTES = 8 << 20
@@ -45,17 +44,6 @@ class _UnitedTables(LedgerTables):
                 self._write_many(sql, [(*row[:at], row[at] * count + number, *row[at + 1 :]) for row in some])
 
 
-@contextmanager
-def _open_united(directory: Path) -> Iterator[_UnitedTables]:
-    file = directory / LEDGER
-    with explaining(file):
-        make_private_file(file)
-    with open_connection(file, mode="rwc") as connection:
-        connection.execute("PRAGMA journal_mode = WAL")  # readers have what there was meanwhile
-        apply_schema_steps(connection, file)
-        yield _UnitedTables(connection)
-
-
 def unite_directories(parts: Mapping[str, Path], directory: Path) -> None:
     """Write into a directory what the directories of all parts have.
 
@@ -69,7 +57,7 @@ def unite_directories(parts: Mapping[str, Path], directory: Path) -> None:
     """
     with ExitStack() as stack:
         ledgers = {name: stack.enter_context(open_for_reading(part)) for name, part in parts.items()}
-        whole = stack.enter_context(_open_united(directory))
+        whole = _UnitedTables(stack.enter_context(open_writable(directory)))  # readers have what there was meanwhile
         copied = {name: dict(lengths) for name, lengths in (whole.fact(UNITED) or {}).items()}
         known, lengths = whole.output_lengths(), {}
         with whole.transaction():

@@ -1,7 +1,7 @@
 """Reads costs that became final after the processes that ran the batch had ended."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import anyio
 from batchrun.apify.client import ApifyClient
 from batchrun.engine.background.final_costs import CostReader
 from batchrun.ledger.protocol import CostLedger, FinalCost, OpenCost
+from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 
@@ -24,14 +25,22 @@ async def read_open_costs(directory: Path, environ: Mapping[str, str], client: A
         BatchRefused: the platform does not accept the token.
         TransportError: the platform does not answer.
     """
-    async with open_idle_batch(directory, environ, client) as batch:
-        stack = ExitStack()
-        try:
-            ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory, log=batch.log))
-            await finish_costs(batch, ledger)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(stack.close)
+    async with (
+        open_idle_batch(directory, environ, client) as batch,
+        open_idle_ledger(directory, batch.log) as ledger,
+    ):
+        await finish_costs(batch, ledger)
+
+
+@asynccontextmanager
+async def open_idle_ledger(directory: Path, log: CommitLog | None = None) -> AsyncIterator[LedgerTables]:
+    """Open the ledger of an idle batch and close it, which syncs it, in threads; see `open_ledger`."""
+    stack = ExitStack()
+    try:
+        yield await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory, log=log))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(stack.close)
 
 
 async def finish_costs(batch: IdleBatch, ledger: LedgerTables) -> None:

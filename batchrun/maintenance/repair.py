@@ -6,7 +6,7 @@ length, it notes that a repair is under way, and no process resumes the batch.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -28,10 +28,10 @@ from batchrun.ledger.facts import REPAIRING, START_COMMITS
 from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.journal import bad_line_json
 from batchrun.ledger.sqlite.start_log import StartLog
-from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
+from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 from batchrun.maintenance.noted_config import read_config
-from batchrun.maintenance.open_costs import finish_costs
+from batchrun.maintenance.open_costs import finish_costs, open_idle_ledger
 from batchrun.maintenance.rebuild import rebuild_damaged_ledger
 from batchrun.model import Attempt, AttemptState, BadLine, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
@@ -79,20 +79,18 @@ async def repair_outputs(
     await anyio.to_thread.run_sync(_refuse_shared_log, directory)
     async with enter_lock(directory):
         damaged = await anyio.to_thread.run_sync(rebuild_damaged_ledger, directory)
-    async with open_idle_batch(directory, environ, client) as batch:
-        with ExitStack() as stack:
-            ledger = await anyio.to_thread.run_sync(stack.enter_context, open_ledger(directory))
-            repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger, buffers)
-            repair.done.damaged_ledger = damaged
-            await repair.earlier_attempts()
-            await repair.records()
-            await anyio.to_thread.run_sync(repair.bad_lines)
-            if batch.config.output.items == "file":
-                await repair.items()
-            await anyio.to_thread.run_sync(repair.finish)
-            await finish_costs(batch, ledger)
-            await anyio.to_thread.run_sync(write_costs, directory)
-            return repair.done
+    async with open_idle_batch(directory, environ, client) as batch, open_idle_ledger(directory) as ledger:
+        repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger, buffers)
+        repair.done.damaged_ledger = damaged
+        await repair.earlier_attempts()
+        await repair.records()
+        await anyio.to_thread.run_sync(repair.bad_lines)
+        if batch.config.output.items == "file":
+            await repair.items()
+        await anyio.to_thread.run_sync(repair.finish)
+        await finish_costs(batch, ledger)
+        await anyio.to_thread.run_sync(write_costs, directory)
+        return repair.done
 
 
 def _refuse_shared_log(directory: Path) -> None:

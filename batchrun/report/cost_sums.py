@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from heapq import nlargest
+from itertools import count
 from pathlib import Path
 
 from batchrun.errors import ConfigError
@@ -43,22 +44,12 @@ def highest_costs(directory: Path, names: list[str], most: int) -> JsonObject:
 
     Memory does not grow with the number of rows.
     """
-    rows: list[CostRow] = []
-    others = 0
+    seen = count()
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        for row in ledger.costs.by(names):
-            rows.append(row)
-            if len(rows) > 2 * most:
-                rows = nlargest(most, rows, key=_cost_usd)
-                others += most + 1
+        counted = (row for row, _ in zip(ledger.costs.by(names), seen, strict=False))
+        highest = nlargest(most, counted, key=lambda row: row.cost_usd)
         total = ledger.costs.total()
-    highest = nlargest(most, rows, key=_cost_usd)
-    others += len(rows) - len(highest)
-    return {**asdict(CostSums(by=names, rows=highest, total=total)), "other_rows": others}
-
-
-def _cost_usd(row: CostRow) -> float:
-    return row.cost_usd
+    return {**asdict(CostSums(by=names, rows=highest, total=total)), "other_rows": next(seen) - len(highest)}
 
 
 def total_costs(directory: Path) -> CostRow:

@@ -70,7 +70,7 @@ def read_failures(directory: Path, selection: Selection) -> Failures:
 def count_failures(directory: Path, selection: Selection) -> int:
     """Count the jobs that `read_failures` returns, without their samples."""
     with open_for_reading(directory) as ledger:
-        return ledger.failed_jobs.kinds(selection, 1).jobs_in_all
+        return ledger.failed_jobs.count(selection)
 
 
 def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> Failures:

@@ -56,6 +56,12 @@ class FailedJobs:
             jobs_in_all=rows[0][4] if rows else 0,
         )
 
+    def count(self, selection: Selection) -> int:
+        """Count the selected jobs."""
+        row = self._db.execute(f"SELECT count(*) FROM job WHERE {SELECTED}", parameters(selection)).fetchone()
+        count: int = row[0]
+        return count
+
     def unknown(self, part: str, values: Sequence[str]) -> list[str]:
         """Return those among some values of a field of Selection that no job has or had in any round."""
         rows = self._db.execute(

@@ -174,7 +174,7 @@ class ConditionWatch:
         id, and none is lost.
         """
         is_workers = self._to.is_supervised and event in ("stopped", "disk_low")
-        if is_workers or not self._is_wanted(event):
+        if is_workers or not self._to.notifier.wants(event):
             return
         notified = await self._notified_so_far()
         if event in notified.events:
@@ -185,7 +185,7 @@ class ConditionWatch:
     async def _send_quiet(self) -> None:
         """Send a notification of the Runs that have become quiet; of each once, and one of all in QUIET_INTERVAL_S."""
         self._quiet |= {each.run_id: each for each in self._progress.notices.take_quiet()}
-        if not self._is_wanted("quiet_run"):
+        if not self._to.notifier.wants("quiet_run"):
             self._quiet.clear()
         if not self._quiet or anyio.current_time() < self._quiet_until:
             return
@@ -201,10 +201,6 @@ class ConditionWatch:
         await self._to.notifier.send(self._notification(notification_id, "quiet_run", notice))
         quiet_runs = [*notified.quiet_runs, *(each.run_id for each in runs)][-MAX_QUIET:]
         await self._note(replace(notified, quiet_runs=quiet_runs))
-
-    def _is_wanted(self, event: NotifyEvent) -> bool:
-        notifier = self._to.notifier
-        return notifier.is_wanted and event in notifier.config.events
 
     async def _notified_so_far(self) -> Notified:
         """Return what people were notified of since the batch was begun, or since it went on after an ending."""

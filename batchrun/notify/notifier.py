@@ -60,6 +60,10 @@ class Notifier:
         """True if there is a channel."""
         return bool(self._channels)
 
+    def wants(self, event: str) -> bool:
+        """Return whether notifications of an event are delivered."""
+        return self.is_wanted and event in self.config.events
+
     @property
     def waiting(self) -> int:
         """Notifications that are not delivered yet."""
@@ -80,8 +84,7 @@ class Notifier:
 
         Nothing is raised: what happened goes on without its notification, and the log says so.
         """
-        is_wanted = self.is_wanted and notification.event in self.config.events
-        if not is_wanted or notification.id in self._taken:
+        if not self.wants(notification.event) or notification.id in self._taken:
             return
         if self.waiting >= MAX_WAITING:
             _log.error("notification_dropped", id=notification.id, waiting=self.waiting)
@@ -191,9 +194,8 @@ class Sender(Protocol):
 
     config: NotifyConfig
 
-    @property
-    def is_wanted(self) -> bool:
-        """True if there is a channel."""
+    def wants(self, event: str) -> bool:
+        """Return whether notifications of an event are delivered."""
 
     async def send(self, notification: Notification) -> None:
         """Take a notification; see `Notifier.send`."""

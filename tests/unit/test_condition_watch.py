@@ -45,9 +45,13 @@ class Watched:
         self.outage = ""
         self.sent: list[Notification] = []
         self.config = NotifyConfig.model_validate(config)
-        self.is_wanted = True
+        self.has_channel = True
         self.to = BatchNotifier(notifier=self, batch={"name": "shop"}, is_supervised=is_supervised)
         self.start_process()
+
+    def wants(self, event: str) -> bool:
+        """Return what a notifier with a channel would."""
+        return self.has_channel and event in self.config.events
 
     def start_process(self) -> None:
         """Begin as a new process does: with the ledger, and nothing else."""
@@ -114,11 +118,11 @@ async def test_each_quiet_run_is_notified_once_and_many_together() -> None:
 async def test_changed_notifications_hold_for_a_batch_that_is_open() -> None:
     """Without a way to reach people, nothing is noted as sent; what lasts is sent once there is one."""
     it = Watched()
-    it.is_wanted = False
+    it.has_channel = False
     it.progress.outcomes = {Outcome.FAILED: 5, Outcome.SUCCEEDED: 25}
     it.budget.spent_usd = 9.0
     assert await it.watch_for(3) == []
-    it.is_wanted, it.config = True, NotifyConfig(failed_share=0.5)
+    it.has_channel, it.config = True, NotifyConfig(failed_share=0.5)
     assert await it.watch_for(3) == ["budget_share"]
     it.config = NotifyConfig(failed_share=0.1)
     assert await it.watch_for(3) == ["failed_share"]

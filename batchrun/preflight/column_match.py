@@ -336,13 +336,12 @@ def placeholder(column: JobColumn, name: str, field: JsonObject, *, is_required:
     """Return what a template has for a property that a column fills: a placeholder, in a list if need be."""
     optional = "?" if column.has_empty and not is_required else ""
     is_array = field.get("type") == "array"
+    objects = ":objects(url)" if is_array and _takes_sources(field) else ""
     if is_array and (converter := _list_converter_of(column)) is not None:
-        objects = ":objects(url)" if _takes_sources(field) else ""
         return placeholder_of(column.name, converter + objects + optional)
     scheme = _scheme_of(column, name, field)
     if is_array and optional:
         # An empty cell leaves the task's list as it is; in a list, it would replace that by an empty one.
-        objects = ":objects(url)" if _takes_sources(field) else ""
         prefix = f":prefix({scheme})" if scheme else ""
         return placeholder_of(column.name, f"{_converter_of(column, field)}{prefix}:list{objects}?")
     text = f"{scheme}{placeholder_of(column.name, _converter_of(column, field) + optional)}"

@@ -58,8 +58,6 @@ class Survey:
         self.replacing: dict[JobKey, int] = {}
         #: Jobs by group, of the first MAX_GROUPS; "" counts the jobs without a group.
         self.groups: Counter[str] = Counter()
-        #: Jobs of the groups after them.
-        self.in_other_groups = 0
         #: Jobs whose override replaces a nested property of the task's input and loses fields of it, by property.
         self.erased: Counter[str] = Counter()
         #: The fields that are lost, by property; nested ones are not looked at.
@@ -69,6 +67,11 @@ class Survey:
         self.memory_mb = 0
         #: Jobs whose memory is unknown.
         self.of_unknown_memory = 0
+
+    @property
+    def in_other_groups(self) -> int:
+        """Jobs of the groups after the first MAX_GROUPS."""
+        return self.jobs - self.groups.total()
 
     def look_at(self, entry: Job | BadLine) -> None:
         """Count one job or bad line."""
@@ -99,7 +102,8 @@ class Survey:
 
     def _job(self, job: Job) -> None:
         self.jobs += 1
-        self._note_group(job.group or "")
+        if (group := job.group or "") in self.groups or len(self.groups) < MAX_GROUPS:
+            self.groups[group] += 1
         self.largest_body_bytes = max(self.largest_body_bytes, len(job.body))
         memory_mb = self._check.memory_mb(job)
         self.memory_mb += memory_mb or 0
@@ -113,12 +117,6 @@ class Survey:
         found = self._check.look_at(job)
         self.problems.note(job.position.line, found.problems)
         (self.problems if self._check.stops_futile else self.odd).note(job.position.line, found.futile)
-
-    def _note_group(self, group: str) -> None:
-        if group in self.groups or len(self.groups) < MAX_GROUPS:
-            self.groups[group] += 1
-        else:
-            self.in_other_groups += 1
 
     def _note_erased(self, override: JsonObject) -> None:
         for name in lost_fields(self._nested, override):

@@ -20,7 +20,7 @@ DEFAULT_PORT = 8421
 
 
 #: What of `[worker]` is read at the start only, beside the whole of `[api]` and `[server]`.
-START_ONLY = frozenset({"host", "port", "log_level", "traces", "fleet", "lease_s"})
+_START_ONLY = frozenset({"host", "port", "log_level", "traces", "fleet", "lease_s"})
 _START_ONLY_TABLES = ("api", "server")
 
 
@@ -83,7 +83,7 @@ class WorkerConfig(Section):
 
 def changed_while_running(old: WorkerConfig, new: WorkerConfig) -> tuple[WorkerConfig, list[str]]:
     """Return what the configuration of a running worker becomes, and the changed keys that wait for its next start."""
-    kept = {name: getattr(old.worker, name) for name in START_ONLY}
+    kept = {name: getattr(old.worker, name) for name in _START_ONLY}
     tables = {name: getattr(old, name) for name in _START_ONLY_TABLES}
     now = new.model_copy(update={**tables, "worker": new.worker.model_copy(update=kept)})
     later = [

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from batchrun.worker.attention import attention_words
-from batchrun.worker.batch_runner import BatchRunner
 from batchrun.worker.submission import BatchCounts, BatchState, Submission
 from batchrun.worker.worker import Worker
 
@@ -72,7 +71,6 @@ class ListRow(NamedTuple):
 
     submission: Submission
     counts: BatchCounts
-    runner: BatchRunner | None
     #: Settled jobs per second; None: it settles none.
     per_s: float | None
     needs_attention: bool
@@ -127,7 +125,7 @@ def _row(worker: Worker, submission: Submission) -> ListRow:
     counts = submission.counts if runner is None else runner.counts()
     budget_usd = open_budget_usd(worker, submission.id)
     is_urgent = bool(attention_words(submission, counts, budget_usd))
-    return ListRow(submission, counts, runner, worker.per_s(submission.id), is_urgent)
+    return ListRow(submission, counts, worker.per_s(submission.id), is_urgent)
 
 
 def open_budget_usd(worker: Worker, batch: str) -> float | None:

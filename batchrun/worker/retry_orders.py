@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anyio
 
+from batchrun.config import Config
 from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
 from batchrun.maintenance.noted_config import read_config
 from batchrun.report.shown_failures import ShownFailures, show_causes
@@ -62,11 +63,15 @@ async def _bring_output(worker: Worker, submission_id: str) -> None:
 
 
 def _found(out_dir: Path, submission: Submission, wanted: WantedJobs) -> JobsToRetry:
-    if not has_begun(out_dir):
-        raise WrongState(f"batch {submission.id} is {submission.state}: it has no jobs to retry yet")
-    return jobs_to_retry(out_dir, read_config(out_dir)[0], wanted)
+    return jobs_to_retry(out_dir, _config(out_dir, submission), wanted)
 
 
 def _shown(out_dir: Path, submission: Submission, wanted: WantedJobs) -> ShownFailures:
-    found = _found(out_dir, submission, wanted)
-    return show_causes(out_dir, read_config(out_dir)[0], found.selection)
+    config = _config(out_dir, submission)
+    return show_causes(out_dir, config, jobs_to_retry(out_dir, config, wanted).selection)
+
+
+def _config(out_dir: Path, submission: Submission) -> Config:
+    if not has_begun(out_dir):
+        raise WrongState(f"batch {submission.id} is {submission.state}: it has no jobs to retry yet")
+    return read_config(out_dir)[0]

@@ -14,10 +14,10 @@ from batchrun.worker.http.request_context import submission_of, worker_of
 async def out_dir_of(request: web.Request) -> Path:
     """Return the output directory of a request's batch; that of a batch in shards is brought up to date first."""
     worker, submission = worker_of(request), submission_of(request)
-    if worker.wholes is not None and worker.wholes.has(submission.id):
-        await worker.wholes.bring_output(submission.id)
-    elif worker.fleet is not None:
-        worker.fleet.refuse_without_files(submission.id)
+    if (wholes := worker.wholes_with(submission.id)) is not None:
+        await wholes.bring_output(submission.id)
+    else:
+        worker.refuse_without_files(submission.id)
     return worker.directory.out_dir(submission)
 
 

@@ -147,8 +147,8 @@ async def get_batch(request: web.Request) -> web.Response:
 async def get_config(request: web.Request) -> web.Response:
     """Return a batch's settings that differ from the defaults, by table; without the worker's own tables."""
     worker, submission = worker_of(request), submission_of(request)
-    if worker.wholes is not None and worker.wholes.has(submission.id):
-        await worker.wholes.bring_settings(submission.id)
+    if (wholes := worker.wholes_with(submission.id)) is not None:
+        await wholes.bring_settings(submission.id)
     config = await anyio.to_thread.run_sync(config_of, submission, worker.directory, worker.config, worker.environ)
     return web.json_response(config.model_dump(mode="json", exclude_defaults=True, exclude={"api", "server"}))
 

@@ -130,7 +130,7 @@ def _row(run: OpenRun, state: _Shown | None) -> dict[str, Any]:
 
 async def get_run_log(request: web.Request) -> web.Response:
     """Return the end of a Run's log: from the platform, or as it was kept."""
-    worker, out_dir, run_id = worker_of(request), await out_dir_of(request), await _run_of(request)
+    worker, (out_dir, run_id) = worker_of(request), await _run_of(request)
     tail = await anyio.to_thread.run_sync(LogTails(out_dir).read, run_id)
     if tail is None:
         if worker.account is None:
@@ -142,7 +142,7 @@ async def get_run_log(request: web.Request) -> web.Response:
 
 async def abort_run(request: web.Request) -> web.Response:
     """Abort one live Run; its job settles as aborted."""
-    worker, submission, run_id = worker_of(request), submission_of(request), await _run_of(request)
+    worker, submission, (_, run_id) = worker_of(request), submission_of(request), await _run_of(request)
     is_open = submission.id in worker.runners or (submission.shards is not None and submission.state.is_under_way)
     if worker.account is None or not is_open:
         raise Refused(409, "wrong-state", "the batch is not open; resume it, then abort its Runs")
@@ -166,12 +166,12 @@ def _patiently(what: str) -> Iterator[None]:
         raise Refused(502, "not-possible-now", f"the platform does not {what}: {reason}") from None
 
 
-async def _run_of(request: web.Request) -> RunId:
-    """Return the Run in a request's path, if it is one of the batch's."""
+async def _run_of(request: web.Request) -> tuple[Path, RunId]:
+    """Return the batch's output directory and the Run in a request's path, if it is one of the batch's."""
     run_id, out_dir = RunId(request.match_info["run_id"]), await out_dir_of(request)
     if not await has_ledger(out_dir) or not await anyio.to_thread.run_sync(_is_known, out_dir, run_id):
         raise Refused(404, "run-not-found", f"this batch has no Run {run_id[:100]!r}")
-    return run_id
+    return out_dir, run_id
 
 
 def _is_known(out_dir: Path, run_id: RunId) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,12 @@ async def table_pieces(file: Path, end: int, table_format: str, *, is_exact: boo
         while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
             await anyio.to_thread.run_sync(add_columns, columns, page)
     writer = FORMATS[table_format].writer(list(columns), Query(""), "")
+    if is_guarded:
+        writer = replace(writer, shown=lambda page: [_without_formulas(each) for each in page])
     yield writer.opening
     with closing(_pages(file, end)) as pages:
         while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
-            pieces = writer.pieces([_without_formulas(each) for each in page] if is_guarded else page)
+            pieces = writer.pieces(page)
             while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
                 yield piece
     yield writer.closing()

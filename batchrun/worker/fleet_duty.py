@@ -18,7 +18,7 @@ from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.member import Use
 from batchrun.worker.fleet.shared_page import LOOK_INTERVAL_S, Page
-from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource
+from batchrun.worker.fleet.shares import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
 from batchrun.worker.fleet.whole_order import OrderVerb
 from batchrun.worker.fleet_parts import FleetParts
 from batchrun.worker.submission import BatchState
@@ -32,13 +32,10 @@ MAX_RETRIES = 3
 GIVE_AWAY_INTERVAL_S = 3.0
 #: The part of the rates that a worker without batches keeps, in thousandths.
 IDLE_RATE = 20
-#: Seconds for which a worker that lacked something holds what it needs beside that.
-HUNGER_S = 1.5
 #: Memory of a Run of which nothing is known, in megabytes: that of the smallest.
 LEAST_MB = 128
 #: Max characters of a trouble that quotes what others have written.
 _MAX_TROUBLE = 500
-_MICRO = 1_000_000
 
 _log = structlog.get_logger()
 
@@ -95,7 +92,7 @@ def _money(worker: Worker, fleet: Fleet, batch: str) -> int:
     if money is None:  # it was over when this worker took it over
         listed = fleet.listed.get(batch)
         money = listed.submission.counts.cost_usd if listed is not None else 0.0
-    return math.ceil(money * _MICRO - 1e-3)
+    return micro_usd(money)
 
 
 def set_all_aside(worker: Worker, fleet: Fleet) -> None:
@@ -335,13 +332,13 @@ class FleetDuty:
             return
         mine = page.members.get(self._fleet.member.id)
         gone = page.spent_micro_usd + sum(
-            round(carried.counts.cost_usd * _MICRO)
+            round(carried.counts.cost_usd * MICRO)
             for member in page.members.values()
             if member is not mine
             for carried in member.batches.values()
         )
         before = (budget.limit_usd, budget.share_usd, budget.gone_usd)
-        budget.limit_usd, budget.share_usd, budget.gone_usd = limit / _MICRO, allowed / _MICRO, gone / _MICRO
+        budget.limit_usd, budget.share_usd, budget.gone_usd = limit / MICRO, allowed / MICRO, gone / MICRO
         if before != (budget.limit_usd, budget.share_usd, budget.gone_usd):
             budget.notify()
 
@@ -352,7 +349,7 @@ class FleetDuty:
         amount, self._peak = max(peak, self._peak), peak
         open_batches = [runner.batch for runner in worker.runners.values() if runner.batch is not None]
         run_mb = max([pool.lacked_memory_mb, *(batch.opening.run_memory_mb or 0 for batch in open_batches)]) or LEAST_MB
-        lacked, used_money = round(budget.take_lack() * _MICRO), math.ceil(budget.used_usd * _MICRO - 1e-3)
+        lacked, used_money = round(budget.take_lack() * MICRO), micro_usd(budget.used_usd)
         self._start_cost = max(self._start_cost, lacked)
         if pool.used >= pool.limit or pool.lacked_memory_mb > 0 or lacked > 0:
             self._lacked_at = anyio.current_time()
@@ -380,7 +377,7 @@ class FleetDuty:
                 amount=used_money + (needs_runs * self._start_cost if is_hungry else 0),
                 lump=max(1, self._start_cost),
                 is_short=is_hungry and self._start_cost > 0,
-                gone=min(used_money, math.ceil(budget.spent_usd * _MICRO)),
+                gone=min(used_money, math.ceil(budget.spent_usd * MICRO)),
             ),
         }
         return Use(
@@ -405,7 +402,7 @@ class FleetDuty:
         if memory:
             known[Resource.MEMORY] = min(memory)
         if limits.budget_usd is not None:
-            known[Resource.MONEY] = int(limits.budget_usd * _MICRO)
+            known[Resource.MONEY] = int(limits.budget_usd * MICRO)
         return known
 
     def _bring(self) -> None:

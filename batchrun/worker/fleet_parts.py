@@ -1,6 +1,5 @@
 """What a worker does for the batches in shards of its fleet: divide their budgets, and count for their breakers."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,14 +11,10 @@ from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.part_shares import PartShare, WholeShares, WholeTrip, WholeWindow
 from batchrun.worker.fleet.shared_page import Page
-from batchrun.worker.fleet.shares import Need
+from batchrun.worker.fleet.shares import HUNGER_S, MICRO, Need, micro_usd
 from batchrun.worker.fleet.whole_batch import WholeBatch
 from batchrun.worker.submission import BatchCounts, Submission
 from batchrun.worker.worker import Worker
-
-#: Seconds for which a part that lacked money asks for more.
-HUNGER_S = 1.5
-_MICRO = 1_000_000
 
 _log = structlog.get_logger()
 
@@ -78,8 +73,8 @@ class FleetParts:
             budget.share_usd = None
             return
         before = (budget.share_usd, budget.gone_usd)
-        budget.share_usd = shares.allowed(part, int(budget.limit_usd * _MICRO)) / _MICRO
-        budget.gone_usd = shares.gone(part) / _MICRO
+        budget.share_usd = shares.allowed(part, int(budget.limit_usd * MICRO)) / MICRO
+        budget.gone_usd = shares.gone(part) / MICRO
         if before != (budget.share_usd, budget.gone_usd):
             budget.notify()
 
@@ -137,7 +132,7 @@ class FleetParts:
         if not is_over and part.id in parts:
             return None
         counts = rests.counts if is_over else self._counts_now(part)
-        used = math.ceil(counts.used_usd * _MICRO - 1e-3)
+        used = micro_usd(counts.used_usd)
         return PartShare.at_rest(used) if used or part.id in parts else None
 
     def _share_of_open(self, part: str, opened: Batch, shares: WholeShares, seen: _Seen) -> PartShare | None:
@@ -145,14 +140,14 @@ class FleetParts:
         if budget.limit_usd is None:
             return None
         hunger = seen.hunger.setdefault(part, _Hunger())
-        if (lacked := round(budget.take_lack() * _MICRO)) > 0:
+        if (lacked := round(budget.take_lack() * MICRO)) > 0:
             hunger.lacked_at, hunger.start_cost = now, max(hunger.start_cost, lacked)
-        used = math.ceil(budget.used_usd * _MICRO - 1e-3)
+        used = micro_usd(budget.used_usd)
         is_hungry = now - hunger.lacked_at < HUNGER_S and opened.could_start_more
         more = opened.max_concurrent_runs * hunger.start_cost if is_hungry else 0
-        spent = min(used, math.ceil(budget.spent_usd * _MICRO - 1e-3))
+        spent = min(used, micro_usd(budget.spent_usd))
         need = Need(amount=min(used + more, 2**53), lump=max(1, hunger.start_cost), is_short=is_hungry, gone=spent)
-        held = shares.held_next(part, int(budget.limit_usd * _MICRO), used)
+        held = shares.held_next(part, int(budget.limit_usd * MICRO), used)
         return PartShare(held=held, spent=spent, need=need)
 
     def _trip(self, whole: WholeBatch, opened: Mapping[str, Batch], seen: _Seen) -> WholeTrip | None:

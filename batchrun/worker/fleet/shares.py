@@ -4,6 +4,7 @@ All amounts are whole numbers, so that sums are exact. A worker never uses more 
 together then hold no more than the limit, and it gives up only what it has stopped using.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
@@ -28,6 +29,10 @@ class Resource(StrEnum):
 Amount = Annotated[int, Field(ge=0, le=2**53)]
 #: By resource; a missing one counts as 0, and as a limit it is unlimited.
 Amounts = Mapping[Resource, int]
+#: Shares of money are in millionths of a US dollar.
+MICRO = 1_000_000
+#: Seconds for which who lacked something holds, or asks for, what it needs beside that.
+HUNGER_S = 1.5
 #: The whole rate.
 WHOLE_RATE = 1000
 #: Max steps in which a limit is divided, about.
@@ -47,6 +52,11 @@ class Need(BaseModel):
     is_short: bool = False
     #: Of the amount: what never comes free again. Lumps are added to it.
     gone: Amount = 0
+
+
+def micro_usd(usd: float) -> int:
+    """Return what is spent or reserved, in millionths of a US dollar: rounded up, but for errors of floats."""
+    return math.ceil(usd * MICRO - 1e-3)
 
 
 def targets(limit: int, needs: Mapping[str, Need], held: Mapping[str, int]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 // States of a batch: their tones, and what each order to a batch will do.
 
-import { ask, pathOf } from "./api.js";
+import { ask, onceKey, pathOf } from "./api.js";
 import { isSure } from "./dialogs.js";
 import { say } from "./elements.js";
 import { failedOf, wholeOf } from "./outcome_bar.js";
@@ -27,7 +27,7 @@ export function tookWords(batch) {
   return isKnown ? duration(secondsSince(batch.begun_at, batch.ended_at)) : "–";
 }
 
-const left = (batch) => Math.max(0, wholeOf(batch) - batch.jobs.settled);
+export const left = (batch) => Math.max(0, wholeOf(batch) - batch.jobs.settled);
 
 const QUESTIONS = {
   cancel: (batch) => ({
@@ -75,14 +75,20 @@ export async function obey(order, batch) {
   )
     return false;
   try {
-    if (order === "delete") await ask("DELETE", pathOf(batch.id));
-    else await ask("POST", `${pathOf(batch.id)}/${order}`);
+    await send(order, batch.id);
     say(`“${batch.name}” ${DONE[order]}.`);
     return true;
   } catch (error) {
     say(error.message);
     return false;
   }
+}
+
+// Send an order to a batch; "retry" is for all jobs that did not succeed.
+export async function send(order, id) {
+  if (order === "delete") return ask("DELETE", pathOf(id));
+  if (order !== "retry") return ask("POST", `${pathOf(id)}/${order}`);
+  return ask("POST", `${pathOf(id)}/retry`, { body: {}, headers: onceKey() });
 }
 
 // The jobs of a batch that another round can carry out: bad lines are none.

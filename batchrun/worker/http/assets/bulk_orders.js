@@ -1,10 +1,9 @@
 // Orders to several batches at once: what they will do in sum, and carrying them out.
 
-import { ask, onceKey, pathOf, query, read } from "./api.js";
-import { retryEffects } from "./batch_states.js";
+import { query, read } from "./api.js";
+import { left, retryEffects, send } from "./batch_states.js";
 import { isSure } from "./dialogs.js";
 import { say } from "./elements.js";
-import { wholeOf } from "./outcome_bar.js";
 import { count, counted } from "./words.js";
 
 // As many as the worker lists in one answer.
@@ -31,7 +30,6 @@ export async function listed(asked, keeps) {
 }
 
 const sum = (batches, number) => batches.reduce((total, batch) => total + number(batch), 0);
-const left = (batch) => Math.max(0, wholeOf(batch) - batch.jobs.settled);
 // A job that was retried has a record of each round.
 const kept = (batches) => {
   const [jobs, items] = [sum(batches, (batch) => batch.jobs.settled), sum(batches, (batch) => batch.items)];
@@ -106,10 +104,4 @@ async function carryOut(order, batches) {
   }
   await Promise.all(Array.from({ length: AT_ONCE }, work));
   return refusals;
-}
-
-async function send(order, id) {
-  if (order === "delete") return ask("DELETE", pathOf(id));
-  if (order !== "retry") return ask("POST", `${pathOf(id)}/${order}`);
-  return ask("POST", `${pathOf(id)}/retry`, { body: {}, headers: onceKey() });
 }

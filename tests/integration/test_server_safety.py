@@ -17,6 +17,7 @@ from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server import AccountSettings, ServerSettings, app, exposure_warning
 from batchrun.server.api import dataset_item_answers
 from batchrun.server.content import request_bodies
+from batchrun.server.http import connection_cap
 from tests.support.server_api import Api, open_api
 
 
@@ -243,6 +244,50 @@ async def test_above_a_number_the_oldest_connection_of_a_stranger_is_reset(
         assert await _is_served(api)
         assert (await api.send("POST", f"/v2/actor-runs/{run}/abort")).status == 200
         assert b'"ABORTED"' in await poll.receive()
+
+
+async def test_of_strangers_who_send_too_much_the_largest_is_reset(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers without an end are held in memory. One with a token may send as much as its body has."""
+    monkeypatch.setattr(connection_cap, "MAX_UNANSWERED_BYTES", 1 << 20)
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    async with await _raw(api, "GET /demo HTTP/1.1\r\nHost: x\r\n") as small, AsyncExitStack() as opened:
+        large = [await opened.enter_async_context(await _raw(api, "GET / HTTP/1.1\r\n")) for _ in range(3)]
+        reset = anyio.Event()
+
+        async def send(stream: anyio.abc.SocketStream) -> None:
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+                await stream.send(_headers(50))
+                await stream.receive()
+            reset.set()
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as children:
+                for stream in large:
+                    children.start_soon(send, stream)
+                await reset.wait()
+                children.cancel_scope.cancel()
+        path = f"/v2/key-value-stores/{store}/records/large"
+        assert (await api.send("PUT", path, raw=b"x" * (3 << 20))).status == 201
+        await small.send(b"\r\n")
+        assert (await small.receive()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_stranger_who_asks_ahead_and_reads_nothing_is_reset(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests wait in memory behind an answer that is not read; read answers free what their requests took."""
+    monkeypatch.setattr(connection_cap, "MAX_UNANSWERED_BYTES", 3 << 19)
+    line = b"GET /demo HTTP/1.1\r\nHost: x\r\n"
+    async with await _raw(api, "") as reader, await _raw(api, "") as stranger:
+        for _ in range(12):
+            await reader.send(line + _headers(20) + b"\r\n")
+            assert (await reader.receive()).startswith(b"HTTP/1.1 200")
+        with anyio.fail_after(20), suppress(anyio.BrokenResourceError):
+            while True:
+                await stranger.send(line + _headers(80) + b"\r\n")
+
+
+def _headers(count: int) -> bytes:
+    """Return headers of 8 KB each."""
+    return b"".join(b"X-%d: %s\r\n" % (number, b"y" * 8_000) for number in range(count))
 
 
 async def _is_served(api: Api) -> bool:

@@ -70,12 +70,12 @@ def make_handler(
     injection = _injection(backend, table, children)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        if request.method == "OPTIONS":
-            preflight = empty_answer()
-            preflight.headers.update(_CORS)
-            add_common_headers(preflight, backend.rate_limits.announced(PER_RESOURCE))
-            return preflight
         try:
+            if request.method == "OPTIONS":
+                preflight = empty_answer()
+                preflight.headers.update(_CORS)
+                add_common_headers(preflight, backend.rate_limits.announced(PER_RESOURCE))
+                return preflight
             response = await _guarded(request, lambda: _answer(request, backend, table, injection, cap))
             if response.prepared:
                 return response

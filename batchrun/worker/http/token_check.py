@@ -29,30 +29,34 @@ def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middlewa
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if _may_ask(request, token, page):
+        try:
+            if not _may_ask(request, token, page):
+                return await _answer_stranger(request, handler)
             cap.spare(request)
-            try:
-                answer = await handler(request)
-                await answer.prepare(request)
-                await answer.write_eof()
-            finally:
-                cap.release(request)
+            answer = await handler(request)
+            await answer.prepare(request)
+            await answer.write_eof()
             return answer
-        # The page without its content is the same for everyone, whatever name leads to it.
-        if request.path in ("/", _TICKET_PATH) or request.path.startswith("/page/"):
-            return await handler(request)
-        if request.path in OPEN_PATHS:
-            if _is_rebound(request):
-                message = "ask for the worker by a loopback address or as localhost, or send its token"
-                return error_answer(403, "host-not-allowed", message)
-            return await handler(request)
-        if "signature" in request.query:
-            return error_answer(401, "link-not-valid", "this link is too old; open it from the worker's page again")
-        return error_answer(
-            401, "token-not-valid", "send the worker's token as `Authorization: Bearer …`; it is in DATA/token"
-        )
+        finally:
+            cap.release(request)
 
     return check
+
+
+async def _answer_stranger(request: web.Request, handler: Handler) -> web.StreamResponse:
+    # The page without its content is the same for everyone, whatever name leads to it.
+    if request.path in ("/", _TICKET_PATH) or request.path.startswith("/page/"):
+        return await handler(request)
+    if request.path in OPEN_PATHS:
+        if _is_rebound(request):
+            message = "ask for the worker by a loopback address or as localhost, or send its token"
+            return error_answer(403, "host-not-allowed", message)
+        return await handler(request)
+    if "signature" in request.query:
+        return error_answer(401, "link-not-valid", "this link is too old; open it from the worker's page again")
+    return error_answer(
+        401, "token-not-valid", "send the worker's token as `Authorization: Bearer …`; it is in DATA/token"
+    )
 
 
 def _is_rebound(request: web.Request) -> bool:

@@ -52,13 +52,21 @@ def snapshot(worker: Worker) -> MetricsSnapshot:
     return MetricsSnapshot(found, {view.id: Path(view.out_dir) / LEDGER for view in batches})
 
 
-def exposition(taken: MetricsSnapshot, accept: str) -> tuple[bytes, str]:
+#: Names the version of OpenMetrics. prometheus_client stumbles over what others write here.
+_OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def exposition(taken: MetricsSnapshot, is_open_metrics: bool) -> tuple[bytes, str]:
     """Return the metrics as text, with those of the process and of ledger sizes; blocking, so call it in a thread.
 
+    Args:
+        taken: the metrics.
+        is_open_metrics: True for OpenMetrics, False for the older text format of Prometheus.
+
     Returns:
-        The text, and its content type, which `accept` chooses.
+        The text, and its content type.
     """
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = choose_encoder(_OPEN_METRICS if is_open_metrics else "")
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Found([*taken.metrics, _ledger_bytes(taken.ledgers)]))
     ProcessCollector(registry=registry)

@@ -52,6 +52,8 @@ _BACKLOG = 1024
 _SHUTDOWN_S = 0.1
 #: Max connections open at once; a batch opens up to 1,000 polls.
 _MAX_CONNECTIONS = 16_384
+#: Max threads that show pages of items at once.
+_SHOWN_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,7 @@ async def _compose(
         webhooks=webhook_book,
         demo=demo,
         space=FreeSpace(settings.data_dir),
+        showing=anyio.CapacityLimiter(_SHOWN_AT_ONCE),
     )
 
 

@@ -1,5 +1,7 @@
 """The parts of the server that handlers use. Composed when the server opens."""
 
+import anyio
+
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
 from batchrun.server.accounts.accounts import Accounts
@@ -35,3 +37,5 @@ class Backend:
     webhooks: WebhookBook
     demo: DemoSite
     space: FreeSpace
+    #: Of the threads that show pages of items: they share the interpreter with the event loop.
+    showing: anyio.CapacityLimiter

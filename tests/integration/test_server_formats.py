@@ -4,8 +4,9 @@ import csv
 import html
 import io
 import re
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,6 +15,7 @@ import anyio
 import orjson
 import pytest
 
+from batchrun.server.content.item_views import ItemView
 from tests.support.server_api import Api, open_api
 
 ITEMS = [
@@ -197,3 +199,29 @@ async def test_a_queue_knows_that_several_clients_have_come(api: Api) -> None:
         seen.append((await api.get(f"{queue}/head", **query)).data["hadMultipleClients"])
     assert seen == [False, False, True, True]
     assert (await api.get(queue)).data["hadMultipleClients"] is True
+
+
+async def test_a_view_that_takes_long_is_made_in_a_thread(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short page may name properties to unwind or to flatten: others are served meanwhile."""
+    dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+    await api.send("POST", f"/v2/datasets/{dataset}/items", [{"a": {"b": 1}}] * 100)
+    threads: list[bool] = []
+    apply = ItemView.apply
+
+    def noted(view: ItemView, items: Iterable[Any]) -> list[Any]:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return apply(view, items)
+
+    monkeypatch.setattr(ItemView, "apply", noted)
+    slow = {"flatten": "a"}, {"unwind": "a"}, {"simplified": "1"}, {"fields": ",".join(map(str, range(300)))}
+    for view in ({"clean": "1"}, {"fields": "a,b"}, *slow):
+        assert len((await api.get(f"/v2/datasets/{dataset}/items", **view)).body) in (0, 100)
+    assert threads == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize("name", ["fields", "omit", "unwind", "flatten"])
+async def test_a_view_names_no_more_than_a_page_can_be_gone_through_for(api: Api, name: str) -> None:
+    """Each name is a look at each item."""
+    dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+    answer = await api.get(f"/v2/datasets/{dataset}/items", **{name: ",".join("a" * 2001)})
+    assert (answer.status, f"Parameter {name} may have up to" in answer.body["error"]["message"]) == (400, True)

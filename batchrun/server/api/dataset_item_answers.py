@@ -1,7 +1,8 @@
 """Answers with the items of a dataset: paged, shown in a view, and streamed if there are many."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -74,6 +75,7 @@ class _Reading:
         self, call: Call, dataset: Storage, view: ItemView, offset: int, count: int, is_descending: bool
     ) -> None:
         self._database, self.dataset, self.query, self._view = call.backend.database, dataset, call.query, view
+        self._showing = call.backend.showing
         self._first, self._end, self._is_descending = offset, offset + count, is_descending
         self._place = offset
         self._ahead: list[bytes] | None = None
@@ -107,22 +109,27 @@ class _Reading:
     def shown(self, page: Sequence[bytes]) -> list[Any]:
         return self._view.apply(map(load_stored, page))
 
+    def is_quick(self, page: Sequence[bytes]) -> bool:
+        """Return whether a page can be shown on the event loop."""
+        return sum(map(len, page)) <= _INLINE_BYTES and self._view.is_quick(len(page))
+
+    async def aside(self, work: Callable[[], T], *, is_quick: bool) -> T:
+        """Call what shows a page of items: in a thread, unless it is quick."""
+        return work() if is_quick else await anyio.to_thread.run_sync(work, limiter=self._showing)
+
 
 async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[bytes]:
     yield writer.opening
     while not reading.is_done:
         page = await reading.page()
-        is_small = sum(map(len, page)) <= _INLINE_BYTES and writer.items_at_once >= _ITEMS_AT_ONCE
-        pieces = writer.pieces(page)
+        is_quick = writer.is_plain or (reading.is_quick(page) and writer.items_at_once >= _ITEMS_AT_ONCE)
+        show = partial(next, writer.pieces(page))
         del page  # a slow reader would keep both it and the rendered bytes in memory
-        while (piece := await _next(pieces, is_small=is_small)) is not None:
+        is_last = False
+        while not is_last:
+            piece, is_last = await reading.aside(show, is_quick=is_quick)
             yield piece
     yield writer.closing()
-
-
-async def _next(pieces: Iterator[bytes], *, is_small: bool) -> bytes | None:
-    # A large page would block the event loop.
-    return next(pieces, None) if is_small else await anyio.to_thread.run_sync(next, pieces, None)
 
 
 def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
@@ -142,15 +149,15 @@ async def _table_or_text(reading: _Reading, form: ItemFormat) -> FormatWriter:
     columns: dict[str, None] = {}
     if form.is_table:
         while not reading.is_done:
-            await _aside(lambda page: add_columns(columns, reading.shown(page)), await reading.page())
+            page = await reading.page()
+            await reading.aside(partial(_note_columns, columns, reading, page), is_quick=reading.is_quick(page))
         reading.rewind()
     writer = form.writer(list(columns)[:MAX_COLUMNS], reading.query, reading.dataset.id)
     return replace(writer, shown=reading.shown)
 
 
-async def _aside(work: Callable[[list[bytes]], T], page: list[bytes]) -> T:
-    # A large page would block the event loop.
-    return work(page) if sum(map(len, page)) <= _INLINE_BYTES else await anyio.to_thread.run_sync(work, page)
+def _note_columns(columns: dict[str, None], reading: _Reading, page: Sequence[bytes]) -> None:
+    add_columns(columns, reading.shown(page))
 
 
 def _json_writer(form: JsonFormat, view: ItemView) -> FormatWriter:
@@ -166,5 +173,7 @@ def _json_writer(form: JsonFormat, view: ItemView) -> FormatWriter:
         has_any = True
         return before + form.separator.join(shown)
 
-    # Without items there is no last line to end.
-    return FormatWriter(form.opening, page, lambda: form.closing if has_any or form.opening else b"")
+    def end() -> bytes:
+        return form.closing if has_any or form.opening else b""  # without items there is no last line to end
+
+    return FormatWriter(form.opening, page, end, is_plain=view.is_plain)

@@ -46,14 +46,16 @@ class FormatWriter:
     items_at_once: int = sys.maxsize
     #: Returns the items of a page as they are shown.
     shown: Callable[[Sequence[Any]], Sequence[Any]] = tuple
+    #: True if it joins items as they are stored, which is quick.
+    is_plain: bool = False
 
-    def pieces(self, page: Sequence[Any]) -> Iterator[bytes]:
-        """Yield the bytes of a page, piece by piece; no piece keeps the page in memory."""
+    def pieces(self, page: Sequence[Any]) -> Iterator[tuple[bytes, bool]]:
+        """Yield the bytes of a page, piece by piece, and whether it is the last; no piece keeps the page in memory."""
         items, most = self.shown(page), self.items_at_once
-        parts = deque(items[at : at + most] for at in range(0, len(items), most))
+        parts = deque(items[at : at + most] for at in range(0, max(1, len(items)), most))
         del page, items
         while parts:
-            yield self.page(parts.popleft())
+            yield self.page(parts.popleft()), not parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

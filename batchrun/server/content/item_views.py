@@ -12,6 +12,10 @@ from batchrun.server.error_answers import value_invalid
 
 #: Max bytes that unwinding may make of one page, at most 9 MB as stored; and what an item takes besides its text.
 _MAX_UNWOUND_BYTES, _PIECE_BYTES = 256 * 1024 * 1024, 200
+#: Max names in a list of a request. Each name to unwind or to flatten is one more pass over all items of a page.
+_MAX_NAMES, _MAX_PASSES = 2000, 50
+#: Max lookups of properties in a page for which no thread is used.
+_MAX_LOOKUPS = 20_000
 #: Characters of a path that may still be extended: the platform's max length of a column name.
 _MAX_PATH = 200
 
@@ -34,6 +38,11 @@ class ItemView:
     @property
     def is_plain(self) -> bool:
         return self == ItemView()
+
+    def is_quick(self, items: int) -> bool:
+        """Return whether a small page of so many items is shown at once, without a thread."""
+        has_passes = self.unwind or self.flatten or self.is_simplified
+        return not has_passes and items * (len(self.fields) + len(self.omit)) <= _MAX_LOOKUPS
 
     def apply(self, items: Iterable[Any]) -> list[Any]:
         """Return the items as shown; there may be more or fewer of them."""
@@ -62,6 +71,9 @@ def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
     """Return the view that a request asks for. Its parameters win over the dataset schema's transformation."""
     is_clean = query.boolean("clean")
     fields, output_fields = query.names("fields"), query.names("outputFields")
+    for name, most in {"fields": _MAX_NAMES, "omit": _MAX_NAMES, "unwind": _MAX_PASSES, "flatten": _MAX_PASSES}.items():
+        if len(query.names(name)) > most:
+            raise value_invalid(f"Parameter {name} may have up to {most} names")
     if output_fields and len(output_fields) != len(fields):
         raise value_invalid("Parameter outputFields must name as many fields as parameter fields")
     view = transformation or {}

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ async def table_pieces(file: Path, end: int, table_format: str, *, is_exact: boo
     yield writer.opening
     with closing(_pages(file, end)) as pages:
         while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
-            pieces = writer.pieces(page)
-            while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
+            write = partial(next, writer.pieces(page))
+            is_last = False
+            while not is_last:
+                piece, is_last = await anyio.to_thread.run_sync(write)
                 yield piece
     yield writer.closing()
 

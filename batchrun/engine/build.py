@@ -228,7 +228,7 @@ def build_engine(
         start_horizon_s=limits.start_horizon_s,
         listing_lag_s=limits.listing_lag_s,
         earlier=doubts,
-        echo=shared.echo,
+        agents=shared.user_agents,
         progress=progress,
     )
     sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live), purse.note_so_far)  # noqa: PLW0108 - see below

@@ -3,7 +3,7 @@
 import anyio
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.doubt.reconcile import Echo
+from batchrun.engine.doubt.user_agents import UserAgents
 from batchrun.engine.follow.polls import Polls
 from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity
@@ -42,7 +42,7 @@ class SharedLimits:
         self.throttle = throttle
         self.buffers = ByteBudget.of_megabytes(max_buffer_mb)
         self.disk_room = DiskRoom()
-        self.echo = Echo()
+        self.user_agents = UserAgents()
         self.instruments = Instruments()
         self._starts_per_task_per_s = starts_per_task_per_s
         self._announced_per_s: float | None = None

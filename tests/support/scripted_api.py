@@ -163,6 +163,7 @@ class ScriptedApi:
         list_lag_s: how long a new Run is missing from lists.
         fresh_404_s: how long a new Run cannot be read.
         early_answer_s: a poll is answered after so long although the Run goes on.
+        ids: how its Runs' ids begin; two APIs that stand for one account have different ones.
     """
 
     def __init__(
@@ -174,7 +175,9 @@ class ScriptedApi:
         list_lag_s: float = 0.0,
         fresh_404_s: float = 0.0,
         early_answer_s: float = 60.0,
+        ids: str = "run",
     ) -> None:
+        self._ids = ids
         self._plan = plan if plan is not None else Plan()
         #: What a client has beside its verbs: no limit of requests, and no announced limit of starts.
         self.account = None
@@ -446,7 +449,7 @@ class ScriptedApi:
             raise AnswerTooLarge(size)
 
     def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str, options: RunOptions) -> _Stored:
-        run_id = RunId(f"run-{len(self.begun_at) + len(self.refused_at) + 1}")
+        run_id = RunId(f"{self._ids}-{len(self.begun_at) + len(self.refused_at) + 1}")
         ends_at = began_at + plan.run_s
         stored = _Stored(run_id, plan, user_agent, task_id, began_at, ends_at, options, self.runs_ahead_s)
         self._runs[run_id] = stored

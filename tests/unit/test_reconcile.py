@@ -6,8 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.engine.doubt.candidates import MAX_OPEN_READS
 from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler, StillInDoubt
+from batchrun.engine.doubt.user_agents import MAX_OPEN_READS, UserAgents
 from batchrun.engine.limits.permits import Demand, Permit
 from batchrun.errors import BatchRefused
 from batchrun.ledger.facts import WATCHED_S
@@ -23,7 +23,14 @@ HORIZON_S, LAG_S = 60.0, 5.0
 class Doubts:
     """A reconciler, and what became of the marks it was asked about: a Run's id, "none", "doubt" or an error."""
 
-    def __init__(self, api: ScriptedApi, *, echoes: bool | None = True, ledger: WatchedLedger | None = None) -> None:
+    def __init__(
+        self,
+        api: ScriptedApi,
+        *,
+        echoes: bool | None = True,
+        ledger: WatchedLedger | None = None,
+        agents: UserAgents | None = None,
+    ) -> None:
         self.api = api
         self.ledger = ledger or WatchedLedger()
         self.reconciler = Reconciler(
@@ -33,6 +40,7 @@ class Doubts:
             start_horizon_s=HORIZON_S,
             listing_lag_s=LAG_S,
             earlier=EarlierDoubts(echoes=echoes, watched_s=self.ledger.fact(WATCHED_S) or {}),
+            agents=agents,
         )
         self.permits = permits_over(gate_of())
         self.found: dict[str, str] = {}
@@ -314,6 +322,22 @@ async def beside(api: ScriptedApi, doubts: Doubts) -> dict[str, str]:
     return doubts.found
 
 
+async def test_batches_of_one_account_read_each_run_once() -> None:
+    """Batches in doubt beside 100 Runs: each Run is read once for all, few at a time, those that one started never."""
+    api = _Crowd(listing_s=0.1, read_s=0.05, starts_per_s=1)
+    agents = UserAgents()
+    batches = [Doubts(api, agents=agents) for _ in range(5)]
+    for n in range(50):
+        api.add_run(user_agent="somebody else")
+        batches[0].reconciler.note_start(api.run(api.add_run(user_agent=agent(f"started-{n}"))), Mark(f"started-{n}"))
+    async with anyio.create_task_group() as children:
+        for n, batch in enumerate(batches):
+            children.start_soon(batch.resolve, f"mine-{n}")
+    assert [batch.found[f"mine-{n}"] for n, batch in enumerate(batches)] == ["none"] * 5
+    assert api.most_open_reads == MAX_OPEN_READS
+    assert len(api.reads) == len(set(api.reads)) == 50
+
+
 async def test_a_doubt_that_comes_while_others_are_resolved_is_resolved_too() -> None:
     """No attempt is forgotten between two listings."""
     api = ScriptedApi()
@@ -484,8 +508,9 @@ async def test_an_outage_is_no_part_of_the_horizon_of_a_killed_process() -> None
 async def test_what_another_batch_has_learned_tells_its_runs_from_ours(learned, came_to):
     """The answer to a first start is lost beside Runs of another batch: those are not ours, if marks are echoed."""
     api = ScriptedApi()
-    doubts = Doubts(api, echoes=None)
-    doubts.reconciler._echo.is_there = learned
+    agents = UserAgents()
+    agents.are_echoed = learned
+    doubts = Doubts(api, echoes=None, agents=agents)
     async with anyio.create_task_group() as children:
         children.start_soon(doubts.reconciler.run)
         api.add_run(user_agent="batchrun/0 (of another batch)")

@@ -2,6 +2,7 @@
 
 import gc
 import random
+from itertools import count
 
 import anyio
 import pytest
@@ -47,11 +48,11 @@ async def test_hours_of_batches_leave_nothing_behind(hours: int) -> None:
         max_live_runs=40, wanted=40, max_open_polls=1000, starts_per_task_per_s=FAST, throttle=None, max_buffer_mb=256
     )
     pool, capacity, contenders = shared.pool, shared.capacity, shared.contenders(TASK)
-    carried_out = [0, 0]
+    carried_out, numbers = [0, 0], count()
 
     async def carry_out() -> None:
         priority = BatchPriority(weight=chance.choice([1.0, 4.0]), priority=chance.choice([0, 0, 1]))
-        api = ScriptedApi(lambda _: _plan(chance))
+        api = ScriptedApi(lambda _: _plan(chance), ids=f"batch-{next(numbers)}")
         source = numbered(chance.randint(1, MAX_JOBS))
         engine = Engine(api, WatchedLedger(), source, slots=40, shared=shared, priority=priority, retry=retries(2))
         with anyio.move_on_after(chance.choice([60, 1e6, 1e6, 1e6])) as scope:

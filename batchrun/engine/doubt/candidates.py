@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +11,7 @@ import anyio
 import structlog
 
 from batchrun.apify.wire import MAX_LIST_LIMIT
+from batchrun.engine.doubt.user_agents import MAX_OPEN_READS, UserAgents
 from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, TransportError
@@ -21,8 +22,6 @@ from batchrun.runtime.fast_dataclasses import dataclass
 CLOCK_MARGIN = timedelta(seconds=30)
 #: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
 _NOT_YET = datetime.max.replace(tzinfo=UTC)
-#: Max candidates that are read by their ids at the same time.
-MAX_OPEN_READS = 32
 #: HTTP status of the API when it does not accept the token: the task's list would be refused as well.
 _TOKEN_REFUSED = 401
 
@@ -47,12 +46,20 @@ class Candidates:
     Args:
         client: the platform.
         task_id: the task's id as the platform spells it; Runs of other tasks are left out.
+        agents: what the account's batches know of the clients that started its Runs; None: this one is alone.
         report: called once if the account's Runs may not be listed, with the reason.
     """
 
-    def __init__(self, client: RunClient, task_id: TaskId, report: Callable[[Notice], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        client: RunClient,
+        task_id: TaskId,
+        agents: UserAgents | None = None,
+        report: Callable[[Notice], None] = lambda _: None,
+    ) -> None:
         self._client = client
         self._task_id = task_id
+        self._agents = UserAgents() if agents is None else agents
         #: Of the Runs in the latest listing.
         self._user_agents: dict[RunId, str | None] = {}
         #: True once the account's Runs may not be listed: then the task's own list is read.
@@ -85,12 +92,12 @@ class Candidates:
                 break
         runs = await _without_known([*unknown.values()], known)
         self._user_agents = {run.id: self._user_agents[run.id] for run in runs if run.id in self._user_agents}
-        listing, reads = Listing(is_complete=len(unknown) <= max_runs), anyio.Semaphore(MAX_OPEN_READS)
+        listing = Listing(is_complete=len(unknown) <= max_runs)
+        unread = [run for run in runs if run.user_agent is None and run.id not in self._user_agents]
+        left = iter(unread)
         async with anyio.create_task_group() as children:
-            for run in runs:
-                if run.user_agent is None and run.id not in self._user_agents:
-                    await reads.acquire()
-                    children.start_soon(self._read_user_agent, run, reads)
+            for _ in range(min(len(unread), MAX_OPEN_READS)):
+                children.start_soon(self._read_user_agents, left)
         for run in runs:
             if run.user_agent is not None:
                 listing.runs.append(run)
@@ -134,14 +141,13 @@ class Candidates:
             return await self._client.list_task_runs(self._task_id, offset=offset)
         return await self._client.list_runs(started_after=since, offset=offset)
 
-    async def _read_user_agent(self, run: Run, reads: anyio.Semaphore) -> None:
-        """Read the User-Agent, which lists leave out; a Run that cannot or may not be read stays without one."""
-        try:
-            self._user_agents[run.id] = (await self._client.get_run(run.id, gives_up=True)).user_agent
-        except (ApiError, TransportError) as error:
-            _log.debug("candidate_not_read", run_id=run.id, error=str(error))
-        finally:
-            reads.release()
+    async def _read_user_agents(self, runs: Iterator[Run]) -> None:
+        """Read the User-Agents, which lists leave out; a Run that cannot or may not be read stays without one."""
+        for run in runs:
+            try:
+                self._user_agents[run.id] = await self._agents.read(self._client, run.id)
+            except (ApiError, TransportError) as error:
+                _log.debug("candidate_not_read", run_id=run.id, error=str(error))
 
 
 async def _without_known(

@@ -15,6 +15,7 @@ import structlog
 
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates, by_mark
 from batchrun.engine.doubt.second_runs import SecondRuns
+from batchrun.engine.doubt.user_agents import UserAgents
 from batchrun.engine.limits.permits import Permit
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
@@ -81,14 +82,6 @@ class EarlierDoubts:
     unlisted_since: datetime | None = None
 
 
-class Echo:
-    """Whether the platform echoes marks, as all batches in one account learn it."""
-
-    def __init__(self) -> None:
-        #: None until a start has shown it.
-        self.is_there: bool | None = None
-
-
 class Reconciler:
     """Resolves attempts in doubt, with one listing for all of them.
 
@@ -99,7 +92,7 @@ class Reconciler:
         start_horizon_s: a start request takes effect within this time after it was sent, or never.
         listing_lag_s: how long a new Run may be missing from lists, in seconds.
         earlier: what earlier processes have learned.
-        echo: what other batches in this account have learned of it; their Runs may look like candidates of ours.
+        agents: what all batches of the account know of the clients that started its Runs, which may look like ours.
         progress: counters to update.
     """
 
@@ -112,13 +105,14 @@ class Reconciler:
         start_horizon_s: float,
         listing_lag_s: float,
         earlier: EarlierDoubts,
-        echo: Echo | None = None,
+        agents: UserAgents | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
         progress = Progress() if progress is None else progress
-        self._candidates = Candidates(client, task_id, progress.notices.add)
+        self._agents = UserAgents() if agents is None else agents
+        self._candidates = Candidates(client, task_id, self._agents, progress.notices.add)
         self.second_runs = SecondRuns(
             client, ledger, self._candidates, unlisted_since=earlier.unlisted_since, progress=progress
         )
@@ -130,7 +124,6 @@ class Reconciler:
         self._arrived = anyio.Event()
         #: Whether the platform echoes the mark; None until a start has shown it.
         self.echoes = earlier.echoes
-        self._echo = Echo() if echo is None else echo
 
     async def resolve(
         self, attempt: Attempt, job_key: JobKey, permit: Permit, intended_at: float | None = None
@@ -266,7 +259,7 @@ class Reconciler:
         earliest, latest = self._earliest_start(doubt) - CLOCK_MARGIN, self._latest_start(doubt) + CLOCK_MARGIN
         unclaimed = [run for run in candidates if run.started_at is None or earliest <= run.started_at <= latest]
         # A Run that names another client is not ours, provided that this platform echoes marks.
-        echoes = self._echo.is_there if self.echoes is None else self.echoes
+        echoes = self._agents.are_echoed if self.echoes is None else self.echoes
         suspects = {run.id for run in unclaimed if not echoes or run.user_agent is None}
         return suspects if doubt.listed is None else suspects & doubt.listed
 
@@ -296,7 +289,8 @@ class Reconciler:
 
     def note_start(self, run: Run, mark: Mark) -> None:
         """Learn from the answer to a start whether the platform echoes the mark."""
-        echoes = self._echo.is_there = run.user_agent is not None and mark in run.user_agent
+        self._agents.note(run)
+        echoes = self._agents.are_echoed = run.user_agent is not None and mark in run.user_agent
         if echoes is not self.echoes:
             self.echoes = echoes
             self._ledger.note_echo(echoes)

@@ -18,9 +18,9 @@ from batchrun.model import Job, Problem
 from batchrun.policy.retry import Backoff
 
 #: Start requests of one job in a row that may have no effect, before the job ends: with the last one answered by a
-#: firewall or the like, while other jobs' starts have an effect;
+#: firewall or the like (a page with a status below 500), while other jobs' starts have an effect;
 MAX_FOREIGN_STARTS = 3
-#: with the last one not answered, while other jobs' starts have an effect;
+#: with the last one not answered, or by a gateway that has no answer either, while other jobs' starts have an effect;
 MAX_LOST_STARTS = 6
 #: and if no other job's start has had an effect meanwhile: starts as such may be out of order.
 MAX_LONE_STARTS = 10
@@ -84,6 +84,8 @@ TOO_LARGE_AFTER_S = 600.0
 _MEMORY_TYPE = "actor-memory-limit-exceeded"
 #: The account's memory in the message of such a refusal.
 _ACCOUNT_MEMORY = re.compile(r"memory limit of ([\d,]+)\s*(MB|GB)", re.IGNORECASE)
+#: The first HTTP status of a failure that has nothing to do with what was asked for.
+_FIRST_FAILURE = 500
 #: The error type of jobs whose start requests have no effect.
 START_BLOCKED = "start-blocked"
 
@@ -165,7 +167,8 @@ def start_blocked(
         have_others_started: whether other jobs' starts had an effect since this job's first one had none.
     """
     count = starts_without_effect(work)
-    allowed = MAX_FOREIGN_STARTS if isinstance(error, ForeignAnswer) else MAX_LOST_STARTS
+    is_blocked = isinstance(error, ForeignAnswer) and error.status < _FIRST_FAILURE
+    allowed = MAX_FOREIGN_STARTS if is_blocked else MAX_LOST_STARTS
     if count < (allowed if have_others_started else MAX_LONE_STARTS):
         return None
     last = f"; the last one: {error}" if error is not None else ""

@@ -104,6 +104,24 @@ async def test_a_job_that_a_firewall_blocks_ends_alone_with_its_line() -> None:
     assert (len(records), len(api.run_ids)) == (30, 29)
 
 
+async def test_a_job_that_a_gateway_fails_is_tried_longer_than_one_that_a_firewall_blocks() -> None:
+    """A gateway's page says nothing about the job: five in a row, while other jobs start, are chance."""
+    jobs = [make_job(n) for n in range(1, 31)]
+    of_tenth = 0
+
+    def plan(n: int) -> Plan:
+        nonlocal of_tenth
+        of_tenth += api.posts[n - 1].body == jobs[9].body
+        return (
+            Plan(error=foreign_page(502)) if api.posts[n - 1].body == jobs[9].body and of_tenth < 6 else Plan(run_s=1)
+        )
+
+    api = ScriptedApi(plan)
+    records = await Engine(api, WatchedLedger(), ListSource(jobs), slots=3).run()
+    assert {record.outcome for record in records} == {Outcome.SUCCEEDED}
+    assert [len(record.attempts) for record in records if record.line == 10] == [6]
+
+
 async def test_a_lone_job_whose_starts_have_no_effect_ends_too() -> None:
     """Without other starts to compare with it is tried ten times, not for ever."""
     record = await one_job(ScriptedApi(Plan(error=foreign_page(503))))

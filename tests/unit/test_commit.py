@@ -1,5 +1,6 @@
 import os
-from collections.abc import Awaitable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -409,6 +410,74 @@ async def test_with_a_shared_log_the_steps_of_those_who_were_woken_are_gathered(
             await anyio.sleep(0.01)
             commit.close()
     assert committed == [(0.0, 4), (1.03, 3), (2.0, 1), (3.1, 1), (4.0, 4), (5.01, 1)]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_with_a_shared_log_a_commit_wakes_a_few_children_per_turn_of_the_loop(
+    tmp_path: Path, is_shared: bool
+) -> None:
+    """Their requests and answers overlap with the next commit. Without one, all are woken at once."""
+    turn = 0
+    woken_in: Counter[int] = Counter()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def intend_one(commit: GroupCommit, job: OpenJob) -> None:
+        await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("m")))
+        woken_in[turn] += 1
+
+    most = group_commit.WOKEN_AT_ONCE
+    with ExitStack() as stack:
+        log = claim(open_log(tmp_path / "log"), tmp_path / "out") if is_shared else None
+        journal = _open_journal(stack, tmp_path / "out" if is_shared else tmp_path, log)
+        jobs = admit(journal, *[make_job(line) for line in range(1, 3 * most)])
+        async with anyio.create_task_group() as counting:
+            counting.start_soon(count_turns)
+            async with open_commit(journal, in_thread=False) as commit, anyio.create_task_group() as children:
+                for job in jobs:
+                    children.start_soon(intend_one, commit, job)
+            counting.cancel_scope.cancel()
+    assert sorted(woken_in.values()) == ([most - 1, most, most] if is_shared else [3 * most - 1])
+
+
+async def _in_shield(verb: Callable[..., Awaitable[None]], *args: object) -> None:
+    with anyio.CancelScope(shield=True):
+        await verb(*args)
+
+
+async def test_a_commit_that_fails_while_children_are_woken_leaves_none_of_them_waiting(tmp_path: Path) -> None:
+    """What is durable counts for each of those who wait for it; only what the failed commit had does not."""
+    durable = list[JobId]()
+
+    class FailingLater(Journal):
+        def commit_group(self, steps: Sequence[Step[Any]]) -> None:
+            if durable:
+                raise LedgerError("the disk is full")
+            super().commit_group(steps)
+
+    async def intend_then_close(commit: GroupCommit, job: OpenJob) -> None:
+        await commit.intend(job.id, Intent(attempt_no=1, mark=Mark("m")))
+        durable.append(job.id)
+        if len(durable) == 1:
+            commit.note_echo(True)
+            commit.close()
+
+    with ExitStack() as stack:
+        journal = _open_journal(stack, tmp_path / "out", claim(open_log(tmp_path / "log"), tmp_path / "out"))
+        jobs = admit(journal, *[make_job(line) for line in range(1, 3 * group_commit.WOKEN_AT_ONCE)])
+        failing = FailingLater(tmp_path / "out", journal.ledger, journal._sinks)
+        stack.callback(failing.close)
+        commit = GroupCommit(failing, in_thread=False)
+        with pytest.raises(ExceptionGroup, match="unhandled"):  # noqa: PT012 - by the committing child
+            async with anyio.create_task_group() as children:
+                for job in jobs:
+                    children.start_soon(partial(_in_shield, intend_then_close), commit, job)
+                children.start_soon(commit.run)
+        assert durable == [job.id for job in jobs]
 
 
 async def test_without_a_shared_log_no_step_waits_for_another(tmp_path: Path, slow_commits: None) -> None:

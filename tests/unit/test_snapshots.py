@@ -240,6 +240,21 @@ def test_a_snapshot_names_no_part_twice(tmp_path):
     assert read_snapshots(store) == [None]
 
 
+def test_a_snapshot_that_is_much_larger_than_its_log_is_not_fetched(tmp_path, loaded, monkeypatch):
+    """Whoever can write to the store could fill a disk with parts that are small there. Other snapshots are tried."""
+    monkeypatch.setattr(snapshots, "GROWTH", 0.0)
+    monkeypatch.setattr(snapshots, "MAX_BYTES_WITHOUT_LOG", 400_000)
+    store, log = log_with_snapshot(tmp_path)
+    assert SnapshotMaker(store, tmp_path / "owner of log").make_next()
+    forged = [f"{n:064}" for n in range(30)]
+    head = tmp_path / "log" / "objects" / "snapshot-000000001.zst"
+    head.write_bytes(orjson.dumps(orjson.loads(head.read_bytes()) | {"parts": forged}))
+    counting = Counting(tmp_path / "log")
+    assert replay(counting, tmp_path / "b") == log.last.entry + 1
+    assert contents(tmp_path / "b") == contents(tmp_path / "owner of log")
+    assert (set(forged) & set(counting.asked), len(loaded)) == (set(), 1)
+
+
 def test_a_copy_has_as_many_lengths_as_there_are_files(tmp_path):
     """They are read into memory, and their names may be of any length."""
     log_with_snapshot(tmp_path)
@@ -262,7 +277,7 @@ def test_a_snapshot_is_given_up_when_the_process_ends(tmp_path, loaded, monkeypa
 
     class Waiting(Counting):
         def get_object(self, name: str) -> bytes | None:
-            if not name.startswith("snapshot"):
+            if not name.startswith(("snapshot", "pack")):
                 began.set()
                 assert goes_on.wait(60)
             return super().get_object(name)

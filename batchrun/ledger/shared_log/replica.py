@@ -24,7 +24,7 @@ from batchrun.ledger.shared_log.followed_files import FollowedFiles
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
-from batchrun.ledger.shared_log.snapshots import MAX_TRIED, fetch_snapshot, read_snapshots
+from batchrun.ledger.shared_log.snapshots import MAX_TRIED, Snapshot, check_entry, fetch_snapshot, read_snapshots
 from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.table_copy import COPY
@@ -195,8 +195,7 @@ class Replica:
             for snapshot in reversed(read_snapshots(self._store)[-MAX_TRIED:]):
                 with suppress(LedgerError):  # an earlier one may be whole
                     if snapshot is not None and not self._stopped.is_set():
-                        fetch_snapshot(self._store, snapshot, copy, self._stopped)
-                        self._load(copy, snapshot.position)
+                        self._load(snapshot, copy)
                         return
         except LogUnreachable:
             self._skips_snapshots = True
@@ -205,18 +204,22 @@ class Replica:
             with explaining(copy):
                 copy.unlink(missing_ok=True)
 
-    def _load(self, copy: Path, position: LogPosition) -> None:
+    def _load(self, snapshot: Snapshot, copy: Path) -> None:
         """Take over the tables of a snapshot, and of the entries up to its position what they append to files.
+
+        The entries come first: they tell how large the snapshot may be.
 
         Raises:
             LedgerError: These do not belong together, and nothing has changed.
         """
-        copied = self._ledger.read_copy(copy)
-        if copied.position != position:
-            raise LedgerError("a snapshot is of another entry than it says")
+        check_entry(self._store, snapshot)
         lengths = dict(self._files.lengths)
         try:
-            last = self._write_files(position)
+            last, log_bytes = self._write_files(snapshot.position)
+            fetch_snapshot(self._store, snapshot, copy, log_bytes, self._stopped)
+            copied = self._ledger.read_copy(copy)
+            if copied.position != snapshot.position:
+                raise LedgerError("a snapshot is of another entry than it says")
             if any(copied.output_lengths.get(name, 0) != length for name, length in self._files.lengths.items()):
                 raise LedgerError("a snapshot has other lengths of files than the log")
             self._ledger.load(copy)
@@ -226,10 +229,11 @@ class Replica:
             raise
         self._last = last
 
-    def _write_files(self, end: LogPosition) -> _Read:
-        """Write what the entries append to files, up to one of them; return that."""
-        last = None
+    def _write_files(self, end: LogPosition) -> tuple[_Read, int]:
+        """Write what the entries append to files, up to one of them; return that, and how many bytes all hold."""
+        last, log_bytes = None, 0
         for last in islice(self._checked(read_entries(self._store, 0), with_changes=False), end.entry + 1):
+            log_bytes += last.entry.length
             self._files.append(last.position.entry, last.entry.commit.files)
             if self._files.waiting > BYTES_PER_COMMIT:
                 self._files.flush()
@@ -238,7 +242,7 @@ class Replica:
         self._files.flush()
         if last is None or last.position != end:
             raise LedgerError("a snapshot is of an entry that the log does not have")
-        return last
+        return last, log_bytes
 
     def _checked(self, encoded: Iterator[bytes], *, with_changes: bool = True) -> Iterator[_Read]:
         """Decode entries; each must name the one before it."""

@@ -34,11 +34,15 @@ MIN_BYTES = 16 << 20
 GROWTH = 1.25
 #: Bytes of a ledger in one object, before it is compressed.
 PIECE_BYTES = 8 << 20
+#: Max bytes of a snapshot's ledger for each byte that the entries before it hold, and beyond those. A ledger has
+#: fewer bytes than they. Whoever can write to the store could otherwise fill any disk with a forged one.
+MAX_BYTES_PER_LOG_BYTE = 4
+MAX_BYTES_WITHOUT_LOG = 64 << 20
 #: Max parts of a snapshot: of a ledger of 256 GB.
 _MAX_PARTS = 1 << 15
 #: Max snapshots that are looked at; GROWTH makes 44 of such a ledger.
 _MAX_SNAPSHOTS = 100
-#: Snapshots that are tried, the last one first, before all entries are replayed: each may be as large as the disk.
+#: Snapshots that are tried, the last one first, before all entries are replayed.
 MAX_TRIED = 3
 #: Parts that are read at once.
 _PARTS_AT_ONCE = 4
@@ -91,24 +95,37 @@ def _decoded(content: bytes) -> Snapshot | None:
     return None
 
 
-def fetch_snapshot(store: LogStore, snapshot: Snapshot, copy: Path, stopped: threading.Event) -> None:
-    """Write a snapshot into a file, if it is one of this log.
+def check_entry(store: LogStore, snapshot: Snapshot) -> None:
+    """Check that the log has the entry that a snapshot names as its last.
+
+    Raises:
+        LogUnreachable: The store does not answer.
+        LedgerError: It has another one, or none.
+    """
+    entry = store.read(snapshot.position.entry)
+    if entry is None or digest(entry) != snapshot.position.digest:
+        raise LedgerError("a snapshot is of another log")
+
+
+def fetch_snapshot(store: LogStore, snapshot: Snapshot, copy: Path, log_bytes: int, stopped: threading.Event) -> None:
+    """Write a snapshot into a file.
 
     Args:
         store: of the log.
         snapshot: one of its snapshots.
         copy: the file.
+        log_bytes: how many bytes the entries hold that the snapshot stands for.
         stopped: set once the process is about to end.
 
     Raises:
         LogUnreachable: The store does not answer.
-        LedgerError: The log has no such entry, or a part is missing or damaged; or the process is about to end.
+        LedgerError: A part is missing or damaged, or there are too many; or the process is about to end.
         OutputError: The file cannot be written.
     """
-    entry = store.read(snapshot.position.entry)
-    if entry is None or digest(entry) != snapshot.position.digest:
-        raise LedgerError("a snapshot is of another log")
-    if not has_room(copy.parent, len(snapshot.parts) * PIECE_BYTES):
+    size = len(snapshot.parts) * PIECE_BYTES
+    if size > MAX_BYTES_WITHOUT_LOG + MAX_BYTES_PER_LOG_BYTE * log_bytes:
+        raise LedgerError("a snapshot is much larger than its log")
+    if not has_room(copy.parent, size):
         raise LedgerError("a snapshot finds no room on the disk")
     with explaining(copy):
         copy.unlink(missing_ok=True)

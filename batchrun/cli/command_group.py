@@ -1,36 +1,50 @@
-"""A group of commands: its `--help` does not import pydantic, and the help of each command ends with examples."""
+"""A group of commands: they take texts and paths without pydantic, and the help of each ends with examples."""
 
+from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup, TyperOption
+from typer.core import TyperGroup
 
 from batchrun.cli.examples import epilog
 
+#: How a given text becomes a parameter's value, by the parameter's annotation.
+_PLAIN = {str: str, Path: Path, list[str]: str, list[Path]: Path}
+
 
 class CommandGroup(TyperGroup):
-    """A group whose `--help` is False where it is not given, and whose commands show examples.
+    """A group whose commands show examples, and whose parameters are converted by `_LeanConversion`."""
 
-    Typer converts the default None with pydantic, whose import takes longer than all else of a command's help.
-    """
-
-    def get_help_option(self, ctx: typer.Context) -> TyperOption | None:  # type: ignore[override] # a private class there
-        """Return the option `--help`."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.default = False
-        return option
-
-    def get_params(self, ctx: Any) -> Any:
-        """Return the options, those for completion with False where they are not given; as for `--help`."""
-        for parameter in self.params:
-            if getattr(parameter, "is_flag", False) and parameter.default is None:
-                parameter.default = False
-        return super().get_params(ctx)
+    def get_params(self, ctx: typer.Context) -> Any:  # type: ignore[override] # a private class there
+        """Return the options of the group itself."""
+        return _lean(super().get_params(ctx))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, with its examples."""
         command: Any = super().get_command(ctx, cmd_name)
         if command is not None and not isinstance(command, TyperGroup):
             command.epilog = epilog(cmd_name if ctx.parent is None else f"{ctx.info_name} {cmd_name}")
+            _lean(command.get_params(ctx))
         return command
+
+
+class _LeanConversion:
+    """Converts texts and paths, and what is not given, as typer does, but without pydantic; all else is left to typer.
+
+    Typer makes a validator of pydantic for each parameter of a command, whose import alone takes longer than `status`.
+    """
+
+    def coerce(self, value: Any, param: Any, ctx: typer.Context) -> Any:
+        is_list = param.multiple or param.nargs == -1
+        if value is None:
+            return () if is_list else None
+        plain = _PLAIN.get(param.type_descriptor.annotation)
+        if plain is None:
+            return type(param).get_runtime_param(param).coerce(value, param=param, ctx=ctx)
+        return [plain(each) for each in value] if is_list else plain(value)
+
+
+def _lean(parameters: Any) -> Any:
+    for each in parameters:
+        each.get_runtime_param = _LeanConversion  # the method that typer asks for what converts
+    return parameters

@@ -12,12 +12,11 @@ from batchrun.ledger.sqlite.tables import open_ledger
 FOR_VERSION = {"annotated_doc", "shellingham", "typer"}
 #: Packages of others that help needs: typer prints it with rich.
 FOR_HELP = FOR_VERSION | {"attr", "markdown_it", "mdurl", "pygments", "rich"}
-#: Packages of others that `status` needs: typer converts arguments with pydantic.
-FOR_STATUS = FOR_VERSION | {
-    *("annotated_types", "anyio", "orjson", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"),
-}
+#: Packages of others that `status` needs.
+FOR_STATUS = FOR_VERSION | {"anyio", "orjson"}
 #: Packages of others that `run` needs before it asks the platform for the first time.
 FOR_RUN = FOR_STATUS | {
+    *("annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"),
     *("aiohappyeyeballs", "aiohttp", "aiosignal", "attr", "brotli", "frozenlist", "idna", "multidict", "propcache"),
     *("colorama", "cython_runtime", "sniffio", "structlog", "uvloop", "yarl", "zstandard"),
 }
@@ -148,7 +147,7 @@ def test_worker_threads_take_little_of_a_memory_limit():
 
 
 def test_the_status_is_shown_without_logs_and_http(tmp_path):
-    """It reads a ledger, and needs neither the log, which brings rich, nor a loop."""
+    """It reads a ledger, and needs neither the log nor a loop, nor pydantic, with which typer converts arguments."""
     with open_ledger(tmp_path):
         pass
     others, _ = _imports_of(["status", str(tmp_path)])

@@ -10,12 +10,15 @@ import orjson
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
+from batchrun.errors import AnswerTooLarge
 from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage, read_json
-from batchrun.runtime.free_memory import check_memory
+from batchrun.runtime.byte_budget import Fits
+from batchrun.runtime.free_memory import check_memory, parsed_bytes
 
-#: Bytes of a body from which on it is checked that there is memory for what it holds, and how much per byte.
+#: Bytes of a body from which on it is reckoned how much memory its values take.
 _LARGE_BYTES = 1 << 16
-_PARSED_BYTES = 16
+#: Max bytes of memory for the values of one object or list of the API, whatever an input in it holds.
+_MAX_PARSED_BYTES = 512 << 20
 #: Bytes of a list of items that are parsed at once: orjson holds a copy of what it parses.
 _PART_BYTES = 8 << 20
 #: Ends of parts that may turn out to be inside an item; after them, the rest of the list is parsed at once.
@@ -31,12 +34,17 @@ def actor_of(answer: Answer) -> JsonObject:
 
 def object_of(answer: Answer) -> JsonObject:
     """Read an object, in the API's own fields."""
-    return _object(wire.parse_data(answer.body))
+    return _object(_data(answer))
 
 
 def task_of(answer: Answer) -> JsonObject:
     """Read a task, in the API's own fields; its id is there, and whole numbers in its input keep all their digits."""
     return _with_id(_object(wire.data_in(_json(answer.body)[0])))
+
+
+def _data(answer: Answer) -> Any:
+    _reckon(answer.body, None)
+    return wire.parse_data(answer.body)
 
 
 def _with_id(data: JsonObject) -> JsonObject:
@@ -52,7 +60,7 @@ def _object(data: Any) -> JsonObject:
 
 def run_of(answer: Answer) -> Run:
     """Read a Run."""
-    return wire.parse_run(wire.parse_data(answer.body))
+    return wire.parse_run(_data(answer))
 
 
 def runs_page_of(answer: Answer) -> RunsPage:
@@ -86,9 +94,13 @@ def build_ids_of(answer: Answer) -> dict[str, str]:
     return {item["buildNumber"]: item["id"] for item in items}
 
 
-def items_page_of(answer: Answer) -> ItemsPage:
-    """Read one page of a dataset."""
-    items, replaced = _list_in(answer.body)
+def items_page_of(answer: Answer, fits: Fits | None = None) -> ItemsPage:
+    """Read one page of a dataset; `fits` is asked about its values.
+
+    Raises:
+        AnswerTooLarge: it said no.
+    """
+    items, replaced = _list_in(answer.body, fits)
     if not isinstance(items, list):
         raise ValueError("it is no list of items")
     total = answer.headers.get("X-Apify-Pagination-Total", "")
@@ -97,11 +109,15 @@ def items_page_of(answer: Answer) -> ItemsPage:
     )
 
 
-def value_of(answer: Answer) -> Any:
-    """Read a stored value: JSON parsed, text as text; None if it is neither."""
+def value_of(answer: Answer, fits: Fits | None = None) -> Any:
+    """Read a stored value: JSON parsed, text as text; None if it is neither. `fits` is asked about what JSON holds.
+
+    Raises:
+        AnswerTooLarge: it said no.
+    """
     content_type, body = content_of(answer)
     if "json" in content_type:
-        return _json(body)[0]
+        return _json(body, fits)[0]
     return body.decode("utf-8", "replace") if content_type.startswith("text/") else None
 
 
@@ -130,7 +146,7 @@ def _has_id(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] != ""
 
 
-def _list_in(body: bytes) -> tuple[Any, int]:
+def _list_in(body: bytes, fits: Fits | None) -> tuple[Any, int]:
     """Read what should be a list, a long one in parts; also return how many values in it were replaced.
 
     A part ends where the next object begins with the same property as the first one. That place may be inside an item;
@@ -138,28 +154,49 @@ def _list_in(body: bytes) -> tuple[Any, int]:
     """
     head = _LIST_HEAD.match(body) if len(body) > 2 * _PART_BYTES else None
     if head is None:
-        return _json(body)
+        return _json(body, fits)
+    _reckon(body, fits)
     separator = re.compile(rb",\s*(?=" + re.escape(head[1]) + rb")")
     view, items, replaced, wrong = memoryview(body), list[Any](), 0, 0
     begin = head.start(1)
     look_from = begin + _PART_BYTES
     while wrong < _MAX_WRONG_ENDS and (end := separator.search(body, look_from)) is not None:
         try:
-            part, lost = _json(b"".join((b"[", view[begin : end.start()], b"]")))
+            part, lost = _parsed(b"".join((b"[", view[begin : end.start()], b"]")))
         except ValueError:
             wrong, look_from = wrong + 1, end.end()
         else:
             items += part
             replaced += lost
             begin, look_from = end.end(), end.end() + _PART_BYTES
-    part, lost = _json(b"".join((b"[", view[begin:])))
+    part, lost = _parsed(b"".join((b"[", view[begin:])))
     return items + part, replaced + lost
 
 
-def _json(body: bytes) -> tuple[Any, int]:
+def _json(body: bytes, fits: Fits | None = None) -> tuple[Any, int]:
+    _reckon(body, fits)
+    return _parsed(body)
+
+
+def _reckon(body: bytes, fits: Fits | None) -> None:
+    """Check that there is memory for the values of a body: a short one may hold millions of empty ones.
+
+    Raises:
+        AnswerTooLarge: `fits` said no.
+        ValueError: without `fits`, it would take more than the API's objects do.
+    """
+    if len(body) < _LARGE_BYTES:
+        return
+    size = parsed_bytes(body)
+    if fits is not None and not fits(len(body), size):
+        raise AnswerTooLarge(size)
+    if fits is None and size > _MAX_PARSED_BYTES:
+        raise ValueError(f"its values would take {size >> 20:,} MB of memory")
+    check_memory(size)
+
+
+def _parsed(body: bytes) -> tuple[Any, int]:
     """Read what an Actor stored; also return how many values in it were replaced."""
-    if len(body) >= _LARGE_BYTES:
-        check_memory(_PARSED_BYTES * len(body))
     # An Actor may store lone surrogates and NaN. orjson refuses both; the data is paid for and has to be read.
     try:
         return read_json(body), 0

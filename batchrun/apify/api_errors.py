@@ -87,6 +87,8 @@ def foreign_answer(answer: Answer, *, method: str, path: str, now: datetime, red
 
 def _envelope_of(body: bytes) -> tuple[str, str] | None:
     """Return type and message of the API's error envelope, with what its `data` advises; None if the body has none."""
+    if len(body) > wire.MAX_ERROR_BYTES:
+        return None
     try:
         error = wire.parse_json(body)["error"]
         error_type, message, data = error["type"], error.get("message"), error.get("data")

@@ -6,6 +6,7 @@ A start is sent once. Anything safe to send twice is retried until it succeeds (
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -41,7 +42,7 @@ LISTING_LIMIT_PER_S = 60
 #: Longest silence during a synchronous run, in seconds; the API holds the request open for up to 300.
 SYNC_TIMEOUT_S = 330.0
 #: Max bytes of the answer with one Run; with a thousand Runs or one task, whose input may have 9 MB; with an OUTPUT.
-_MAX_RUN_BYTES, _MAX_LARGE_BYTES, _MAX_OUTPUT_BYTES = 1 << 20, 64 << 20, 1 << 29
+_MAX_RUN_BYTES, _MAX_LARGE_BYTES, _MAX_OUTPUT_BYTES = 1 << 20, 32 << 20, 1 << 29
 #: The platform takes a body as a task's input only with this header.
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 #: `limit` in the query of a list: its longest page.
@@ -215,7 +216,7 @@ class ApifyClient:
         """
         return await self._read(
             f"/datasets/{segment(dataset_id)}/items",
-            answers.items_page_of,
+            partial(answers.items_page_of, fits=fits),
             query={**query, "format": "json", "offset": str(offset), "limit": str(limit)},
             gives_up=True,
             fits=fits,
@@ -234,14 +235,14 @@ class ApifyClient:
             AnswerTooLarge: `fits` said no when it was asked whether the body may grow to a size.
         """
         store = f"/key-value-stores/{segment(store_id)}"
-        path = f"{store}/records/{segment(key)}"
+        path, value_of = f"{store}/records/{segment(key)}", partial(answers.value_of, fits=fits)
         try:
-            value = await self._read(path, answers.value_of, gives_up=True, fits=fits)
+            value = await self._read(path, value_of, gives_up=True, fits=fits)
             while answers.is_page(value):
                 # An Actor's page, or that of a network that wants a login: only the API itself shows that it was there.
                 with suppress(ApiError):
                     await self._read(store, answers.object_of)
-                before, value = value, await self._read(path, answers.value_of, gives_up=True, fits=fits)
+                before, value = value, await self._read(path, value_of, gives_up=True, fits=fits)
                 if value == before:
                     break
         except NotFound:

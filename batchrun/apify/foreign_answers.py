@@ -23,6 +23,8 @@ def is_foreign(answer: Answer) -> bool:
     body = answer.body.lstrip()
     if not body or _is_page(answer):
         return True
+    if len(body) > wire.MAX_ERROR_BYTES:
+        return False
     try:
         envelope = wire.parse_json(body)
     except ValueError:

@@ -36,6 +36,8 @@ from batchrun.runtime.fast_dataclasses import dataclass
 MAX_WAIT_FOR_FINISH_S = 60
 #: Most Runs in one page of a list.
 MAX_LIST_LIMIT = 1000
+#: Max bytes of an error of the API.
+MAX_ERROR_BYTES = 1 << 20
 #: Max characters of a name, and of a message, that the platform sends.
 MAX_NAME_CHARS, MAX_MESSAGE_CHARS = 200, 2000
 #: Larger counts are no counts: no ledger can note them.

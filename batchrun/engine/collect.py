@@ -34,7 +34,8 @@ MISSING_AFTER_S = 10.0
 MISSING_RETRY_S = 1.0
 #: Max bytes of a page that holds more than one item: large enough that few requests are needed.
 MAX_PAGE_BYTES = 8 << 20
-#: Max bytes of a page with one item: the API takes items of 9 MB. What is larger has most likely no end.
+#: Max bytes of a page with one item, and of an OUTPUT: the API takes items of 9 MB. What is larger has most likely no
+#: end.
 MAX_ALONE_BYTES = 512 << 20
 #: Bytes in memory per byte of a page's body, which is held in pieces and whole, then parsed, then as lines in two
 #: buffers. Measured, with what the allocator loses.
@@ -176,6 +177,7 @@ class Collector:
                 lambda fits: self._client.get_value(store_id, OUTPUT_KEY, fits=fits),
                 expected_bytes=self._value_bytes,
                 weight=PARSED_WEIGHT,
+                max_bytes=MAX_ALONE_BYTES,
             )
         except AnswerTooLarge as error:
             return None, str(self._too_large(f"stored value {OUTPUT_KEY} of store {store_id}", error, PARSED_WEIGHT))
@@ -392,12 +394,12 @@ class Collector:
                 await anyio.sleep(MISSING_RETRY_S)  # a new dataset, on a platform whose replicas lag
 
     def _too_large(self, what: str, error: AnswerTooLarge, weight: int) -> _UnreadableError:
-        """Return the trouble of one object that this process has no memory for, even if it is read alone.
+        """Return the trouble of one object that is too large, even if it is read alone.
 
         Raises:
             MemoryError: it would fit into the budget, which is larger than the memory that is left.
         """
-        if weight * error.size <= self._buffers.total:
+        if error.size <= MAX_ALONE_BYTES and weight * error.size <= self._buffers.total:
             raise MemoryError from error
         return _unreadable(what, error)
 

@@ -4,9 +4,10 @@ Each user has a room in the budget, which grows and shrinks. A room that wants m
 is larger than the whole budget is let in once all other rooms are empty or wait.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import anyio
 
@@ -15,9 +16,16 @@ from batchrun.errors import AnswerTooLarge
 #: Bytes that are reserved for an answer of unknown size; most answers are smaller.
 MIN_BODY_BYTES = 1 << 16
 
-#: Returns whether a body that is being read may grow to a size in bytes.
-Fits = Callable[[int], bool]
+#: How many times the whole budget one answer may take once it is parsed, if it is alone.
+_MAX_ALONE = 4
 T = TypeVar("T")
+
+
+class Fits(Protocol):
+    """Says whether a body may be held."""
+
+    def __call__(self, body_bytes: int, parsed_bytes: int = 0, /) -> bool:
+        """Return whether a body that is being read may grow to a size, or take so many bytes once it is parsed."""
 
 
 class ByteBudget:
@@ -26,6 +34,8 @@ class ByteBudget:
     def __init__(self, total: int) -> None:
         self.total = total
         self._held = 0
+        #: Bytes in memory per byte of a body, a recent maximum: that of an answer is known once it is read.
+        self._density = 0.0
         #: Rooms that hold something.
         self._rooms: set[Room] = set()
         #: Rooms that wait, each with the bytes that it is to hold.
@@ -50,6 +60,14 @@ class ByteBudget:
     def _is_alone(self, room: "Room") -> bool:
         """Whether all other rooms wait: nothing would ever be given back."""
         return all(other is room or other in self._waiting for other in self._rooms)
+
+    def reserved(self, expected_bytes: int, weight: int) -> int:
+        """Return what to reserve for a body."""
+        return math.ceil(max(weight, self._density) * expected_bytes)
+
+    def note_density(self, density: float) -> None:
+        """Note how many bytes of memory a body has taken per byte; an old maximum fades by an eighth each time."""
+        self._density = max(density, self._density * 7 / 8)
 
     def hold(self, room: "Room", size: int) -> None:
         """Note what a room holds now; what it gives back is handed on."""
@@ -129,32 +147,37 @@ class Room:
             What `read` returned, and the size of the body.
 
         Raises:
-            AnswerTooLarge: the body is larger than `max_bytes`, or this process has no memory for it, even alone.
+            AnswerTooLarge: the body is larger than `max_bytes`, or would take several times the budget once it is
+                parsed, or this process has no memory for it, even alone.
         """
-        kept, size, is_refused = self.held, 0, False
+        kept, size, need = self.held, 0, 0
+        is_refused = is_over = False
 
-        def fits(body_bytes: int) -> bool:
-            nonlocal size, is_refused
-            size = body_bytes
-            if max_bytes is not None and size > max_bytes:
+        def fits(body_bytes: int, parsed_bytes: int = 0) -> bool:
+            nonlocal size, need, is_refused, is_over
+            size, need = body_bytes, max(weight * body_bytes, parsed_bytes)
+            is_over = (max_bytes is not None and size > max_bytes) or parsed_bytes > _MAX_ALONE * self._budget.total
+            if is_over:
                 return False
-            wanted = kept + weight * size
-            is_refused = wanted > self.held and not self._budget.take(self, wanted)
+            is_refused = kept + need > self.held and not self._budget.take(self, kept + need)
             return not is_refused
 
+        wanted = self._budget.reserved(expected_bytes, weight)
         while True:
-            wanted = kept + weight * max(expected_bytes, MIN_BODY_BYTES)
-            if not self._budget.enter(self, wanted):
-                await self._budget.wait(self, wanted)
+            reserved = kept + max(wanted, weight * MIN_BODY_BYTES)
+            if not self._budget.enter(self, reserved):
+                await self._budget.wait(self, reserved)
             try:
                 value = await read(fits)
             except AnswerTooLarge:
-                is_alone = weight * expected_bytes > self._budget.total
-                if (max_bytes is not None and size > max_bytes) or (is_alone and not is_refused):
+                is_alone = wanted > self._budget.total
+                if is_over or (is_alone and not is_refused):
                     raise
                 self.shrink(kept)
                 # Refused by the budget: wait for room. Otherwise memory ran out: try once more without the other rooms.
-                expected_bytes = 2 * size if is_refused else self._budget.total + 1
+                wanted = 2 * need if is_refused else self._budget.total + 1
             else:
-                self.shrink(kept + weight * size)
+                self.shrink(kept + need)
+                if size >= MIN_BODY_BYTES:
+                    self._budget.note_density(need / size)
                 return value, size

@@ -123,7 +123,7 @@ async def test_a_body_that_does_not_fit_is_given_up(answer: bytes) -> None:
     """Its reader is asked with the size that has come or is announced; the connection is not used again."""
     asked: list[int] = []
 
-    def fits(size: int) -> bool:
+    def fits(size: int, _: int = 0) -> bool:
         asked.append(size)
         return size < 1000
 
@@ -144,7 +144,7 @@ async def test_a_body_is_decompressed_no_further_than_it_fits(pieces: int) -> No
     answer = head + packed[:cut]
     async with opened(lambda _: (answer, True)) as (_, connections):
         with pytest.raises(AnswerTooLarge) as refused:
-            await connections.send("GET", "/v2/x", timeout=TIMEOUT, fits=lambda size: size < 1_000_000)
+            await connections.send("GET", "/v2/x", timeout=TIMEOUT, fits=lambda size, _=0: size < 1_000_000)
     assert refused.value.size < 8_000_000
 
 

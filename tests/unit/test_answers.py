@@ -28,6 +28,14 @@ def _answer(body: bytes) -> Answer:
     return Answer(200, {"Content-Type": "application/json", "X-Apify-Pagination-Total": "1"}, body)
 
 
+@pytest.mark.parametrize("read", [task_of, run_of, runs_page_of, costs_by_run_of, answers.build_of, answers.names_of])
+def test_an_object_that_would_fill_the_memory_is_not_read(read: Callable[[Answer], object]) -> None:
+    """18 MB of empty objects take 430 MB; no budget counts what is no output."""
+    body = b'{"data": {"id": "x", "items": [' + b"{}," * 6_000_000 + b"{}]}}"
+    with pytest.raises(ValueError, match="its values would take 566 MB of memory"):
+        read(_answer(body))
+
+
 def test_items_with_a_lone_surrogate_are_read() -> None:
     """It is not strict JSON; slicing a string in JavaScript can leave one behind."""
     body = b'[{"text": "a\\ud83d", "n": NaN, "m": -Infinity, "big": 1e999, "id": 18446744073709551617}]'

@@ -1,12 +1,14 @@
+import tracemalloc
 from functools import partial
 
 import anyio
+import orjson
 import pytest
 from anyio.lowlevel import checkpoint
 
 from batchrun.errors import AnswerTooLarge
 from batchrun.runtime.byte_budget import MIN_BODY_BYTES, ByteBudget, Fits, Room
-from batchrun.runtime.free_memory import check_memory
+from batchrun.runtime.free_memory import check_memory, parsed_bytes
 
 MB = 1 << 20
 
@@ -152,3 +154,42 @@ def test_memory_that_cannot_be_had_is_noticed_beforehand() -> None:
     check_memory(1 << 20)
     with pytest.raises(MemoryError):
         check_memory(1 << 50)
+
+
+async def test_an_answer_waits_for_room_for_what_it_holds() -> None:
+    """It is read again once there is; what would take several times the whole budget is too large, even alone."""
+    budget = ByteBudget.of_megabytes(4)
+    reads: list[int] = []
+
+    async def read(parsed_bytes: int, fits: Fits) -> None:
+        reads.append(parsed_bytes)
+        if not fits(MB // 2, parsed_bytes):
+            raise AnswerTooLarge(parsed_bytes)
+
+    with budget.room() as other, budget.room() as room:
+        await other.fill(partial(read, 0), expected_bytes=0, weight=2)
+        async with anyio.create_task_group() as children:
+            children.start_soon(partial(room.fill, partial(read, 4 * MB), expected_bytes=0, weight=2))
+            await anyio.wait_all_tasks_blocked()
+            assert (reads, room.held) == ([0, 4 * MB], 0)
+            other.shrink(0)
+        assert (reads, room.held) == ([0, 4 * MB, 4 * MB], 4 * MB)
+        await room.fill(partial(read, 12 * MB), expected_bytes=0, weight=2)
+        with pytest.raises(AnswerTooLarge):
+            await room.fill(partial(read, 17 * MB), expected_bytes=0, weight=2)
+    assert reads[-1] == 17 * MB
+
+
+@pytest.mark.parametrize(
+    "element",
+    [{}, [], {"a": 1}, {"a": {}}, "", "ab", 1000, 1.5, None, {f"name_{n}": n for n in range(20)}, [[], []]],
+)
+def test_the_memory_of_json_is_reckoned_from_its_text(element: object) -> None:
+    """At least what it takes, and not so much more that usual items would have to wait."""
+    text = orjson.dumps([element] * 50_000)
+    tracemalloc.start()
+    value = orjson.loads(text)
+    takes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(value) == 50_000
+    assert takes < parsed_bytes(text) < 3 * takes + 30 * len(text)

@@ -6,8 +6,9 @@ import anyio
 import pytest
 
 from batchrun.apify import answers as answers_of_the_api
+from batchrun.engine.collect import MAX_ALONE_BYTES
 from batchrun.errors import AnswerTooLarge, ServerFailed, is_out_of_memory
-from batchrun.model import Attempt, DatasetId, Outcome, Record, RunId
+from batchrun.model import Attempt, DatasetId, Outcome, Record, RunId, StoreId
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error, output_plan
 from tests.support.scripted_session import Response, api_refusal, client_of
@@ -96,13 +97,24 @@ async def test_one_object_larger_than_the_budget_is_one_jobs_trouble() -> None:
     assert is_out_of_memory(ended.value)
 
 
+async def test_an_output_without_an_end_is_one_jobs_trouble() -> None:
+    """It is not read on until the memory is full, although no other answer waits for room."""
+    api = ScriptedApi(Plan(run_s=1, output={"a": 1}))
+    api.value_bytes = MAX_ALONE_BYTES + 1
+    engine = Engine(api, WatchedLedger(), ListSource([make_job()]), output=output_plan(is_value_wanted=True))
+    (record,) = await engine.run()
+    assert (record.outcome, record.output) == (Outcome.SUCCEEDED, None)
+    assert record.output_error is not None
+    assert "cannot be read: the answer is too large" in record.output_error
+
+
 async def test_an_answer_that_is_too_large_is_not_asked_for_again() -> None:
     """Through a proxy, too. The reader decides what to ask for."""
     client, session = client_of(lambda _: ITEM)
     with pytest.raises(AnswerTooLarge):
-        await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda size: size < 10)
+        await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda size, _=0: size < 10)
     assert len(session.sent) == 1
-    page = await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda size: size <= 10)
+    page = await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda size, _=0: size <= 10)
     assert page.items == [{"a": 1}]
 
 
@@ -131,8 +143,26 @@ async def test_a_run_that_alone_stays_unreadable_is_given_up_by_who_follows_it_o
 
 async def test_an_answer_without_memory_for_what_it_holds_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not parsed, and not asked for again: its reader asks for less."""
-    monkeypatch.setattr(answers_of_the_api, "_PARSED_BYTES", 1 << 40)
+    monkeypatch.setattr(answers_of_the_api, "parsed_bytes", lambda _: 1 << 50)
     client, session = client_of(lambda _: Response(body=b'["' + b"x" * 100_000 + b'"]'))
     with pytest.raises(AnswerTooLarge, match="100,004 bytes"):
-        await client.get_items(DatasetId("d"), offset=0, limit=1, query={})
+        await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=lambda *_: True)
     assert len(session.sent) == 1
+
+
+async def test_what_a_body_holds_counts_and_not_only_its_size() -> None:
+    """Millions of empty objects are short, and take 24 times as much memory."""
+    body = b"[" + b"{}," * 100_000 + b"{}]"
+    client, session = client_of(lambda _: Response(body=body, headers={"Content-Type": "application/json"}))
+    asked: list[tuple[int, int]] = []
+
+    def fits(body_bytes: int, parsed_bytes: int = 0) -> bool:
+        asked.append((body_bytes, parsed_bytes))
+        return parsed_bytes < 7 << 20
+
+    with pytest.raises(AnswerTooLarge):
+        await client.get_items(DatasetId("d"), offset=0, limit=1, query={}, fits=fits)
+    with pytest.raises(AnswerTooLarge):
+        await client.get_value(StoreId("s"), "OUTPUT", fits=fits)
+    assert len(session.sent) == 2
+    assert asked[-1][0] == len(body)

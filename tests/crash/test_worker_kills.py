@@ -21,14 +21,14 @@ MAX_CONCURRENT_RUNS = 12
 def _supervise(worker: KilledWorker, chance: random.Random, kills: int, jobs: int, done_before: int) -> None:
     """Kill and restart the worker `kills` times, each soon after one of the next records of all batches is there."""
     for records in sorted(chance.choices(range(jobs * len(NAMES)), k=kills)):
-        wait_until(partial(_has_records, worker, done_before + records), 900)
+        worker.until(partial(_has_records, worker, done_before + records), 900)
         time.sleep(chance.uniform(0.0, 0.5))
         worker.kill()
         worker.start()
 
 
 def _has_records(worker: KilledWorker, count: int) -> bool:
-    return sum(len(log_lines(worker.records_file(name))) for name in NAMES) >= count
+    return worker.records_written() >= count
 
 
 def _has_rounds(worker: KilledWorker, jobs: int, rounds: int) -> bool:
@@ -60,11 +60,11 @@ def test_five_batches_and_their_retries_survive_any_number_of_kills(tmp_path, re
             chance = random.Random(seed)
             worker.start()
             _supervise(worker, chance, kills, jobs, done_before=0)
-            wait_until(lambda: _has_rounds(worker, jobs, 1), 900)
+            worker.until(lambda: _has_rounds(worker, jobs, 1), 900)
             for name in NAMES:
                 worker.retry(name, {"outcomes": ["succeeded", "failed"]}, key="once")
             _supervise(worker, chance, kills, jobs, done_before=jobs * len(NAMES))
-            wait_until(lambda: _has_rounds(worker, jobs, 2), 900)
+            worker.until(lambda: _has_rounds(worker, jobs, 2), 900)
             assert worker.stop() == 0, worker.said()
         finally:
             worker.end()

@@ -3,7 +3,8 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -134,6 +135,19 @@ class KilledWorker(WorkerProcess):
                 return self.process.poll() is not None
 
         wait_until(is_answered)
+
+    def until(self, condition: Callable[[], object], limit_s: float) -> None:
+        """Wait until a condition holds; fail at once, with what it said, if the process has ended by itself."""
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            assert self.process.poll() is None, f"the worker has ended with {self.process.returncode}: {self.said()}"
+            assert time.monotonic() < deadline, f"it did not come to be: {self.batches()}; {self.said()}"
+            time.sleep(0.02)
+
+    def records_written(self) -> int:
+        """Return how many records all batches have together."""
+        files = [self.records_file(name) for name in self.jobs]
+        return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
 
     def kill(self) -> None:
         """Kill the process; assert that it has not ended by itself."""

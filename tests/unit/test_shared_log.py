@@ -138,6 +138,28 @@ def test_an_entry_of_another_shape_is_refused(change):
         decode(zstandard.compress(orjson.dumps(_ENTRY | change) + b"\n"), no_objects)
 
 
+def test_the_memory_of_an_entry_s_json_is_bounded(monkeypatch):
+    """5 KB may hold 14 million changes. None is written that no reader takes; the first may hold a whole ledger."""
+    monkeypatch.setattr(entries, "_MAX_PARSED_BYTES", 100_000)
+    large, small = Commit(changes=[("DELETE FROM job", ())] * 1_000), Commit(changes=[("DELETE FROM job", ())] * 100)
+    content = commit_content(large, is_first=True)
+    encoded = encode(EntryKind.COMMIT, OWNER, "", content)
+    assert decode(encoded, no_objects, is_first=True) == commit_entry(large)
+    with pytest.raises(LedgerError, match="an entry of the shared log cannot be read: it would take"):
+        decode(encoded, no_objects)
+    with pytest.raises(LedgerError, match=r"is too large for the shared log; lower limits\.max_buffer_mb"):
+        commit_content(large)
+    assert decode(encode(EntryKind.COMMIT, OWNER, "", commit_content(small)), no_objects) == commit_entry(small)
+
+
+def test_an_entry_names_no_more_objects_than_it_may_hold():
+    """Their names compress well: 4 MB could be asked for millions of times."""
+    part = zstandard.compress(b"x")
+    names = [digest(part)] * 300
+    with pytest.raises(LedgerError, match="it names too many objects"):
+        decode(zstandard.compress(orjson.dumps(_ENTRY | {"objects": names}) + b"\n"), {digest(part): part}.get)
+
+
 def test_the_name_of_an_owner_is_one_line():
     """It is printed, and whoever can write to the log has chosen it."""
     owner = {"id": "a", "name": "host\n100 succeeded" + "x" * 999, "lease_s": 1}

@@ -21,6 +21,7 @@ from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.fast_dataclasses import dataclass, replace
+from batchrun.runtime.free_memory import parsed_bytes
 
 #: Of the format. A reader refuses a log with entries of a later version.
 VERSION = 1
@@ -28,9 +29,12 @@ VERSION = 1
 MAX_ENTRY_BYTES = 512 << 10
 #: Max bytes of an object. It must reach the store within the time of one request, also from a slow line.
 MAX_OBJECT_BYTES = 4 << 20
-#: Max bytes that an entry may hold, with its objects. A commit holds as much as `limits.max_buffer_mb` at most, by
-#: default 256 MB.
+#: Max bytes that an entry may hold, with its objects. A commit holds one value of 512 MB at most, and besides a part of
+#: `limits.max_buffer_mb`, by default 64 MB.
 MAX_CONTENT_BYTES = 1 << 30
+#: Max bytes of memory that an entry's JSON may take, by reckoning: a change takes about 1 KB, and the largest commits
+#: have some 100,000. The first entry may hold a whole ledger that was begun without a log.
+_MAX_PARSED_BYTES, _MAX_FIRST_PARSED_BYTES = 512 << 20, 2 << 30
 #: Longest lease of an owner, in seconds: a day.
 _MAX_LEASE_S = 86_400.0
 _MAX_OWNER_CHARS = 200
@@ -98,10 +102,23 @@ def digest(encoded: bytes) -> str:
     return sha256(encoded).hexdigest()
 
 
-def commit_content(commit: Commit) -> Content:
-    """Return the bytes of a commit; those of a large one are objects beside the log."""
+def commit_content(commit: Commit, *, is_first: bool = False) -> Content:
+    """Return the bytes of a commit; those of a large one are objects beside the log.
+
+    Args:
+        commit: what is to be written.
+        is_first: True for the first entry of a log.
+
+    Raises:
+        LedgerError: no reader takes a commit so large.
+    """
     line = orjson.dumps(_commit_header(commit), default=_bytes_json)
     body = b"".join(growth.data for growth in commit.files.values())
+    if len(line) + len(body) > MAX_CONTENT_BYTES or parsed_bytes(line) > _max_parsed(is_first):
+        raise LedgerError(
+            f"a commit of {(len(line) + len(body)) >> 20:,} MB is too large for the shared log; lower"
+            " limits.max_buffer_mb, and run it again"
+        )
     if len(line) + len(body) <= MAX_ENTRY_BYTES:
         return Content(line, body)
     compressed = _compress(line + b"\n" + body)
@@ -129,22 +146,32 @@ def encode(kind: EntryKind, owner: Owner, previous: str, content: Content = NOTH
     return _compress(header[:-1] + more + b"\n" + content.body)
 
 
-def decode(encoded: bytes, get_object: Callable[[str], bytes | None], *, with_changes: bool = True) -> Entry:
+def decode(
+    encoded: bytes,
+    get_object: Callable[[str], bytes | None],
+    *,
+    with_changes: bool = True,
+    is_first: bool = False,
+) -> Entry:
     """Return the entry that some bytes hold; `get_object` returns a part of a large one.
 
     Args:
         encoded: what `encode` has returned.
         get_object: returns an object of the log; None: there is none.
         with_changes: False leaves out what the commit changes in the tables.
+        is_first: True for the first entry of a log.
 
     Raises:
         LedgerError: The bytes are no entry, or a newer batchrun wrote them.
     """
-    header, body, length = _split(encoded)
+    header, body, length = _split(encoded, is_first=is_first)
     with _explaining():
         entry, content = _head(header), header
         if names := header.get("objects"):
-            content, body, length = _split(b"".join(read_part(name, get_object) for name in names))
+            if len(names) > MAX_CONTENT_BYTES // MAX_OBJECT_BYTES + 1:
+                raise ValueError("it names too many objects")
+            parts = b"".join(read_part(name, get_object) for name in names)
+            content, body, length = _split(parts, is_first=is_first)
         if entry.kind is EntryKind.COMMIT or "changes" in content:
             commit = _commit(content, body, with_changes=with_changes)
             return replace(entry, commit=commit, length=length)
@@ -157,7 +184,7 @@ def decode_head(encoded: bytes) -> Entry:
     Raises:
         LedgerError: as `decode` does.
     """
-    header, _, _ = _split(encoded)
+    header, _, _ = _split(encoded, is_first=False)
     with _explaining():
         return _head(header)
 
@@ -203,13 +230,19 @@ def _compress(content: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL).compress(content)
 
 
-def _split(encoded: bytes) -> tuple[Any, bytes, int]:
+def _split(encoded: bytes, *, is_first: bool) -> tuple[Any, bytes, int]:
     """Return the JSON line of an entry or of a large commit, the bytes after it, and how many both are."""
     try:
         line, _, body = decompress_bounded(encoded, MAX_CONTENT_BYTES).partition(b"\n")
+        if (size := parsed_bytes(line)) > _max_parsed(is_first):
+            raise ValueError(f"would take {size >> 20:,} MB of memory")
         return orjson.loads(line), body, len(line) + len(body)
     except ValueError as error:
         raise LedgerError(f"an entry of the shared log cannot be read: it {error}") from error
+
+
+def _max_parsed(is_first: bool) -> int:
+    return _MAX_FIRST_PARSED_BYTES if is_first else _MAX_PARSED_BYTES
 
 
 def _commit_header(commit: Commit) -> dict[str, Any]:

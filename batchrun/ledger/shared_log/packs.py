@@ -23,6 +23,8 @@ _PACKS_AT_ONCE = 4
 #: Entries that are read at once for a new pack: few, so that commits are not held up.
 _READS_FOR_PACK = 4
 _VERSION = 1
+#: Max bytes of the first line of a pack: it has 500 numbers of up to five digits.
+_MAX_LINE_BYTES = 1 << 14
 
 
 def pack_name(number: int) -> str:
@@ -74,6 +76,8 @@ def _unpacked(store: LogStore, number: int, pack: bytes) -> Iterator[bytes]:
 
 def _lengths(line: bytes) -> list[int]:
     """Return the lengths that the first line of a pack names; none if it cannot be read."""
+    if len(line) > _MAX_LINE_BYTES:
+        return []
     try:
         header = orjson.loads(line)
         return [int(length) for length in header["lengths"]] if header["v"] == _VERSION else []

@@ -249,7 +249,7 @@ class Replica:
         last = self._last
         for each in encoded:
             number = last.position.entry + 1 if last is not None else 0
-            entry = decode(each, self._store.get_object, with_changes=with_changes)
+            entry = decode(each, self._store.get_object, with_changes=with_changes, is_first=number == 0)
             if entry.previous != (last.position.digest if last is not None else ""):
                 raise LedgerError(f"entry {number} of the shared log does not continue the entry before: it is damaged")
             last = _Read(LogPosition(entry=number, digest=digest(each)), entry)
@@ -295,7 +295,7 @@ class Replica:
         with self._ledger.transaction():
             self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
         previous = self._last.position.digest if self._last is not None else ""
-        content = commit_content(self._everything()) if self._is_unlogged else NOTHING
+        content = commit_content(self._everything(), is_first=True) if self._is_unlogged else NOTHING
         for name, part in content.objects.items():
             self._store.put_object(name, part)
         encoded, sent_at = encode(EntryKind.CLAIM, owner, previous, content), boot_time()

@@ -49,6 +49,8 @@ _PARTS_AT_ONCE = 4
 _VERSION = 1
 #: Characters of a part's name, a SHA-256.
 _NAME_CHARS = 64
+#: Max bytes of what a snapshot says besides the names of its parts.
+_MORE_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ def read_snapshots(store: LogStore) -> list[Snapshot | None]:
 
 
 def _decoded(content: bytes) -> Snapshot | None:
+    if len(content) > _MAX_PARTS * (_NAME_CHARS + len('"",')) + _MORE_BYTES:
+        return None
     try:
         fields = orjson.loads(content)
     except ValueError:

@@ -10,7 +10,7 @@ from batchrun.errors import LogUnreachable, OutputError
 from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.report.number_words import counted
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
-from batchrun.worker.fleet.shared_page import PAGE_LOG, SharedPage
+from batchrun.worker.fleet.shared_page import PAGE_LOG, PageDamaged, SharedPage
 from batchrun.worker.fleet.whole_batch import WholeBatch
 from batchrun.worker.submission import BatchCounts, Submission
 
@@ -44,9 +44,9 @@ def _looks(url: str, batch: str) -> Iterator[Submission]:
         while True:
             try:
                 now = _look(batches, pages, batch)
-            except LogUnreachable as error:
+            except (LogUnreachable, PageDamaged) as error:
                 if not trouble:
-                    say(f"{error}; waiting until it is back")
+                    say(f"{error}; waiting")
                 trouble = str(error)
             else:
                 trouble = ""

@@ -150,6 +150,7 @@ class FleetDuty:
                 self._fleet.note_trouble("")
             except (LogUnreachable, LedgerError) as error:
                 self._fleet.note_trouble(str(error))
+                self._fleet.member.hear_nothing(boot_time())
                 self.obey(self._fleet.page)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             # Whoever can write to the store must not end all workers, at each of their starts.

@@ -223,7 +223,7 @@ def test_the_spool_of_a_fleets_worker_is_refused_in_words(tmp_path, api):
 def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):
     """Live Runs are followed, the worker says what it waits for, and goes on by itself.
 
-    An entry of the list that cannot be read is skipped; a page that cannot be read stops starts, too.
+    An entry of the list that cannot be read is skipped; one of the page stops starts for 1.5 leases.
     """
     with two_workers(tmp_path, api) as fleet:
         with open_part(fleet.url, LIST_LOG) as batches:

@@ -6,17 +6,20 @@ from functools import partial
 from itertools import permutations
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.errors import LogUnreachable
-from batchrun.worker.fleet import member
+from batchrun.errors import LedgerError, LogUnreachable
+from batchrun.worker.fleet import member, shared_page
 from batchrun.worker.fleet.member import FleetMember, Use
-from batchrun.worker.fleet.shared_page import Member, Page, SharedPage
+from batchrun.worker.fleet.shared_page import Member, Page, PageDamaged, SharedPage
 from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource, next_amount, targets
 from tests.support.page_log import PageLog
 
 LIMIT, LEASE_S, MB = 7, 2.0, 3
+#: An entry of the page's log that none of them has written.
+NO_PAGE = b"no page"
 
 
 @dataclass
@@ -70,7 +73,14 @@ class Process:
 
     def look(self, *, waits: bool = True) -> None:
         """Read the page, obey it, and prepare the next one."""
-        page = self.page.read()
+        self.proposal = None
+        with pytest.MonkeyPatch.context() as clock:
+            clock.setattr(shared_page, "boot_time", lambda: self.world.now)
+            try:
+                page = self.page.read()
+            except PageDamaged:
+                self.member.hear_nothing(self.world.now)
+                return
         if not self.member.see(page, self.world.now):
             for batch in self.opened:
                 self.world.opened_by[batch] = None
@@ -164,6 +174,7 @@ ACTS = [
     "die",
     "lose",
     "refuse",
+    "spoil",
 ]
 
 
@@ -184,6 +195,7 @@ def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
         "die": partial(processes.__setitem__, who, Process(world)),
         "refuse": partial(process.refused.symmetric_difference_update, "ab"),
         "lose": partial(setattr, world.store, "loses_answer", True),
+        "spoil": partial(world.store.entries.append, NO_PAGE),
     }
     acts[act]()
 
@@ -191,12 +203,12 @@ def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 2)), min_size=20, max_size=60))
 def test_all_together_never_use_more_than_the_limit(acts):
-    """Whatever the order of reading, writing, starting, dying and sleeping, and with answers that are lost."""
+    """Whatever the order of reading, writing, starting, dying and sleeping, with lost answers and entries of others."""
     world, processes = fleet_of_three()
     for act, who in acts:
         act_out(act, who, processes, world)
         assert sum(world.live.values()) <= LIMIT, (act, who)
-        newest = SharedPage(world.store).read()
+        newest = newest_page(world)
         assert newest.held(Resource.RUNS) <= LIMIT
         assert newest.held(Resource.MEMORY) <= LIMIT * MB
         assert newest.held(Resource.RATE) <= WHOLE_RATE
@@ -265,8 +277,77 @@ def test_a_batch_that_cannot_be_opened_goes_on_to_another_worker(count):
 
 
 def newest_page(world: World) -> Page:
-    """Return the newest page."""
-    return SharedPage(world.store).read()
+    """Return the newest page that is one."""
+    good = [entry for entry in world.store.entries if entry != NO_PAGE]
+    store = PageLog()
+    store.entries = good
+    return SharedPage(store).read()
+
+
+def test_an_entry_that_is_no_page_is_skipped_once_no_member_replaces_it():
+    """Nothing is started after a lease, and nobody is taken for dead; after 1.5 leases all go on as before."""
+    world, processes = fleet_of_three()
+    turns(processes, 6, world)
+    members, opened = set(newest_page(world).members), [each.opened for each in processes]
+    world.store.entries.append(NO_PAGE)
+    for _ in range(6):  # 3 s: the last look comes half a second before that
+        turns(processes, 1, world)
+        assert world.store.entries[-1] == NO_PAGE
+    world.end_some()
+    live = sum(world.live.values())
+    for process in processes:
+        process.start_all()
+    assert sum(world.live.values()) == live < LIMIT
+    turns(processes, 4, world)
+    assert set(newest_page(world).members) == members
+    assert [each.opened for each in processes] == opened
+    assert sum(world.live.values()) == LIMIT
+
+
+def test_the_member_whose_page_was_damaged_goes_on_from_it():
+    """It may use more by that page, which the others cannot read: they wait for its next one."""
+    world, processes = fleet_of_three()
+    turns(processes, 6, world)
+    writer = processes[0]
+    world.now += LEASE_S / 2
+    writer.look()
+    writer.write()
+    written = writer.page.number
+    assert written == len(world.store.entries) - 1
+    world.store.entries[written] = NO_PAGE
+    for _ in range(3):
+        turns(processes[1:], 1, world)
+        assert world.store.entries[-1] == NO_PAGE
+    turns([writer, *processes[1:]], 2, world)
+    assert writer.page.number > written
+    assert newest_page(world).members.keys() == {each.member.id for each in processes}
+    assert sum(world.live.values()) == LIMIT
+
+
+def test_a_page_of_a_newer_batchrun_is_not_skipped():
+    """Its members know what it says: whoever skips it would use what they hold."""
+    world = World()
+    pages = SharedPage(world.store)
+    world.store.entries.append(zstandard.compress(b'{"v": 2}'))
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="newer batchrun"):
+            pages.read()
+
+
+def test_so_many_entries_in_a_row_are_skipped(monkeypatch):
+    """One who comes new reads only so far back for the page that counts; those who know it go on from it."""
+    monkeypatch.setattr(shared_page, "MAX_SKIPPED", 3)
+    world = World()
+    known = SharedPage(world.store)
+    assert known.replace(Page(spent_micro_usd=7))
+    world.store.entries += [NO_PAGE] * 3
+    assert (known.read().spent_micro_usd, known.number) == (7, 3)
+    assert SharedPage(world.store).read().spent_micro_usd == 7
+    world.store.entries += [NO_PAGE] * 2
+    assert known.replace(Page()) is False
+    with pytest.raises(LedgerError, match="nor can the 3 before it"):
+        SharedPage(world.store).read()
+    assert (known.read().spent_micro_usd, known.number) == (7, 5)
 
 
 def test_a_batch_that_is_given_away_takes_its_runs_along():

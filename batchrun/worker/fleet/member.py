@@ -10,12 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batchrun.runtime.steady_time import boot_time
-from batchrun.worker.fleet.shared_page import MAX_MEMBERS, Carried, Member, Page
+from batchrun.worker.fleet.shared_page import MAX_MEMBERS, SILENT_LEASES, Carried, Member, Page
 from batchrun.worker.fleet.shares import Amounts, Need, Resource, next_amount, targets
 from batchrun.worker.submission import BatchCounts
 
-#: A member is replaced once it has been silent for this many leases.
-SILENT_LEASES = 1.5
 #: A member changes the page at least this often, as a part of its lease.
 BEAT_PART = 1 / 3
 #: New counts are written this many seconds after the last change of the page, if nothing else is.
@@ -109,6 +107,10 @@ class FleetMember:
                 self._take_over(*self._proposed)
                 self._proposed = None
         return True
+
+    def hear_nothing(self, now: float) -> None:
+        """Count no silence of others before this: the page could not be read, so that none could be heard."""
+        self._seen = {each: (beat, now) for each, (beat, _) in self._seen.items()}
 
     def _take_over(self, before: Page, after: Page) -> None:
         """Note what this member has inherited by a page that it has written."""

@@ -59,6 +59,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, never a traceback."""
+    _keep_only(sys.argv[1:], app)
     try:
         app(prog_name="batchrun")
     except KeyboardInterrupt:
@@ -69,6 +70,19 @@ def main() -> None:
         sys.exit(ExitCode.LOCAL_TROUBLE)
     except Exception as error:  # noqa: BLE001 - the top of the command line is one of the four boundaries
         sys.exit(_explain(error))
+
+
+def _keep_only(words: list[str], group: typer.Typer) -> None:
+    """Keep of a group only the command that the words name, if they do: typer builds all, with all their parameters."""
+    name = next(iter(words), None)
+    commands = [each for each in group.registered_commands if each.name == name]
+    groups = [each for each in group.registered_groups if each.name == name]
+    if not (commands or groups) or name == "help":  # which shows the help of the others
+        return
+    group.registered_commands, group.registered_groups = commands, groups
+    for each in groups:
+        if each.typer_instance is not None:
+            _keep_only(words[1:], each.typer_instance)
 
 
 def _explain(error: Exception) -> ExitCode:

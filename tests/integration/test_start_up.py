@@ -91,6 +91,28 @@ def test_help_is_shown_without_importing_what_does_the_work():
     assert own == OWN_FOR_HELP
 
 
+#: Runs a command line, and prints the names of the commands that typer builds for it.
+BUILT = """
+import sys
+from typer.core import TyperCommand
+from batchrun.cli.main import main
+build = TyperCommand.__init__
+def noted(command, *, name, **options):
+    print(name, file=sys.stderr)
+    build(command, name, **options)
+TyperCommand.__init__ = noted
+sys.argv = ["batchrun", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("words", "built"), [(["schema"], ["schema"]), (["worker", "list", "--help"], ["list"])])
+def test_only_the_command_that_is_run_is_built(words: list[str], built: list[str]):
+    """Typer would build all of them, each with all its parameters."""
+    done = subprocess.run([sys.executable, "-c", BUILT, *words], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.split() == built
+
+
 #: Runs a batch on a platform of its own that prints, at the first request, what was imported until then, and ends all.
 FIRST_REQUEST = """
 import os, socket, sys, threading

@@ -122,6 +122,11 @@ class Room:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.shrink(0)
 
+    async def grow(self, size: int) -> None:
+        """Hold this much, once the budget has it."""
+        if not self._budget.enter(self, size):
+            await self._budget.wait(self, size)
+
     def shrink(self, size: int) -> None:
         """Hold no more than this."""
         if self.held > size:
@@ -165,8 +170,7 @@ class Room:
         wanted = self._budget.reserved(expected_bytes, weight)
         while True:
             reserved = kept + max(wanted, weight * MIN_BODY_BYTES)
-            if not self._budget.enter(self, reserved):
-                await self._budget.wait(self, reserved)
+            await self.grow(reserved)
             try:
                 value = await read(fits)
             except AnswerTooLarge:

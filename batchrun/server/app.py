@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from batchrun.errors import OutputError
+from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
@@ -52,6 +53,8 @@ _BACKLOG = 1024
 _SHUTDOWN_S = 0.1
 #: Max connections open at once; a batch opens up to 1,000 polls.
 _MAX_CONNECTIONS = 16_384
+#: Max megabytes of large bodies that are parsed, and of their values; one alone may take more.
+_BODIES_MB = 256
 #: Max threads that show pages of items at once.
 _SHOWN_AT_ONCE = 2
 
@@ -193,6 +196,7 @@ async def _compose(
         webhooks=webhook_book,
         demo=demo,
         space=FreeSpace(settings.data_dir),
+        bodies=ByteBudget.of_megabytes(_BODIES_MB),
         showing=anyio.CapacityLimiter(_SHOWN_AT_ONCE),
     )
 

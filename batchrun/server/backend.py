@@ -2,6 +2,7 @@
 
 import anyio
 
+from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
 from batchrun.server.accounts.accounts import Accounts
@@ -37,5 +38,7 @@ class Backend:
     webhooks: WebhookBook
     demo: DemoSite
     space: FreeSpace
+    #: Memory for large bodies that are parsed, and for their values.
+    bodies: ByteBudget
     #: Of the threads that show pages of items: they share the interpreter with the event loop.
     showing: anyio.CapacityLimiter

@@ -1,10 +1,16 @@
 """Tasks over HTTP: create, change, list, their input, and starting them."""
 
+from functools import partial
 from pathlib import Path
 
+import anyio
 import orjson
 import pytest
 
+from batchrun.model import JsonObject
+from batchrun.server import app
+from batchrun.server.catalog import task_book
+from batchrun.server.content import request_bodies
 from tests.support.server_api import Api, open_api
 
 SCRAPER = "batchrun/page-scraper"
@@ -227,3 +233,56 @@ async def test_the_input_of_a_tasks_run_is_json_and_says_so(api: Api) -> None:
         assert (refused.status, refused.error_type) == (400, "invalid-request")
     taken = await api.send("POST", path, raw=b'{"a": 1}', headers={"Content-Type": "application/json; charset=x"})
     assert (taken.status, api.server.runs_started) == (201, 1)
+
+
+async def test_the_tasks_of_an_account_take_a_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs count as JSON, other properties as they are in memory. A task may always be made smaller."""
+    monkeypatch.setattr(task_book, "_MAX_BYTES", 100_000)
+    first = await api.create_task(input={"a": "x" * 60_000})
+    path = f"/v2/actor-tasks/{first}"
+    others: tuple[JsonObject, ...] = ({"input": {"a": "x" * 60_000}}, {"publicConfig": {"a": [{}] * 1_000}})
+    for more in others:
+        refused = await api.send("POST", "/v2/actor-tasks", {"actId": "test/echo", **more})
+        assert (refused.status, refused.error_type) == (403, "too-many-actor-tasks")
+    assert (await api.send("PUT", path, {"input": {"a": "x" * 120_000}})).status == 403
+    assert len((await api.get(f"{path}/input")).body["a"]) == 60_000
+    monkeypatch.setattr(task_book, "_MAX_BYTES", 20_000)
+    assert (await api.send("PUT", path, {"input": {"a": "x" * 30_000}})).status == 200
+
+
+async def test_a_body_of_millions_of_values_is_refused(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stop the server for all accounts, and take twenty times its size."""
+    monkeypatch.setattr(request_bodies, "MAX_PARTS", 1_000)
+    dataset, task = (await api.send("POST", "/v2/datasets")).data["id"], await api.create_task()
+    body = b'{"a":[' + b"[]," * 1_000 + b"[]]}"
+    for path in (f"datasets/{dataset}/items", f"actor-tasks/{task}/runs", "actors/test~echo/runs", "webhooks"):
+        refused = await api.send("POST", f"/v2/{path}", raw=body, headers={"Content-Type": "application/json"})
+        assert (refused.status, "1,003 objects and lists; 1,000 are allowed" in refused.body["error"]["message"]) == (
+            400,
+            True,
+        )
+
+
+async def test_large_bodies_are_parsed_when_there_is_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another; a Run that a body has started holds up none."""
+    monkeypatch.setattr(app, "_BODIES_MB", 1)
+    begun = anyio.Event()
+
+    async def waits(_context: object) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    async with (
+        open_api(tmp_path / "server", inline_actors={"test/waits": waits}) as api,
+        anyio.create_task_group() as children,
+    ):
+        dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+        path = f"/v2/datasets/{dataset}/items"
+        children.start_soon(partial(api.run_actor, "test~waits", {"a": ["x"] * 100_000}, waitForFinish=60))
+        with anyio.fail_after(30):
+            await begun.wait()
+            async with anyio.create_task_group() as pushes:
+                for _ in range(5):
+                    pushes.start_soon(api.send, "POST", path, [{"n": n} for n in range(20_000)])
+        assert (await api.get(f"/v2/datasets/{dataset}")).data["itemCount"] == 100_000
+        children.cancel_scope.cancel()

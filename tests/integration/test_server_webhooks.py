@@ -18,6 +18,7 @@ from aiohttp import web
 from apify_client import ApifyClientAsync
 
 from batchrun.server.settings import AccountSettings
+from batchrun.server.webhooks import webhook_book
 from tests.support import api_process
 from tests.support.server_api import ACTORS, Api, open_api
 
@@ -301,6 +302,7 @@ async def test_a_webhook_is_changed_tested_and_deleted_by_the_official_client(ap
         {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "ftp://a.test"},
         {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://[bad"},
         {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://a.test", "payloadTemplate": "{"},
+        {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://a.test", "description": {"a": 1}},
         {"requestUrl": "http://a.test"},
     ],
 )
@@ -309,6 +311,24 @@ async def test_a_webhook_that_cannot_be_is_refused(api: Api, given: Any) -> None
     assert (await api.send("POST", "/v2/webhooks", {"condition": {}, **given})).status == 400
     assert (await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(given))).status == 400
     assert api.server.runs_started == 0
+
+
+async def test_the_webhooks_of_live_runs_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in memory; those of an ended Run are not."""
+    monkeypatch.setattr(webhook_book, "_MAX_OF_RUNS_BYTES", 1_000)
+    sleeps = {"test/sleep": lambda _context: anyio.sleep_forever()}
+    async with open_api(tmp_path / "server", inline_actors=sleeps) as api:
+        run = (await api.run_actor("test~sleep"))["id"]
+        hook = {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://a.test", "description": "x" * 1_500}
+        of_run = {**hook, "condition": {"actorRunId": run}}
+        assert (await api.send("POST", "/v2/webhooks", of_run)).status == 201
+        assert (await api.send("POST", "/v2/webhooks", of_run)).error_type == "too-many-webhooks"
+        stored = (await api.send("POST", "/v2/webhooks", {**hook, "condition": {}})).data["id"]
+        assert (await api.send("PUT", f"/v2/webhooks/{stored}", of_run)).error_type == "too-many-webhooks"
+        assert (await api.send("POST", f"/v2/actor-runs/{run}/abort", waitForFinish="20")).status == 200
+        for _ in range(2):
+            assert (await api.send("PUT", f"/v2/webhooks/{stored}", of_run)).status == 200
+            assert (await api.send("PUT", f"/v2/webhooks/{stored}", {**hook, "condition": {}})).status == 200
 
 
 async def test_webhooks_are_private(tmp_path: Path, receiver: Receiver) -> None:

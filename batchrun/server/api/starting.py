@@ -38,7 +38,7 @@ async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
     override = _parse_input(body) if body else {}
     if not isinstance(override, dict):
         raise input_invalid(f'Provided input must be object, got "{json_kind(override)}" instead.')
-    merged = _fitting(actor, {**(task.get("input") or {}), **override})
+    merged = _fitting(actor, {**orjson.loads(call.backend.tasks.input_of(task)), **override})
     live = await _start(call, actor, task, (_JSON_STORED, orjson.dumps(merged)))
     call.backend.tasks.count_run(task)
     return live
@@ -66,12 +66,17 @@ class StartEndpoints:
     """The endpoints that start Runs of a task or of an Actor. `start` starts the Run of a call."""
 
     def __init__(self, start: Callable[[Call], Awaitable[HostedRun]]) -> None:
-        self._start = start
+        self._do = start
 
     def add_routes(self, table: RouteTable, one: str) -> None:
         table.add("POST", f"{one}/runs", self.start_run, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync", self.run_sync, per_s=PER_START)
         table.add("GET POST", f"{one}/run-sync-get-dataset-items", self.run_sync_items, per_s=PER_START)
+
+    async def _start(self, call: Call) -> HostedRun:
+        live = await self._do(call)
+        call.leave_room()  # the answer may wait for the Run
+        return live
 
     async def start_run(self, call: Call) -> web.Response:
         wait_s = wait_s_of(call.query)

@@ -49,16 +49,17 @@ async def create_task(call: Call) -> web.Response:
     if not isinstance(given.get("actId"), str):
         raise request_invalid('Property "actId" is required and must be a string')
     doc = await call.backend.tasks.create(call.user, find_actor(call, given["actId"]), given)
-    return data_answer(doc, 201, {"Location": f"{call.backend.base_url}/v2/actor-tasks/{doc['id']}"})
+    whole = call.backend.tasks.whole(doc)
+    return data_answer(whole, 201, {"Location": f"{call.backend.base_url}/v2/actor-tasks/{doc['id']}"})
 
 
 async def get_task(call: Call) -> web.Response:
-    return data_answer(_task(call))
+    return data_answer(call.backend.tasks.whole(_task(call)))
 
 
 async def update_task(call: Call) -> web.Response:
-    task = _task(call)
-    return data_answer(await call.backend.tasks.update(task, await call.json_object()))
+    task, tasks = _task(call), call.backend.tasks
+    return data_answer(tasks.whole(await tasks.update(task, await call.json_object())))
 
 
 async def delete_task(call: Call) -> web.Response:
@@ -71,14 +72,14 @@ async def delete_task(call: Call) -> web.Response:
 
 async def get_input(call: Call) -> web.Response:
     """Show a task's input, without an envelope."""
-    return raw_answer(orjson.dumps(_task(call).get("input") or {}))
+    return raw_answer(call.backend.tasks.input_of(_task(call)))
 
 
 async def update_input(call: Call) -> web.Response:
     """Merge top-level keys into a task's input; show the input, without an envelope."""
-    task, given = _task(call), await call.json_object()
-    changed = await call.backend.tasks.update(task, {"input": {**(task.get("input") or {}), **given}})
-    return raw_answer(orjson.dumps(changed["input"]))
+    task, tasks, given = _task(call), call.backend.tasks, await call.json_object()
+    changed = await tasks.update(task, {"input": {**orjson.loads(tasks.input_of(task)), **given}})
+    return raw_answer(tasks.input_of(changed))
 
 
 async def list_runs(call: Call) -> web.Response:

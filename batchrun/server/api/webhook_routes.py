@@ -73,9 +73,14 @@ async def create_webhook(call: Call) -> web.Response:
     given = await call.json_object()
     await _check_condition(call, given)
     doc, is_new = await call.backend.webhooks.create(call.user, given)
+    _forget_ended(call, doc)
+    return data_answer(await _shown(call, doc), 201 if is_new else 200)
+
+
+def _forget_ended(call: Call, doc: JsonObject) -> None:
+    """Keep no webhook of a Run in memory that has ended."""
     if (run_id := doc["condition"].get("actorRunId")) is not None and call.backend.runs.find_live(run_id) is None:
         call.backend.webhooks.forget_run(run_id)
-    return data_answer(await _shown(call, doc), 201 if is_new else 200)
 
 
 async def _check_condition(call: Call, given: JsonObject) -> None:
@@ -99,7 +104,9 @@ async def get_webhook(call: Call) -> web.Response:
 async def update_webhook(call: Call) -> web.Response:
     doc, given = await _webhook(call), await call.json_object()
     await _check_condition(call, given)
-    return data_answer(await _shown(call, await call.backend.webhooks.update(doc, given)))
+    changed = await call.backend.webhooks.update(doc, given)
+    _forget_ended(call, changed)
+    return data_answer(await _shown(call, changed))
 
 
 async def delete_webhook(call: Call) -> web.Response:

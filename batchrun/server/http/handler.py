@@ -158,9 +158,12 @@ async def _routed(
         query=query,
         per_s=backend.rate_limits.announced(route.per_s),
     )
-    if injection is None:
-        return await route.handler(call)
-    return await injection.answer(call, route, method, partial(_guarded, request, lambda: route.handler(call)))
+    try:
+        if injection is None:
+            return await route.handler(call)
+        return await injection.answer(call, route, method, partial(_guarded, request, lambda: route.handler(call)))
+    finally:
+        call.leave_room()
 
 
 def _method(request: web.BaseRequest, query: Query) -> str:

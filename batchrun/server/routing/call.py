@@ -9,7 +9,9 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.runtime.byte_budget import Room
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.free_memory import parsed_bytes
 from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.accounts.callers import Caller
@@ -17,7 +19,7 @@ from batchrun.server.accounts.rate_limits import PER_RESOURCE
 from batchrun.server.backend import Backend
 from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.query import Query
-from batchrun.server.content.request_bodies import parse_object, receive_body
+from batchrun.server.content.request_bodies import SMALL_BYTES, parse_object, receive_body
 from batchrun.server.content.sending import send_pieces, send_spool
 from batchrun.server.error_answers import disk_full, token_missing
 from batchrun.server.faults.fault_script import FaultPlan
@@ -51,6 +53,8 @@ class Call:
     #: Injected faults that change how it is handled.
     faults: FaultPlan = field(default_factory=FaultPlan)
     _body: bytes | BodySpool | None = field(default=None, init=False, repr=False)
+    #: What a large body and its values take of the memory for all such bodies.
+    _room: Room | None = field(default=None, init=False, repr=False)
 
     async def receive(self) -> None:
         """Receive the body now, so that `body` needs no connection."""
@@ -65,9 +69,21 @@ class Call:
         self._body = body
 
     async def body(self) -> bytes:
-        """Return the decompressed body as a whole, once."""
+        """Return the decompressed body as a whole, once; a large one when there is room for it and its values."""
         body = await self.body_or_spool()
-        return body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
+        if (len(body) if isinstance(body, bytes) else body.size) <= SMALL_BYTES:
+            return body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
+        room = self._room = self.backend.bodies.room()
+        if isinstance(body, BodySpool):
+            await room.grow(body.size)
+            body = await anyio.to_thread.run_sync(body.take)
+        await room.grow(len(body) + parsed_bytes(body))
+        return body
+
+    def leave_room(self) -> None:
+        """Give back what the body took: nothing of it is in memory any more."""
+        if self._room is not None:
+            self._room.shrink(0)
 
     async def body_or_spool(self) -> bytes | BodySpool:
         """Return the decompressed body, once. The caller must take or close a spool (a large body)."""

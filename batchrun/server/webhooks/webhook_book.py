@@ -23,6 +23,10 @@ EVENT_TYPES = frozenset(
 )
 #: Max webhooks of one account, without those of single Runs. Source: account limits.
 _MAX_STORED = 100
+#: Max bytes of the texts of an account's webhooks of single Runs, which are in memory while these are live.
+_MAX_OF_RUNS_BYTES = 16 << 20
+#: Max characters of a URL, and of a description.
+_MAX_URL, _MAX_DESCRIPTION = 8_000, 2_000
 #: The Actor and Run id in a test dispatch.
 _NO_ID = "0" * 17
 _CONDITIONS = ("actorId", "actorTaskId", "actorRunId")
@@ -82,8 +86,16 @@ class WebhookBook:
         doc = new_webhook(account.id, given)
         if len(self.of_account(account)) >= _MAX_STORED and "actorRunId" not in doc["condition"]:
             raise ErrorAnswer(403, "too-many-webhooks", f"You have reached the limit of {_MAX_STORED} webhooks")
+        self._check_of_runs(doc)
         known = await self._add(doc, given.get("idempotencyKey"))
         return known or doc, known is None
+
+    def _check_of_runs(self, added: JsonObject) -> None:
+        """Refuse another webhook of a single Run, if those of its account take too much memory."""
+        docs = [doc for of_run in self._of_run.values() for doc in of_run if doc["userId"] == added["userId"]]
+        size = sum(len(text) for doc in docs for text in doc.values() if isinstance(text, str))
+        if "actorRunId" in added["condition"] and size > _MAX_OF_RUNS_BYTES:
+            raise ErrorAnswer(403, "too-many-webhooks", "You have reached the limit of webhooks of live Runs")
 
     async def _add(self, doc: JsonObject, key: Any) -> JsonObject | None:
         known = await self._database.write(webhook_table.add, doc, key if isinstance(key, str) and key else None)
@@ -106,6 +118,8 @@ class WebhookBook:
     async def update(self, doc: JsonObject, given: JsonObject) -> JsonObject:
         """Change the properties that are given. After an error nothing was changed."""
         changed = doc | _checked(doc | given) | {"modifiedAt": iso(now_ms())}
+        if "actorRunId" not in doc["condition"]:
+            self._check_of_runs(changed)
         await self._database.write(webhook_table.update, changed)
         self._drop(doc)
         self._hold(changed)
@@ -134,14 +148,17 @@ def _checked(given: JsonObject) -> JsonObject:
         raise request_invalid('Property "condition" must be an object')
     for name in ("payloadTemplate", "headersTemplate"):
         webhook_templates.check(name, given.get(name))
+    description = given.get("description")
+    if description is not None and not (isinstance(description, str) and len(description) <= _MAX_DESCRIPTION):
+        raise request_invalid(f'Property "description" must be a string of up to {_MAX_DESCRIPTION:,} characters')
     kept = {name: condition[name] for name in _CONDITIONS if isinstance(condition.get(name), str)}
     return {
-        "eventTypes": list(given["eventTypes"]),
+        "eventTypes": list(dict.fromkeys(given["eventTypes"])),
         "requestUrl": given["requestUrl"],
         "condition": kept,
         "payloadTemplate": given.get("payloadTemplate"),
         "headersTemplate": given.get("headersTemplate"),
-        "description": given.get("description"),
+        "description": description,
         **{name: bool(given.get(name)) for name in _FLAGS},
     }
 
@@ -157,8 +174,10 @@ def check_target(given: JsonObject) -> None:
         parts = urlsplit(url) if isinstance(url, str) else None
     except ValueError:
         parts = None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise value_invalid("A webhook needs a requestUrl that begins with http:// or https://")
+    if parts is None or len(parts.geturl()) > _MAX_URL or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise value_invalid(
+            "A webhook needs a requestUrl that begins with http:// or https://, of up to 8,000 characters"
+        )
 
 
 def new_dispatch(webhook: JsonObject, event: str, run: JsonObject | None) -> JsonObject:

@@ -1,4 +1,4 @@
-"""The parent of the processes that `tests.support.forked` starts: imports everything, then forks on request.
+"""The parent of the processes that `tests.support.forked` starts: imports and builds everything, then forks on request.
 
     python -m tests.support.forking SOCKET
 
@@ -8,6 +8,7 @@ streams, and a pipe for how the process ended. The answer is its pid.
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -20,25 +21,52 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+
+import typer.main
+from pydantic import BaseModel
 
 import batchrun
+from batchrun.cli.main import app
 from batchrun.runtime import crash_points
 from tests.support.forked import MAX_REQUEST, Request
 
 #: A bundled Actor, or an entry point, is a program, not a module to import.
 _PROGRAMS = ("batchrun.__main__", "batchrun.server.actors")
+#: What other packages import once they use it.
+_LATE_IMPORTS = (
+    *("anyio._backends._asyncio", "anyio._core._fileio", "anyio._core._resources", "anyio._core._signals"),
+    *("anyio._core._sockets", "anyio._core._streams", "anyio._core._subprocesses", "anyio.abc", "anyio.streams.tls"),
+    *("encodings.idna", "encodings.utf_8_sig", "importlib.readers"),
+    *("typer._adapters", "typer._click.decorators", "typer.rich_utils", "uvloop"),
+)
 
 
 def _import_everything() -> None:
     for each in pkgutil.walk_packages(batchrun.__path__, "batchrun."):
         if not each.name.startswith(_PROGRAMS):
             importlib.import_module(each.name)
-    for name in ("typer._adapters", "typer.rich_utils", "uvloop"):
+    for name in _LATE_IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+
+
+def _build_everything() -> None:
+    """Build once what each command builds: the models of the configuration, and the command line with its options."""
+    for model in _models(BaseModel):
+        if model.__module__.startswith("batchrun."):
+            model.model_rebuild()
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(app)
     # What a child's garbage collector looks at, it copies: let it not look at what is shared.
     gc.collect()
     gc.freeze()
+
+
+def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
 
 
 def _serve(requests: socket.socket) -> list[str] | None:
@@ -128,6 +156,7 @@ if __name__ == "__main__":
     # What the terminal sends to all is for the children; the parent ends when its socket closes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_everything()
+    _build_everything()
     argv = _serve(socket.socket(fileno=int(sys.argv[1])))
     if argv is not None:
         os._exit(_run(argv))

@@ -19,6 +19,11 @@ from batchrun.runtime.fast_dataclasses import dataclass
 _ROUNDING_USD = 1e-8
 
 
+def is_larger(budget_usd: float | None, before_usd: float | None) -> bool:
+    """Return whether a budget allows more than before; None: unlimited."""
+    return before_usd is not None and (budget_usd is None or budget_usd > before_usd)
+
+
 class Budget:
     """A batch's money: its limit, final costs, and the reservations of Runs whose cost is not final.
 

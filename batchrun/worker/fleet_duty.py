@@ -15,6 +15,7 @@ from batchrun.batch.opened_batch import Batch
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
 from batchrun.errors import BatchrunError, LedgerError, LogUnreachable, OutputError
 from batchrun.runtime.steady_time import boot_time
+from batchrun.worker.batch_orders import follow_order
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.member import Use
 from batchrun.worker.fleet.shared_page import LOOK_INTERVAL_S, Page
@@ -287,7 +288,7 @@ class FleetDuty:
             for order in whole.orders_for(part):
                 if self._worker.store[batch].retry is not None and order.verb is OrderVerb.RETRY:
                     return  # one after the other
-                await self._worker.follow_order(batch, whole.listed.submission, order)
+                await follow_order(self._worker, batch, whole.listed.submission, order)
         except (BatchrunError, OSError) as error:
             _log.warning("order_not_followed", batch=batch, reason=str(error))
         finally:

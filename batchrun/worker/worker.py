@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,9 @@ from typing import Any
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from pydantic import ValidationError
 
 from batchrun.account.account import Account, open_account
 from batchrun.config import ApiConfig, Config
-from batchrun.config.load import as_config_error
 from batchrun.config.policy_builders import expectation
 from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig, changed_while_running
@@ -26,7 +24,7 @@ from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
 from batchrun.output.replacement import replace_file
-from batchrun.policy.budget import Budget
+from batchrun.policy.budget import Budget, is_larger
 from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.progress_words import Speed
 from batchrun.runtime.children import open_children
@@ -37,18 +35,11 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
-from batchrun.worker.fleet.whole_order import RESTARTS, OrderVerb, WholeOrder
 from batchrun.worker.retention import Retention
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
-    CANCELLABLE,
-    CANCELLED_ALREADY,
     FILES,
-    PAUSABLE,
-    PAUSED_ALREADY,
     RESUMABLE,
-    RESUMED_ALREADY,
-    RETRYABLE,
     BatchState,
     Submission,
 )
@@ -126,7 +117,8 @@ class Worker:
         #: Notifies people of what happens to the batches and to the worker.
         self.notifier = Notifier(config.notify, channels, Outbox(directory.outbox))
         self._watch = WorkerWatch(self.notifier, self.budget)
-        self._checks = anyio.CapacityLimiter(MAX_CHECKS)
+        #: Bounds how many submissions are checked at once.
+        self.checks = anyio.CapacityLimiter(MAX_CHECKS)
         #: Set when a runner ends; None while no child waits for that.
         self._runner_ended: anyio.Event | None = None
         self._children: TaskGroup | None = None
@@ -151,7 +143,7 @@ class Worker:
         Raises:
             ConfigError: its configuration or its item schema is invalid, or its job file is missing.
         """
-        return await anyio.to_thread.run_sync(self._check, submission, limiter=self._checks)
+        return await anyio.to_thread.run_sync(self._check, submission, limiter=self.checks)
 
     async def plan(self, submission: Submission, shown: int) -> Plan:
         """Check the lines of a batch that is not stored, up to MAX_PLANNED_JOBS, and forecast it; start nothing.
@@ -227,30 +219,8 @@ class Worker:
             raise ConfigError(f"{config.jobs.file} is not a file; submit the job file, too", key="jobs.file")
         return config
 
-    async def pause(self, submission_id: str) -> Submission:
-        """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""
-        if self.store[submission_id].state in PAUSED_ALREADY:
-            return self.store[submission_id]
-        if (wholes := self._orders_for(submission_id)) is not None:
-            return await wholes.order(submission_id, OrderVerb.PAUSE, PAUSABLE, "paused")
-        async with self._ordered(submission_id):
-            changed = await self.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
-            await self._apply_state(changed)
-        return self.store[submission_id]
-
-    async def cancel(self, submission_id: str) -> Submission:
-        """Stop new starts of a batch and abort its live Runs; it ends when all have records. May be repeated."""
-        if self.store[submission_id].state in CANCELLED_ALREADY:
-            return self.store[submission_id]
-        if (wholes := self._orders_for(submission_id)) is not None:
-            return await wholes.order(submission_id, OrderVerb.CANCEL, CANCELLABLE, "cancelled")
-        async with self._ordered(submission_id):
-            changed = await self.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
-            await self._apply_state(changed)
-        return self.store[submission_id]
-
     @asynccontextmanager
-    async def _ordered(self, submission_id: str) -> AsyncIterator[None]:
+    async def ordered(self, submission_id: str) -> AsyncIterator[None]:
         """Carry out an order for a batch, in a fleet as its only owner; the others know of it once this ends."""
         if self.fleet is None:
             yield
@@ -268,15 +238,7 @@ class Worker:
         if self.fleet is not None:
             self.fleet.refuse_without_files(submission_id)
 
-    async def resume(self, submission_id: str) -> Submission:
-        """Resume a batch that rests or is pausing. May be repeated."""
-        if (wholes := self._orders_for(submission_id)) is not None:  # some parts may rest while others go on
-            return await wholes.order(submission_id, OrderVerb.RESUME, RESUMABLE | RESUMED_ALREADY, "resumed")
-        if self.store[submission_id].state not in RESUMED_ALREADY:
-            await self.open_again(submission_id, RESUMABLE, "resumed")
-        return self.store[submission_id]
-
-    def _orders_for(self, submission_id: str) -> WholeBatches | None:
+    def orders_for(self, submission_id: str) -> WholeBatches | None:
         """Return what gives orders to other workers that have a batch; None: this one has it, or can take it."""
         return self.wholes if self.wholes is not None and self.wholes.are_ordered_of(submission_id) else None
 
@@ -291,7 +253,7 @@ class Worker:
             WrongState: it is in another one; `what` says in the message what cannot be done.
         """
         again = {"state": BatchState.QUEUED, "reason": "", "ended_at": None}
-        async with self._ordered(submission_id):
+        async with self.ordered(submission_id):
             await self.store.change(submission_id, allowed, what, **again, **changes)
             await self.sync_summary(submission_id)
             if "retry" in changes:
@@ -330,66 +292,10 @@ class Worker:
             if known is not None and known.state.is_under_way:
                 self._start_runner(submission_id)
 
-    async def change(self, submission_id: str, **changes: Any) -> Submission:
-        """Change a batch's weight, priority or settings, also while it is open.
-
-        Raises:
-            ConfigError: the changed configuration is invalid; nothing is changed.
-        """
-        try:
-            wanted = self.store[submission_id].but(**changes)
-        except ValidationError as error:
-            raise as_config_error(error, None, {}, Submission) from None
-        if (wholes := self.wholes_with(submission_id)) is not None:
-            await wholes.bring_settings(submission_id)
-            await self._budget_of(wanted)  # it must be valid
-            return await wholes.order(submission_id, OrderVerb.CHANGE, frozenset(BatchState), "changed", **changes)
-        budget_usd = await self._budget_of(wanted)
-        is_out = self.store[submission_id].state is BatchState.OUT_OF_BUDGET
-        before_usd = await self._budget_of(self.store[submission_id]) if is_out else None
-        async with self._ordered(submission_id):
-            await self.store.change(submission_id, frozenset(BatchState), "changed", **changes)
-        if (runner := self.runners.get(submission_id)) is not None:
-            await runner.apply_limits()
-        elif is_out and _is_more(budget_usd, before_usd):
-            await self.resume(submission_id)
-        return self.store[submission_id]
-
-    async def follow_order(self, part_id: str, whole: Submission, order: WholeOrder) -> None:
-        """Carry out an order for a batch in shards on one part, whose state may be one that needs no change.
-
-        Raises:
-            ConfigError, OutputError, LogUnreachable: it is not carried out, and may be tried again.
-        """
-        part = self.store[part_id]
-        with suppress(WrongState):
-            match order.verb:
-                case OrderVerb.PAUSE:
-                    await self.pause(part_id)
-                case OrderVerb.RESUME:
-                    await self.resume(part_id)
-                case OrderVerb.CANCEL:
-                    await self.cancel(part_id)
-                case OrderVerb.RETRY if order.retry is not None and part.retried != order.retry.id:
-                    await self.open_again(part_id, RETRYABLE, "retried", retry=order.retry)
-                case OrderVerb.CHANGE:
-                    settings = {**whole.settings, "jobs.shard": part.settings["jobs.shard"]}
-                    await self.change(part_id, weight=whole.weight, priority=whole.priority, settings=settings)
-        followed = {"ordered": order.number}
-        if order.verb in RESTARTS:
-            followed["resumed"] = order.number
-        await self.store.update(part_id, lambda _: followed)
-
-    async def _budget_of(self, submission: Submission) -> float | None:
-        config = await anyio.to_thread.run_sync(
-            config_of, submission, self.directory, self.config, self.environ, limiter=self._checks
-        )
-        return config.limits.budget_usd
-
     async def change_limits(self, limits: WorkerLimitsConfig) -> None:
         """Change the limits of all batches together, until the next start or reload."""
         self.config = self.config.model_copy(update={"limits": limits})
-        has_more = _is_more(limits.budget_usd, self.budget.limit_usd)
+        has_more = is_larger(limits.budget_usd, self.budget.limit_usd)
         # Open batches without a budget are reopened by `apply_limits`, so that they reserve money.
         if self.fleet is None:  # in a fleet, the page decides
             self.budget.limit_usd = limits.budget_usd
@@ -499,7 +405,7 @@ class Worker:
         for submission in self.store:
             if submission.state in states and self._is_own(submission) and submission.id not in self.runners:
                 try:
-                    await self.resume(submission.id)
+                    await self.open_again(submission.id, RESUMABLE, "resumed")
                 except BatchrunError as error:
                     _log.warning("batch_not_resumed", batch=submission.id, reason=str(error))
 
@@ -520,7 +426,7 @@ class Worker:
 
     def per_s(self, submission_id: str) -> float | None:
         """Return the settled jobs per second of a batch; None: it settles none, or that is not known yet."""
-        if (wholes := self._orders_for(submission_id)) is not None:
+        if (wholes := self.orders_for(submission_id)) is not None:
             speed = wholes.speeds.get(submission_id)
             return speed.per_s() if speed is not None else None
         runner = self.runners.get(submission_id)
@@ -696,7 +602,7 @@ class Worker:
             except OutputError as error:
                 _log.warning("summary_not_written", batch=submission_id, reason=str(error))
 
-    async def _apply_state(self, submission: Submission) -> None:
+    async def apply_state(self, submission: Submission) -> None:
         """Have a batch paused or cancelled by its runner; without one, store that it rests, or start a runner."""
         runner = self.runners.get(submission.id)
         if runner is not None:
@@ -744,11 +650,6 @@ class Worker:
 
     def _account_use(self, submission: Submission) -> AccountUse:
         return read_account_use(submission, self.directory, has_budget=self.budget.limit_usd is not None)
-
-
-def _is_more(budget_usd: float | None, before_usd: float | None) -> bool:
-    """Return whether a budget allows more than before; None: unlimited."""
-    return before_usd is not None and (budget_usd is None or budget_usd > before_usd)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from batchrun.config.worker_config import load_worker_config
+from batchrun.worker import batch_orders
 from batchrun.worker.submission import BatchState
 from batchrun.worker.worker import open_worker
 from tests.support.crash import ROOT
@@ -47,7 +48,7 @@ async def test_batches_of_an_earlier_version_are_carried_on(data: Path) -> None:
         assert by_name["finished"].counts.settled == 3
         children.start_soon(worker.run)
         await until(lambda: worker.is_ready, "a worker that is ready")
-        await worker.resume(by_name["paused"].id)
+        await batch_orders.resume(worker, by_name["paused"].id)
         await until(
             lambda: all(each.state is BatchState.FINISHED for each in worker.store),
             lambda: str([(each.name, each.state, each.reason) for each in worker.store]),

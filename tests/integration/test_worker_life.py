@@ -13,6 +13,7 @@ import pytest
 from batchrun.batch.opened_batch import Batch
 from batchrun.errors import ConfigError, OutputError
 from batchrun.runtime.logs import logging_to, silence
+from batchrun.worker import batch_orders
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
 from batchrun.worker.submission import BatchState, Submission
@@ -61,13 +62,13 @@ async def test_a_paused_batch_starts_nothing_until_it_is_resumed(tmp_path, api):
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
         batch = await submit_batch(worker, jobs_of(40))
         await batch.until_live(4)
-        assert (await worker.pause(batch.id)).state is BatchState.PAUSING
+        assert (await batch_orders.pause(worker, batch.id)).state is BatchState.PAUSING
         noted = await batch.until(BatchState.PAUSED)
         runs = api.runs()
         assert noted.counts.settled == len(batch.records()) == len(runs) < 40
         assert {run["status"] for run in runs} == {"SUCCEEDED"}
-        assert (await worker.pause(batch.id)).state is BatchState.PAUSED
-        await worker.resume(batch.id)
+        assert (await batch_orders.pause(worker, batch.id)).state is BatchState.PAUSED
+        await batch_orders.resume(worker, batch.id)
         await batch.until(BatchState.FINISHED)
         assert_all_jobs_done(batch)
         assert_every_run_recorded([batch], api)
@@ -79,8 +80,8 @@ async def test_a_batch_that_is_resumed_while_pausing_keeps_its_permits(tmp_path,
         batches = [await submit_batch(worker, jobs_of(30, 150), task=f"task-{n}") for n in range(2)]
         for _ in range(8):
             await batches[0].until_live()
-            await worker.pause(batches[0].id)
-            await worker.resume(batches[0].id)
+            await batch_orders.pause(worker, batches[0].id)
+            await batch_orders.resume(worker, batches[0].id)
             await batches[0].until(BatchState.ACTIVE, BatchState.FINISHED)
         for batch in batches:
             await batch.until(BatchState.FINISHED)
@@ -97,10 +98,10 @@ async def test_a_cancelled_batch_has_a_record_of_every_run(tmp_path, api):
         cancelled = await submit_batch(worker, jobs_of(40, 60_000), task="long")
         other = await submit_batch(worker, jobs_of(20), task="short")
         await cancelled.until_live(3)
-        await worker.cancel(cancelled.id)
+        await batch_orders.cancel(worker, cancelled.id)
         await cancelled.until(BatchState.CANCELLED)
         await other.until(BatchState.FINISHED)
-        assert (await worker.cancel(cancelled.id)).state is BatchState.CANCELLED
+        assert (await batch_orders.cancel(worker, cancelled.id)).state is BatchState.CANCELLED
     assert {record["outcome"] for record in cancelled.records()} == {"aborted"}
     assert_all_jobs_done(other)
     assert_every_run_recorded([cancelled, other], api)
@@ -110,14 +111,14 @@ async def test_a_paused_batch_is_cancelled_at_once(tmp_path, api):
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=2) as worker:
         batch = await submit_batch(worker, jobs_of(20))
         await batch.until_live()
-        await worker.pause(batch.id)
+        await batch_orders.pause(worker, batch.id)
         await batch.until(BatchState.PAUSED)
-        await worker.cancel(batch.id)
+        await batch_orders.cancel(worker, batch.id)
         await batch.until(BatchState.CANCELLED)
     assert_every_run_recorded([batch], api)
 
 
-@pytest.mark.parametrize("order", ["pause", "cancel"])
+@pytest.mark.parametrize("order", [batch_orders.pause, batch_orders.cancel])
 async def test_an_order_is_obeyed_at_any_moment(tmp_path, api, order):
     """A batch that is being opened or closed, or has just begun, rests as ordered, or is finished."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=4) as worker:
@@ -125,7 +126,7 @@ async def test_an_order_is_obeyed_at_any_moment(tmp_path, api, order):
         async with anyio.create_task_group() as children:
             for n, batch in enumerate(batches):
                 children.start_soon(order_later, worker, order, batch, n * 0.03)
-        wanted = BatchState.PAUSED if order == "pause" else BatchState.CANCELLED
+        wanted = BatchState.PAUSED if order is batch_orders.pause else BatchState.CANCELLED
         for batch in batches:
             await batch.until(wanted, BatchState.FINISHED)
         assert_every_run_recorded(batches, api)
@@ -134,7 +135,7 @@ async def test_an_order_is_obeyed_at_any_moment(tmp_path, api, order):
 async def order_later(worker, order, batch, after_s):
     await anyio.sleep(after_s)
     with suppress(WrongState):  # it was over already
-        await getattr(worker, order)(batch.id)
+        await order(worker, batch.id)
 
 
 async def test_a_broken_batch_affects_no_other(tmp_path, api):
@@ -254,9 +255,9 @@ async def test_limits_change_while_batches_run(tmp_path, api):
         two = await submit_batch(worker, jobs_of(200, 100), task="two", limits__start_rate=0.05)
         await one.until_live(6)
         settings = {**one.submission.settings, "limits.max_concurrent_runs": 2}
-        await worker.change(one.id, settings=settings)
+        await batch_orders.change(worker, one.id, settings=settings)
         await until(lambda: worker.runners[one.id].counts().live_runs <= 2, "two live Runs")
-        await worker.change(two.id, settings={**two.submission.settings, "limits.start_rate": 100})
+        await batch_orders.change(worker, two.id, settings={**two.submission.settings, "limits.start_rate": 100})
         await two.until_live(6)
         limits = worker.config.limits.model_copy(update={"max_concurrent_runs": 1})
         await worker.change_limits(limits)
@@ -266,7 +267,7 @@ async def test_limits_change_while_batches_run(tmp_path, api):
         after = [run for run in api.runs() if run["id"] not in before]
         assert most_at_once(after) == 1
         await worker.change_limits(limits.model_copy(update={"max_concurrent_runs": 40}))
-        await worker.change(one.id, settings={**settings, "limits.max_concurrent_runs": 40})
+        await batch_orders.change(worker, one.id, settings={**settings, "limits.max_concurrent_runs": 40})
         await one.until(BatchState.FINISHED)
         await two.until(BatchState.FINISHED)
         assert_all_jobs_done(one)
@@ -278,9 +279,9 @@ async def test_an_invalid_change_changes_nothing(tmp_path, api):
     async with working(tmp_path / "data", api) as worker:
         batch = await submit_batch(worker, jobs_of(5))
         with pytest.raises(ConfigError):
-            await worker.change(batch.id, settings={"limits.start_rate": -1})
+            await batch_orders.change(worker, batch.id, settings={"limits.start_rate": -1})
         with pytest.raises(ConfigError):
-            await worker.change(batch.id, weight=0)
+            await batch_orders.change(worker, batch.id, weight=0)
         await batch.until(BatchState.FINISHED)
 
 
@@ -529,7 +530,7 @@ async def test_a_worker_is_not_ready_when_nothing_can_go_on(tmp_path, api, monke
         stopped = await unknown.until(BatchState.STOPPED)
         assert f"`batchrun worker resume {unknown.id}`" in stopped.reason
         assert worker.why_not_ready.startswith("all batches are stopped; unknown: the platform knows no task")
-        await worker.cancel(unknown.id)
+        await batch_orders.cancel(worker, unknown.id)
         await until(lambda: worker.is_ready, "a worker that is ready")
 
         def full(_directory):

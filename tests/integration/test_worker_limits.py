@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from batchrun.runtime.logs import logging_to
+from batchrun.worker import batch_orders
 from batchrun.worker.submission import BatchState
 from batchrun.worker.worker import Worker
 from tests.support.crash import Api, open_api
@@ -44,7 +45,9 @@ def jobs_of(count: int, **more: Any) -> list[dict[str, Any]]:
 
 async def _change(worker: Worker, batch: SubmittedBatch, name: str, value: float | None) -> None:
     settings = {key: each for key, each in batch.submission.settings.items() if key != f"limits.{name}"}
-    await worker.change(batch.id, settings=settings if value is None else {**settings, f"limits.{name}": value})
+    await batch_orders.change(
+        worker, batch.id, settings=settings if value is None else {**settings, f"limits.{name}": value}
+    )
 
 
 @pytest.mark.parametrize("name", ["budget_usd", "max_concurrent_runs", "start_rate", "worker"])
@@ -66,7 +69,9 @@ async def test_no_change_of_a_limit_leaves_a_start_in_doubt(tmp_path, api, no_do
                 await worker.change_limits(worker.config.limits.model_copy(update={"budget_usd": value}))
             else:
                 await _change(worker, batch, name, value)
-            assert (await worker.resume(batch.id)).state.is_under_way, "a resume is never refused meanwhile"
+            assert (await batch_orders.resume(worker, batch.id)).state.is_under_way, (
+                "a resume is never refused meanwhile"
+            )
         await batch.until(BatchState.FINISHED)
     records = batch.records()
     assert [len(record["attempts"]) for record in records] == [1] * 30
@@ -125,7 +130,7 @@ async def test_a_batch_that_is_out_of_budget_goes_on_when_all_batches_may_spend_
     ) as worker:
         batch = await submit_batch(worker, jobs_of(3), task="poor")
         await batch.until(BatchState.OUT_OF_BUDGET)
-        await worker.change(batch.id, weight=2.0)
+        await batch_orders.change(worker, batch.id, weight=2.0)
         assert batch.submission.state is BatchState.OUT_OF_BUDGET
         await worker.change_limits(worker.config.limits.model_copy(update={"budget_usd": 1.0}))
         await batch.until(BatchState.FINISHED)

@@ -8,6 +8,7 @@ import pytest
 from batchrun.config.batch_settings import NotifyConfig
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.errors import ConfigError
+from batchrun.worker import batch_orders
 from batchrun.worker.submission import BatchState
 from batchrun.worker.views import notify_view
 from tests.support.crash import Api, open_api
@@ -31,7 +32,7 @@ async def test_batches_that_finish_trip_or_stop_are_notified_by_name_and_id(tmp_
             await done.until(BatchState.FINISHED)
             paused = await submit_batch(worker, [{"n": 1, "ms": 600_000}], task="paused")
             await paused.until_live()
-            await worker.cancel(paused.id)
+            await batch_orders.cancel(worker, paused.id)
             await paused.until(BatchState.CANCELLED)
             failing = [{"n": n, "fails": 9} for n in range(6)]
             few = {"breaker__max_failed": 2, "limits__max_concurrent_runs": 1, "retry__max_attempts": 1}
@@ -117,7 +118,7 @@ async def test_a_token_that_the_platform_refuses_is_notified_as_an_outage(tmp_pa
             await batch.until_live()
             worker.runners[batch.id].refusal = "the platform does not accept the token"
             await receiver.until(1)
-            await worker.cancel(batch.id)
+            await batch_orders.cancel(worker, batch.id)
             await batch.until(BatchState.CANCELLED)
     (call,) = [each.fields for each in receiver.received]
     assert (call["event"], call["batch"]) == ("outage", None)

@@ -7,6 +7,7 @@ import pytest
 
 from batchrun.errors import ConfigError
 from batchrun.maintenance.job_selection import WantedJobs
+from batchrun.worker import batch_orders
 from batchrun.worker.retry_orders import order_retry, show_retry
 from batchrun.worker.submission import BatchState
 from batchrun.worker.submission_store import WrongState
@@ -77,7 +78,7 @@ async def test_a_retry_that_fails_is_not_carried_out_by_a_later_resume(tmp_path,
         assert await order_retry(worker, batch.id, WantedJobs(), "first") == 2
         assert (await batch.until(BatchState.FAILED)).retry is None
         file.write_bytes(content)
-        await worker.resume(batch.id)
+        await batch_orders.resume(worker, batch.id)
         await batch.until(BatchState.FINISHED)
         assert rounds(batch) == {1: 3}
         assert await order_retry(worker, batch.id, WantedJobs(), "second") == 2

@@ -15,7 +15,7 @@ from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import total_costs
-from batchrun.worker import batch_mending, retry_orders
+from batchrun.worker import batch_mending, batch_orders, retry_orders
 from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
@@ -162,19 +162,19 @@ async def delete_batch(request: web.Request) -> web.Response:
 async def pause_batch(request: web.Request) -> web.Response:
     """Stop new starts of a batch."""
     worker = worker_of(request)
-    return _answer(worker, await worker.pause(batch_to_order(request).id))
+    return _answer(worker, await batch_orders.pause(worker, batch_to_order(request).id))
 
 
 async def resume_batch(request: web.Request) -> web.Response:
     """Resume a batch."""
     worker = worker_of(request)
-    return _answer(worker, await worker.resume(batch_to_order(request).id))
+    return _answer(worker, await batch_orders.resume(worker, batch_to_order(request).id))
 
 
 async def cancel_batch(request: web.Request) -> web.Response:
     """Abort a batch's live Runs and stop new starts of it."""
     worker = worker_of(request)
-    return _answer(worker, await worker.cancel(batch_to_order(request).id))
+    return _answer(worker, await batch_orders.cancel(worker, batch_to_order(request).id))
 
 
 async def retry_batch(request: web.Request) -> web.Response:
@@ -239,7 +239,7 @@ async def patch_batch(request: web.Request) -> web.Response:
             settings[f"limits.{name}"] = wanted[name]
     if settings != submission.settings:
         changes["settings"] = settings
-    return _answer(worker, await worker.change(submission.id, **changes))
+    return _answer(worker, await batch_orders.change(worker, submission.id, **changes))
 
 
 def _answer(worker: Worker, submission: Submission, *, status: int = 200) -> web.Response:

@@ -1,0 +1,122 @@
+"""Orders for a worker's batches: each is carried out by its runner, by another worker of the fleet, or in the store.
+
+All of these raise:
+    WrongState: the state of the batch does not allow it.
+    UnknownBatch, OutputError: as the store does.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import anyio
+from pydantic import ValidationError
+
+from batchrun.config.load import as_config_error
+from batchrun.policy.budget import is_larger
+from batchrun.worker.fleet.whole_order import RESTARTS, OrderVerb, WholeOrder
+from batchrun.worker.submission import (
+    CANCELLABLE,
+    CANCELLED_ALREADY,
+    PAUSABLE,
+    PAUSED_ALREADY,
+    RESUMABLE,
+    RESUMED_ALREADY,
+    RETRYABLE,
+    BatchState,
+    Submission,
+)
+from batchrun.worker.submission_config import config_of
+from batchrun.worker.submission_store import WrongState
+from batchrun.worker.worker import Worker
+
+
+async def pause(worker: Worker, submission_id: str) -> Submission:
+    """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""
+    if worker.store[submission_id].state in PAUSED_ALREADY:
+        return worker.store[submission_id]
+    if (wholes := worker.orders_for(submission_id)) is not None:
+        return await wholes.order(submission_id, OrderVerb.PAUSE, PAUSABLE, "paused")
+    async with worker.ordered(submission_id):
+        changed = await worker.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
+        await worker.apply_state(changed)
+    return worker.store[submission_id]
+
+
+async def cancel(worker: Worker, submission_id: str) -> Submission:
+    """Stop new starts of a batch and abort its live Runs; it ends when all have records. May be repeated."""
+    if worker.store[submission_id].state in CANCELLED_ALREADY:
+        return worker.store[submission_id]
+    if (wholes := worker.orders_for(submission_id)) is not None:
+        return await wholes.order(submission_id, OrderVerb.CANCEL, CANCELLABLE, "cancelled")
+    async with worker.ordered(submission_id):
+        changed = await worker.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
+        await worker.apply_state(changed)
+    return worker.store[submission_id]
+
+
+async def resume(worker: Worker, submission_id: str) -> Submission:
+    """Resume a batch that rests or is pausing. May be repeated."""
+    if (wholes := worker.orders_for(submission_id)) is not None:  # some parts may rest while others go on
+        return await wholes.order(submission_id, OrderVerb.RESUME, RESUMABLE | RESUMED_ALREADY, "resumed")
+    if worker.store[submission_id].state not in RESUMED_ALREADY:
+        await worker.open_again(submission_id, RESUMABLE, "resumed")
+    return worker.store[submission_id]
+
+
+async def change(worker: Worker, submission_id: str, **changes: Any) -> Submission:
+    """Change a batch's weight, priority or settings, also while it is open.
+
+    Raises:
+        ConfigError: the changed configuration is invalid; nothing is changed.
+    """
+    try:
+        wanted = worker.store[submission_id].but(**changes)
+    except ValidationError as error:
+        raise as_config_error(error, None, {}, Submission) from None
+    if (wholes := worker.wholes_with(submission_id)) is not None:
+        await wholes.bring_settings(submission_id)
+        await _budget_of(worker, wanted)  # it must be valid
+        return await wholes.order(submission_id, OrderVerb.CHANGE, frozenset(BatchState), "changed", **changes)
+    budget_usd = await _budget_of(worker, wanted)
+    is_out = worker.store[submission_id].state is BatchState.OUT_OF_BUDGET
+    before_usd = await _budget_of(worker, worker.store[submission_id]) if is_out else None
+    async with worker.ordered(submission_id):
+        await worker.store.change(submission_id, frozenset(BatchState), "changed", **changes)
+    if (runner := worker.runners.get(submission_id)) is not None:
+        await runner.apply_limits()
+    elif is_out and is_larger(budget_usd, before_usd):
+        await resume(worker, submission_id)
+    return worker.store[submission_id]
+
+
+async def follow_order(worker: Worker, part_id: str, whole: Submission, order: WholeOrder) -> None:
+    """Carry out an order for a batch in shards on one part, whose state may be one that needs no change.
+
+    Raises:
+        ConfigError, OutputError, LogUnreachable: it is not carried out, and may be tried again.
+    """
+    part = worker.store[part_id]
+    with suppress(WrongState):
+        match order.verb:
+            case OrderVerb.PAUSE:
+                await pause(worker, part_id)
+            case OrderVerb.RESUME:
+                await resume(worker, part_id)
+            case OrderVerb.CANCEL:
+                await cancel(worker, part_id)
+            case OrderVerb.RETRY if order.retry is not None and part.retried != order.retry.id:
+                await worker.open_again(part_id, RETRYABLE, "retried", retry=order.retry)
+            case OrderVerb.CHANGE:
+                settings = {**whole.settings, "jobs.shard": part.settings["jobs.shard"]}
+                await change(worker, part_id, weight=whole.weight, priority=whole.priority, settings=settings)
+    followed = {"ordered": order.number}
+    if order.verb in RESTARTS:
+        followed["resumed"] = order.number
+    await worker.store.update(part_id, lambda _: followed)
+
+
+async def _budget_of(worker: Worker, submission: Submission) -> float | None:
+    config = await anyio.to_thread.run_sync(
+        config_of, submission, worker.directory, worker.config, worker.environ, limiter=worker.checks
+    )
+    return config.limits.budget_usd

@@ -22,6 +22,7 @@ from batchrun.output.replacement import replace_text
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
+from batchrun.worker.batch_deletion import retain
 from batchrun.worker.fleet_duty import leave_fleet, serve_fleet, set_all_aside
 from batchrun.worker.http import PageAccess, open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
@@ -101,6 +102,7 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
     systemd = SystemdNotifier(os.environ)
     async with anyio.create_task_group() as children:
         children.start_soon(worker.run)
+        children.start_soon(retain, worker)
         if worker.fleet is not None:
             children.start_soon(serve_fleet, worker, worker.fleet)
         children.start_soon(systemd.send_status, partial(_status, worker))

@@ -15,6 +15,7 @@ from batchrun.batch.opened_batch import Batch
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
 from batchrun.errors import BatchrunError, LedgerError, LogUnreachable, OutputError
 from batchrun.runtime.steady_time import boot_time
+from batchrun.worker.batch_deletion import drop
 from batchrun.worker.batch_orders import follow_order
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.member import Use
@@ -260,7 +261,7 @@ class FleetDuty:
 
     async def _drop(self, batch: str) -> None:
         try:
-            await self._worker.drop(batch)
+            await drop(self._worker, batch)
         except OutputError as error:
             _log.warning("batch_not_deleted", batch=batch, reason=str(error))
 

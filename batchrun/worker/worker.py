@@ -35,7 +35,6 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
-from batchrun.worker.retention import Retention
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
     FILES,
@@ -111,7 +110,7 @@ class Worker:
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
         self._plans = anyio.Semaphore(MAX_CHECKS)
         #: Ids of batches that rest and are being looked at or repaired.
-        self._mended: set[str] = set()
+        self.mended: set[str] = set()
         #: Held while a retry is taken.
         self.retrying = anyio.Lock()
         #: Notifies people of what happens to the batches and to the worker.
@@ -276,18 +275,18 @@ class Worker:
         self.refuse_without_files(submission_id)
         if submission.state.is_under_way or submission_id in self.runners:
             raise WrongState(f"batch {submission_id} is {submission.state}; pause it first")
-        if submission_id in self._mended:
+        if submission_id in self.mended:
             raise WrongState(f"batch {submission_id} is being looked at or repaired; try again in a moment")
         if self.account is None:
             raise OutputError(f"not possible now: {self.why_not_ready}")
         out_dir = self.directory.out_dir(submission)
         if not await anyio.to_thread.run_sync(has_begun, out_dir):
             raise WrongState(f"batch {submission_id} is {submission.state}: it has not begun")
-        self._mended.add(submission_id)
+        self.mended.add(submission_id)
         try:
             yield out_dir, self.account
         finally:
-            self._mended.discard(submission_id)
+            self.mended.discard(submission_id)
             known = self.store.get(submission_id)
             if known is not None and known.state.is_under_way:
                 self._start_runner(submission_id)
@@ -322,60 +321,11 @@ class Worker:
         await self._resume_all(*_MAY_GO_ON)  # a profile may have changed
         return later
 
-    async def delete(self, submission_id: str) -> None:
-        """Delete a batch that is not under way, with its own directory; its costs no longer count in the budget.
-
-        In a fleet, they do, and each worker deletes its directory of the batch once it has read of that.
-        """
-        if self.fleet is not None and not self.fleet.was_read.is_set():
-            raise OutputError(f"batch {submission_id} cannot be deleted yet: the fleet's list was not read")
-        if self.fleet is not None and (parts := self.fleet.parts_of(submission_id)):
-            async with AsyncExitStack() as stack:
-                for part in parts:
-                    self._refuse_to_delete(part)
-                    await stack.enter_async_context(self.fleet.taken(part))
-                    self._refuse_to_delete(part)
-                await self.fleet.delete(submission_id)
-            return
-        if self.fleet is not None:
-            await self.drop(submission_id)
-            return
-        async with self.store.lock:
-            submission = self.store[submission_id]
-            self._refuse_to_delete(submission_id)
-            use = await anyio.to_thread.run_sync(self._account_use, submission)
-            await anyio.to_thread.run_sync(self.store.delete, submission)
-        # The same sum as after a restart, which adds up the costs of the batches that exist.
-        self.count_again(use, AccountUse())
-        _log.info("batch_deleted", batch=submission_id)
-
     def count_again(self, before: AccountUse, now: AccountUse) -> None:
         """Change in the budget of all batches what one that rests has spent and reserved."""
         self.budget.spent_usd += now.spent_usd - before.spent_usd
         self.budget.reserved_usd += now.reserved_usd - before.reserved_usd
         self.budget.notify()
-
-    def _refuse_to_delete(self, submission_id: str) -> None:
-        submission = self.store[submission_id]
-        if submission.state.is_under_way or submission_id in self.runners or submission_id in self._mended:
-            raise WrongState(f"batch {submission_id} is {submission.state}; cancel or pause it first")
-
-    async def _retain(self) -> None:
-        if self.fleet is not None:
-            await self.fleet.was_read.wait()
-        await Retention(self.store, self.directory, lambda: self.config.worker, self._delete_old).run()
-
-    async def _delete_old(self, submission_id: str) -> None:
-        """Delete a batch that has rested for long enough; in a fleet, the worker that had it last does that."""
-        if self.fleet is None or not self.fleet.is_left_to_another(submission_id):
-            await self.delete(submission_id)
-
-    async def drop(self, submission_id: str) -> None:
-        """Delete what is here of a batch that is not on the fleet's list any more."""
-        async with self.store.lock:
-            if (submission := self.store.get(submission_id)) is not None:
-                await anyio.to_thread.run_sync(self.store.delete, submission)
-                _log.info("batch_deleted", batch=submission_id)
 
     def drain(self) -> int:
         """Stop new starts of all batches; return the number of live Runs."""
@@ -499,7 +449,6 @@ class Worker:
                 self.connected.set()
                 children.start_soon(self._sample)
                 children.start_soon(self.disk.run)
-                children.start_soon(self._retain)
                 children.start_soon(watch_spool, self.directory, self.store, self._take_spooled)
                 for submission in self.store:
                     if submission.state.is_under_way:
@@ -547,7 +496,7 @@ class Worker:
             return  # another worker of the fleet carries it out
         if self._children is None or self.account is None or self.is_draining:
             return  # the next `run` starts the runners of all batches under way
-        if submission_id in self._mended:
+        if submission_id in self.mended:
             return  # `mending` starts it in the end
         if submission_id in self.runners:
             return  # `_run_batch` starts a new runner when this one has ended
@@ -641,14 +590,15 @@ class Worker:
         """Add up the costs of all batches; return the number of possibly live Runs of each batch to resume."""
         live: dict[Path, int] = {}
         for submission in self.store:
-            use = self._account_use(submission)
+            use = self.account_use(submission)
             self.budget.spent_usd += use.spent_usd
             self.budget.reserved_usd += use.reserved_usd
             if use.live_runs and (submission.state.is_under_way or submission.state is BatchState.STOPPED):
                 live[self.directory.out_dir(submission)] = use.live_runs
         return live
 
-    def _account_use(self, submission: Submission) -> AccountUse:
+    def account_use(self, submission: Submission) -> AccountUse:
+        """Return what a batch uses of the account, by its ledger. Blocks."""
         return read_account_use(submission, self.directory, has_budget=self.budget.limit_usd is not None)
 
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from batchrun.config.worker_config import WorkerConfig
-from batchrun.worker import retention
+from batchrun.worker import batch_deletion, retention
 from batchrun.worker.retention import Retention
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker, open_worker
@@ -48,7 +48,7 @@ async def kept_by(worker: Worker, is_done: Callable[[set[str]], bool]) -> set[st
     looks = 0
 
     async def delete(submission_id: str) -> None:
-        await worker.delete(submission_id)
+        await batch_deletion.delete(worker, submission_id)
 
     def config() -> Any:
         nonlocal looks

@@ -20,6 +20,7 @@ from yarl import URL
 from batchrun.runtime import free_space
 from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http import connection_cap
+from batchrun.worker import batch_deletion
 from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
 from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.http.page_access import MAX_TICKETS
@@ -507,7 +508,7 @@ async def test_a_name_is_of_one_batch_and_every_way_to_call_it_leads_there(clien
             assert (await client.ask("GET", f"/v1/batches/{ref}"))[1]["id"] == batch_id, ref
     assert (await client.refusal("GET", f"/v1/batches/{ids[0][-5:]}"))[0] == 404
     await client.until(ids[1], BatchState.FINISHED)
-    await client.worker.delete(ids[1])
+    await batch_deletion.delete(client.worker, ids[1])
     assert (await client.ask("GET", f"/v1/batches/{await client.submit_batch([], name='same')}"))[1]["name"] == "same-2"
 
 

@@ -13,7 +13,7 @@ import pytest
 from batchrun.batch.opened_batch import Batch
 from batchrun.errors import ConfigError, OutputError
 from batchrun.runtime.logs import logging_to, silence
-from batchrun.worker import batch_orders
+from batchrun.worker import batch_deletion, batch_orders
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
 from batchrun.worker.submission import BatchState, Submission
@@ -315,7 +315,7 @@ async def test_a_deleted_batch_no_longer_counts_in_the_budget(tmp_path, api, soo
             await batch.until(BatchState.FINISHED)
         await until(lambda: not worker.runners, "a worker at rest")
         before_usd = worker.budget.spent_usd
-        await worker.delete(deleted.id)
+        await batch_deletion.delete(worker, deleted.id)
         after_usd = worker.budget.spent_usd
         assert 0 < after_usd < before_usd
     async with working(tmp_path / "data", api, **flags) as worker:
@@ -457,7 +457,7 @@ async def test_the_file_of_a_deleted_batch_is_taken_again_only_if_it_changes(tmp
         await until(summary.exists, "a summary")
         (submission,) = worker.store
         await until(lambda: not worker.runners, "a worker at rest")
-        await worker.delete(submission.id)
+        await batch_deletion.delete(worker, submission.id)
         put(data / "spool" / "next.jsonl", to_lines(jobs_of(3, 1)))
         put(data / "spool" / "next.toml", batch_file("next", "next.jsonl"))
         await until((data / "spool" / "next.summary.json").exists, "the next one's summary")

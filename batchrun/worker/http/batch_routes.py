@@ -16,6 +16,7 @@ from batchrun.model import RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import total_costs
 from batchrun.worker import batch_mending, batch_orders, retry_orders
+from batchrun.worker.batch_deletion import delete
 from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
@@ -155,7 +156,7 @@ async def get_config(request: web.Request) -> web.Response:
 
 async def delete_batch(request: web.Request) -> web.Response:
     """Delete a batch that is not under way."""
-    await worker_of(request).delete(batch_to_order(request).id)
+    await delete(worker_of(request), batch_to_order(request).id)
     return web.Response(status=204)
 
 

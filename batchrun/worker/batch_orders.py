@@ -8,7 +8,6 @@ All of these raise:
 from contextlib import suppress
 from typing import Any
 
-import anyio
 from pydantic import ValidationError
 
 from batchrun.config.load import as_config_error
@@ -25,7 +24,6 @@ from batchrun.worker.submission import (
     BatchState,
     Submission,
 )
-from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import WrongState
 from batchrun.worker.worker import Worker
 
@@ -75,11 +73,11 @@ async def change(worker: Worker, submission_id: str, **changes: Any) -> Submissi
         raise as_config_error(error, None, {}, Submission) from None
     if (wholes := worker.wholes_with(submission_id)) is not None:
         await wholes.bring_settings(submission_id)
-        await _budget_of(worker, wanted)  # it must be valid
+        await worker.intake.budget_of(wanted)  # it must be valid
         return await wholes.order(submission_id, OrderVerb.CHANGE, frozenset(BatchState), "changed", **changes)
-    budget_usd = await _budget_of(worker, wanted)
+    budget_usd = await worker.intake.budget_of(wanted)
     is_out = worker.store[submission_id].state is BatchState.OUT_OF_BUDGET
-    before_usd = await _budget_of(worker, worker.store[submission_id]) if is_out else None
+    before_usd = await worker.intake.budget_of(worker.store[submission_id]) if is_out else None
     async with worker.ordered(submission_id):
         await worker.store.change(submission_id, frozenset(BatchState), "changed", **changes)
     if (runner := worker.runners.get(submission_id)) is not None:
@@ -113,10 +111,3 @@ async def follow_order(worker: Worker, part_id: str, whole: Submission, order: W
     if order.verb in RESTARTS:
         followed["resumed"] = order.number
     await worker.store.update(part_id, lambda _: followed)
-
-
-async def _budget_of(worker: Worker, submission: Submission) -> float | None:
-    config = await anyio.to_thread.run_sync(
-        config_of, submission, worker.directory, worker.config, worker.environ, limiter=worker.checks
-    )
-    return config.limits.budget_usd

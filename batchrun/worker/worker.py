@@ -12,18 +12,14 @@ import structlog
 from anyio.abc import TaskGroup
 
 from batchrun.account.account import Account, open_account
-from batchrun.config import ApiConfig, Config
-from batchrun.config.policy_builders import expectation
-from batchrun.config.text_bounds import read_bounded
+from batchrun.config import ApiConfig
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig, changed_while_running
 from batchrun.errors import BatchrunError, ConfigError, OutputError
-from batchrun.jobs.matrix import check_matrix
 from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.output.lock import enter_lock
-from batchrun.output.replacement import replace_file
 from batchrun.policy.budget import Budget, is_larger
 from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.progress_words import Speed
@@ -35,14 +31,13 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
+from batchrun.worker.intake import Intake
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
-    FILES,
     RESUMABLE,
     BatchState,
     Submission,
 )
-from batchrun.worker.submission_config import config_of, profile_file
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import is_summary_current, remove_summary_file, write_summary_file
 from batchrun.worker.whole_batches import WholeBatches
@@ -52,8 +47,8 @@ from batchrun.worker.worker_watch import WorkerWatch
 SAMPLE_INTERVAL_S = 1.0
 #: Max samples of slot use: an hour's.
 MAX_SAMPLES = 3600
-#: Max submissions that are checked at once: a batch file of the largest size takes 150 MB for seconds.
-MAX_CHECKS = 2
+#: Max plans that are made at once.
+MAX_PLANS = 2
 #: Jobs that a plan reads at most: it keeps some 300 bytes of each.
 MAX_PLANNED_JOBS = 200_000
 
@@ -85,6 +80,8 @@ class Worker:
         self.config = config
         self.environ = environ
         self.store = SubmissionStore(directory)
+        #: Checks what is submitted.
+        self.intake = Intake(directory, environ, lambda: self.config, fleet)
         self.began_at = datetime.now(UTC)
         #: Time, live Runs and max live Runs, once a second, oldest first.
         self.samples: deque[tuple[datetime, int, int]] = deque(maxlen=MAX_SAMPLES)
@@ -108,7 +105,7 @@ class Worker:
         #: The batches in shards; None: it works alone, and has none.
         self.wholes = WholeBatches(fleet, self.store, directory, self.runners) if fleet is not None else None
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
-        self._plans = anyio.Semaphore(MAX_CHECKS)
+        self._plans = anyio.Semaphore(MAX_PLANS)
         #: Ids of batches that rest and are being looked at or repaired.
         self.mended: set[str] = set()
         #: Held while a retry is taken.
@@ -116,8 +113,6 @@ class Worker:
         #: Notifies people of what happens to the batches and to the worker.
         self.notifier = Notifier(config.notify, channels, Outbox(directory.outbox))
         self._watch = WorkerWatch(self.notifier, self.budget)
-        #: Bounds how many submissions are checked at once.
-        self.checks = anyio.CapacityLimiter(MAX_CHECKS)
         #: Set when a runner ends; None while no child waits for that.
         self._runner_ended: anyio.Event | None = None
         self._children: TaskGroup | None = None
@@ -128,21 +123,11 @@ class Worker:
         """Check and take a batch whose files are in place.
 
         Raises:
-            ConfigError: as `check` does; it is not stored.
+            ConfigError: as `Intake.check` does; it is not stored.
             OutputError: it cannot be stored.
         """
-        await self.check(submission)
+        await self.intake.check(submission)
         return await self.take(submission)
-
-    async def check(self, submission: Submission) -> Config:
-        """Check the files of a batch, and return its configuration.
-
-        No lock should be held meanwhile, since others made the files.
-
-        Raises:
-            ConfigError: its configuration or its item schema is invalid, or its job file is missing.
-        """
-        return await anyio.to_thread.run_sync(self._check, submission, limiter=self.checks)
 
     async def plan(self, submission: Submission, shown: int) -> Plan:
         """Check the lines of a batch that is not stored, up to MAX_PLANNED_JOBS, and forecast it; start nothing.
@@ -150,17 +135,17 @@ class Worker:
         `shown` is the number of inputs that the plan shows.
 
         Raises:
-            ConfigError, JobFileError: as `check` and `make_plan` do.
+            ConfigError, JobFileError: as `Intake.check` and `make_plan` do.
             BatchRefused: the platform does not know the task.
-            OutputError: the platform has not answered yet, or MAX_CHECKS plans are being made.
+            OutputError: the platform has not answered yet, or MAX_PLANS plans are being made.
         """
-        config = await self.check(submission)
+        config = await self.intake.check(submission)
         if self.account is None:
             raise OutputError(f"nothing can be planned now: {self.why_not_ready}")
         try:
             self._plans.acquire_nowait()
         except anyio.WouldBlock:
-            raise OutputError(f"{MAX_CHECKS} other plans are being made; ask again in a moment") from None
+            raise OutputError(f"{MAX_PLANS} other plans are being made; ask again in a moment") from None
         try:
             return await plan_batch(
                 self.account.client,
@@ -176,7 +161,7 @@ class Worker:
         """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches."""
         if self.fleet is not None:
             if submission.profile is not None:  # the other workers need not have it
-                submission = await anyio.to_thread.run_sync(self._with_own_file, submission)
+                submission = await anyio.to_thread.run_sync(self.intake.with_own_file, submission)
             submission = (await self.fleet.submit(submission)).submission
             self.store.mirror(submission)
             return submission
@@ -184,39 +169,6 @@ class Worker:
         _log.info("batch_taken", batch=taken.id, name=taken.name)
         self._start_runner(taken.id)
         return taken
-
-    def _with_own_file(self, submission: Submission) -> Submission:
-        """Copy the profile of a submission to its directory, and check it once more as its own file.
-
-        Raises:
-            ConfigError: the profile names a file that only this machine has.
-        """
-        assert submission.profile is not None, "only a profile is copied"
-        text = read_bounded(profile_file(self.directory, submission.profile))
-        replace_file(self.directory.of(submission.id) / FILES["config"], [text])
-        changed = submission.but(profile=None, batch_file=FILES["config"])
-        self._check(changed)
-        return changed
-
-    def _check(self, submission: Submission) -> Config:
-        config = config_of(submission, self.directory, self.config, self.environ)
-        if self.fleet is not None:
-            config = self.fleet.with_log(config, submission.id)
-        elif submission.shards is not None:
-            raise ConfigError(
-                "divides a batch among the workers of a fleet, and this worker is alone: it uses the whole account for"
-                " one batch as well. Leave it out, or start the workers with --fleet",
-                key="shards",
-            )
-        expectation(config.output)
-        check_matrix(config.jobs.matrix)
-        try:
-            is_file = config.jobs.file.is_file()
-        except OSError:  # its name is too long
-            is_file = False
-        if not is_file:
-            raise ConfigError(f"{config.jobs.file} is not a file; submit the job file, too", key="jobs.file")
-        return config
 
     @asynccontextmanager
     async def ordered(self, submission_id: str) -> AsyncIterator[None]:

@@ -186,7 +186,7 @@ async def test_a_profile_may_be_a_symbolic_link_in_a_fleet_too(tmp_path, api):
         )
         worker.directory.of("own").mkdir()
         (worker.directory.of("own") / "jobs.jsonl").write_text("{}")
-        own = await anyio.to_thread.run_sync(worker._with_own_file, profiled)
+        own = await anyio.to_thread.run_sync(worker.intake.with_own_file, profiled)
         assert (own.profile, (worker.directory.of("own") / "batch.toml").read_text()) == (None, text)
 
 

@@ -62,7 +62,7 @@ async def submit(request: web.Request) -> web.Response:
     async with uploaded(request, worker.directory.of(submission_id)) as form:
         if (known := _known(worker, form, key)) is None:
             submission = _submission(submission_id, form, key)
-            await worker.check(submission)
+            await worker.intake.check(submission)
             async with request.app[_SUBMITTING]:
                 if (known := _known(worker, form, key)) is None:
                     taken = await worker.take(submission)

@@ -6,13 +6,13 @@ every few seconds makes some 90,000 entries a week: one by one, a bucket would d
 
 import threading
 from collections.abc import Iterator
-from itertools import count, islice, takewhile
+from itertools import islice
 
 import orjson
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
-from batchrun.ledger.shared_log.read_ahead import read_ahead
+from batchrun.ledger.shared_log.read_ahead import read_ahead, read_up_to_the_end
 
 #: Entries of a pack; pack N holds those from N times that on.
 ENTRIES_PER_PACK = 500
@@ -41,11 +41,10 @@ def read_entries(store: LogStore, number: int) -> Iterator[bytes]:
     """
     while True:
         if number % ENTRIES_PER_PACK == 0:
-            packs = read_ahead(
-                lambda pack: store.get_object(pack_name(pack)), count(number // ENTRIES_PER_PACK), _PACKS_AT_ONCE
+            packs = read_up_to_the_end(
+                lambda pack: store.get_object(pack_name(pack)), number // ENTRIES_PER_PACK, _PACKS_AT_ONCE
             )
-            for pack in takewhile(lambda found: found is not None, packs):
-                assert pack is not None
+            for pack in packs:
                 yield from _unpacked(store, number, pack)
                 number += ENTRIES_PER_PACK
         left = ENTRIES_PER_PACK - number % ENTRIES_PER_PACK

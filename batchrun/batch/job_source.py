@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 import anyio
+from anyio.lowlevel import RunVar
 
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format, shard_of
@@ -23,10 +24,21 @@ from batchrun.runtime.crash_points import crash_point
 
 #: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
 QUIET_S = 2.0
-#: Bytes of a chunk's lines, after which it ends.
-MAX_CHUNK_BYTES = 32 << 20
+#: Bytes of a chunk's lines, and of the memory that they take, after which it ends. A worker has many batches.
+MAX_CHUNK_BYTES = 8 << 20
+#: Max batches of this process that read lines at once: parsing one may take 90 MB for a moment.
+_READERS_AT_ONCE = 4
+_readers = RunVar[anyio.CapacityLimiter]("readers")
 #: Lines of other shards, after which a chunk ends: how far the file is read is noted now and then.
 MAX_OTHERS = 10_000
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    try:
+        return _readers.get()
+    except LookupError:
+        _readers.set(limiter := anyio.CapacityLimiter(_READERS_AT_ONCE))
+        return limiter
 
 
 class FileSource:
@@ -62,7 +74,9 @@ class FileSource:
         # Reading a pipe may block for any time, so a line is passed on at once, and a cancelled read is abandoned.
         is_pipe = not self.job_file.is_replayable
         wanted = 1 if is_pipe else max_entries
-        chunk = await anyio.to_thread.run_sync(self._read, wanted, abandon_on_cancel=is_pipe)
+        chunk = await anyio.to_thread.run_sync(
+            self._read, wanted, abandon_on_cancel=is_pipe, limiter=None if is_pipe else _limiter()
+        )
         if chunk is None and self._left != 0 and self.unended is None and (last := self.job_file.unended) is not None:
             await self._end_line(last.position.line)
             chunk = await anyio.to_thread.run_sync(self._read, wanted)
@@ -88,7 +102,7 @@ class FileSource:
                 entries.append(entry)
             else:
                 others += 1
-            size += entry.position.length
+            size += max(entry.position.length, entry.memory_bytes if isinstance(entry, Job) else 0)
             if len(entries) >= max_entries or size >= MAX_CHUNK_BYTES or others >= MAX_OTHERS:
                 break
         return Chunk(entries, self._read_to()) if entries or others else None

@@ -29,7 +29,7 @@ MAX_AHEAD_BYTES = 1 << 20
 FAIR_DEPTH = MAX_CHUNK // 2
 #: Max ready jobs, and max bytes of them, while the source is searched for a job that fits.
 MAX_LOOK_AHEAD = 10_000
-MAX_READY_BYTES = 32 << 20
+MAX_READY_BYTES = 8 << 20
 #: After this many jobs that the budget can never pay for, no further job is tried.
 MAX_UNAFFORDABLE = 100
 #: Max postponed jobs per permit, held in memory; above it no further lines are read.
@@ -98,13 +98,13 @@ class StartQueue:
             self._progress.left_open += 1
             return
         self._ready.push(work, work.job.group, is_first=is_first)
-        self._ready_bytes += len(work.job.body)
+        self._ready_bytes += work.job.memory_bytes
         self._changed.notify()
 
     def take_back(self, keys: Collection[JobKey]) -> list[Work]:
         """Remove the ready jobs with these keys that no attempt was made at, and return them."""
         taken = self._ready.remove(lambda work: work.job.key in keys and not work.this_round)
-        self._ready_bytes -= sum(len(work.job.body) for work in taken)
+        self._ready_bytes -= sum(work.job.memory_bytes for work in taken)
         return taken
 
     def postpone(self, postponed: Postponed) -> None:
@@ -157,7 +157,7 @@ class StartQueue:
             if work is None:
                 self._permits.let_others_go()
                 return None
-            self._ready_bytes -= len(work.job.body)
+            self._ready_bytes -= work.job.memory_bytes
             if (paid := self._pay(work)) is not None:
                 return paid
         self._permits.want_none()
@@ -260,7 +260,7 @@ class StartQueue:
         """Give out no more jobs of a group; they stay open."""
         self._stopped_groups.add(group)
         for work in self._ready.drop(group):
-            self._ready_bytes -= len(work.job.body)
+            self._ready_bytes -= work.job.memory_bytes
             self._progress.left_open += 1
         self._changed.notify()
         self.reading.notify()

@@ -11,9 +11,12 @@ from batchrun.errors import JobFileError
 from batchrun.jobs.raw_streams import Note, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded, parts_problem
 from batchrun.model import MAX_BODY_BYTES, JsonObject, Position, read_json
+from batchrun.runtime.free_memory import check_memory
 
 #: Bytes of a JSON array: it is held in memory while it is read.
 MAX_ARRAY_BYTES = 64 << 20
+#: Bytes of a row from which on it is checked that there is memory for what it holds, and the most that takes per byte.
+_LARGE_BYTES, _PARSED_BYTES = 1 << 16, 24
 
 #: An object, or None; and what is wrong, or an empty text.
 Parsed = tuple[JsonObject | None, str]
@@ -153,6 +156,8 @@ def parse_object(raw: bytes | str) -> Parsed:
     """Parse one JSON object; of a property given twice, the last one wins, as in JavaScript."""
     if problem := parts_problem(raw):
         return None, problem
+    if len(raw) > _LARGE_BYTES:
+        check_memory(_PARSED_BYTES * len(raw))
     try:
         value = read_json(raw)
     except orjson.JSONDecodeError as error:

@@ -5,6 +5,9 @@ from typing import Any, NewType
 from batchrun.model.run import RunOptions
 from batchrun.runtime.fast_dataclasses import dataclass
 
+#: Bytes of memory that JSON takes at most per byte of its text; and bytes of a line from which on that counts.
+_MAX_PARSED, _LARGE_LINE_BYTES = 24, 4096
+
 JobKey = NewType("JobKey", str)
 #: The job's row in the ledger; ids grow in the order of admission.
 JobId = NewType("JobId", int)
@@ -42,6 +45,12 @@ class Job:
     group: str | None = None
     #: Any JSON, copied to the record.
     meta: Any = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how many bytes of memory it takes at most: what its line holds beside the body stays parsed."""
+        is_plain = self.meta is None or self.position.length < _LARGE_LINE_BYTES
+        return len(self.body) + (0 if is_plain else _MAX_PARSED * self.position.length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

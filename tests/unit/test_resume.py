@@ -26,7 +26,7 @@ from batchrun.ledger.facts import DUPLICATES, IDENTITY
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.journal import Journal, _open_journal
 from batchrun.ledger.sqlite.tables import LedgerTables
-from batchrun.model import BadLine, Intent, Job, JobId, Mark, Outcome, Selection
+from batchrun.model import BadLine, Intent, Job, JobId, JsonObject, Mark, Outcome, Selection
 from batchrun.output.layout import LEDGER
 from batchrun.preflight.job_file_head import settle_dialect
 from tests.support.memory_ledger import ListSource, make_bad_line, make_job, read_to
@@ -53,7 +53,7 @@ class Opened:
         return Backlog(self.ledger, self.job_file, ListSource(lines, chunk=4))
 
 
-async def _run_inline(function: Callable[..., Any], *arguments: Any, abandon_on_cancel: bool = False) -> Any:
+async def _run_inline(function: Callable[..., Any], *arguments: Any, **_: Any) -> Any:
     return function(*arguments)
 
 
@@ -415,3 +415,16 @@ def begin(directory: Path, identity: dict[str, Any]) -> None:
         with journal.ledger.transaction():
             journal.admit([make_job()], read_to(1))
             journal.ledger.note_fact(IDENTITY, identity)
+
+
+@pytest.mark.usefixtures("inline")
+async def test_a_chunk_ends_by_the_memory_that_its_jobs_take(tmp_path: Path) -> None:
+    """Of many open batches each holds a chunk; `@meta` stays parsed, and empty objects take 24 times their text."""
+    file = tmp_path / "jobs.jsonl"
+    meta: list[JsonObject] = [{}] * 50_000
+    file.write_bytes(b"".join(orjson.dumps({"n": n, "@meta": meta}) + b"\n" for n in range(7)))
+    with opened_source(tmp_path, file) as (_, source):
+        sizes = []
+        while (chunk := await source.next_chunk(256)) is not None:
+            sizes.append(len(chunk.entries))
+    assert sizes == [3, 3, 1]

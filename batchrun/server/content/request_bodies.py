@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.runtime.free_memory import check_memory, parsed_bytes
 from batchrun.runtime.free_space import has_room
 from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.decoding import Decoder, decode, decoders_of
@@ -112,8 +113,11 @@ def load_json(body: bytes) -> Any:
 
     Raises:
         ValueError: it is not JSON, is nested too deeply, or holds too many objects and lists.
+        MemoryError: this process has no memory for it.
     """
     check_parts(body)
+    if len(body) > SMALL_BYTES:
+        check_memory(parsed_bytes(body))
     value = orjson.loads(body)
     if body.count(b"[") + body.count(b"{") > _NESTED_FROM:
         try:

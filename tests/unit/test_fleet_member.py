@@ -253,6 +253,19 @@ def test_a_silent_member_is_replaced_after_its_leases():
     assert sum(world.live.values()) == LIMIT
 
 
+def test_a_member_that_dies_after_another_one_is_not_waited_for():
+    """It has the fewest batches, so it would come first; but nothing has been heard of it for two beats."""
+    world, (one, two, three) = fleet_of_three()
+    turns([one, two], 6, world)
+    turns([one, two, three], 1, world)
+    assert (len(one.opened), len(two.opened), len(three.opened)) == (3, 2, 0)
+    turns([two, three], 3, world)
+    turns([two], 3, world)
+    world.now += 0.3
+    turns([two], 1, world)
+    assert two.opened == [*world.live]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_batch_that_cannot_be_opened_goes_on_to_another_worker(count):
     """The Runs of a dead worker's batch count as long as no worker can open it, and then as its new owner's."""

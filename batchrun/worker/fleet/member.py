@@ -18,8 +18,10 @@ from batchrun.worker.submission import BatchCounts
 BEAT_PART = 1 / 3
 #: New counts are written this many seconds after the last change of the page, if nothing else is.
 COUNTS_S = 3.0
-#: Seconds for which the member with the fewest batches comes first, when one is to be taken.
+#: Seconds for which the member with the fewest batches comes first, when one is to be taken,
 PATIENCE_S = 1.0
+#: unless it has not been heard of for this part of its lease, which is two beats: it may be dead as well.
+QUIET_PART = 2 * BEAT_PART
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,7 +359,11 @@ class FleetMember:
             and self._is_free(each, member, now)
             and not (member.batches and member.batches.keys() <= set(refused))
         ]
-        counts = {each: len(member.batches) for each, member in page.members.items() if each not in free}
+        counts = {
+            each: len(member.batches)
+            for each, member in page.members.items()
+            if each not in free and (each == self._id or not self._is_silent(each, member, now, QUIET_PART))
+        }
         counts.setdefault(self._id, 0)
         heritage = []
         for each in sorted(free):
@@ -372,11 +378,15 @@ class FleetMember:
         """True if a member surely starts nothing more."""
         if member.has_left or member_id == self._predecessor:
             return True
-        seen = self._seen.get(member_id)
-        is_silent = seen is not None and seen[0] == member.beat and now - seen[1] >= SILENT_LEASES * member.lease_s
+        is_silent = self._is_silent(member_id, member, now, SILENT_LEASES)
         if not is_silent:
             self._waits_since.pop(member_id, None)
         return is_silent
+
+    def _is_silent(self, member_id: str, member: Member, now: float, leases: float) -> bool:
+        """True if no change of a member was seen for so many of its leases."""
+        seen = self._seen.get(member_id)
+        return seen is not None and seen[0] == member.beat and now - seen[1] >= leases * member.lease_s
 
     def _takes(
         self, page: Page, now: float, waiting: Sequence[str], wanted: Collection[str], has: int, max_batches: int

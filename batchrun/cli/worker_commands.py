@@ -117,9 +117,8 @@ async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None
 
 async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:
     """Print the address of the worker's page, with what opens it once."""
-    key = await client.page_key()
     address = url or (await anyio.to_thread.run_sync(read_private, DataDirectory(data).address)).decode()
-    answer(f"{address.strip().rstrip('/')}/#key={key}")
+    answer(await client.page_link(address.strip().rstrip("/")))
 
 
 async def print_notify(is_test: bool, client: WorkerClient) -> ExitCode:

@@ -1,6 +1,28 @@
-"""Which host names mean this machine."""
+"""Which host names mean this machine, and a name that no page had before."""
 
 import ipaddress
+import secrets
+from urllib.parse import urlsplit, urlunsplit
+
+#: What browsers reach by a name under `localhost`.
+_LOCALHOST = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def new_page_host() -> str:
+    """Return a name of this machine for the page of one process.
+
+    A browser keeps what a page leaves behind, a service worker say, by scheme, name and port: a program that had the
+    port before may have left something for `127.0.0.1`, and nothing for this name.
+    """
+    return f"{secrets.token_hex(8)}.localhost"
+
+
+def at_page_host(address: str, host: str) -> str:
+    """Return an address of this machine with another name; any other address as it is."""
+    parts = urlsplit(address)
+    if parts.hostname not in _LOCALHOST:
+        return address
+    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
 
 
 def is_loopback_host(host: str) -> bool:

@@ -20,6 +20,7 @@ from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
+from batchrun.runtime.loopback import at_page_host
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.private_files import make_private_directory, private_opener, refuse_special
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
@@ -74,7 +75,8 @@ class Server:
     @property
     def page_link(self) -> str:
         """The page's address with a token for it, which ends with this server."""
-        return f"{self.base_url}/#token={self._backend.tokens.of_page}"
+        tokens = self._backend.tokens
+        return f"{at_page_host(self.base_url, tokens.page_host)}/#token={tokens.of_page}"
 
     @property
     def actors(self) -> Sequence[str]:

@@ -28,6 +28,7 @@ from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.loopback import at_page_host
 from batchrun.runtime.private_files import refuse_anothers, refuse_open_directory
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path
@@ -299,9 +300,11 @@ class WorkerClient:
         """Delete a batch that is not under way, with its results in the worker's own directory."""
         await self._ask("DELETE", _path(ref), read=bytes)
 
-    async def page_key(self) -> str:
-        """Return what opens the worker's page once."""
-        return await self._ask("GET", "/v1/page-key", read=lambda body: str(_object(body)["key"]))
+    async def page_link(self, address: str) -> str:
+        """Return what opens the page once of the worker at an address."""
+        given = await self._ask("GET", "/v1/page-key", read=_object)
+        host = given.get("host")  # of a worker that has been running for long: none
+        return f"{at_page_host(address, host) if isinstance(host, str) else address}/#key={given['key']}"
 
     async def notify(self) -> NotifyView:
         """Return who is notified."""

@@ -36,7 +36,11 @@ HELD = {
     "holds a key to its first account": ("integration/test_server_page.py::test_the_links_token_ends_with_the_server",),
     "Both keys end with the process": (
         "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
-        "integration/test_worker_page.py::test_the_page_says_that_a_killed_worker_is_gone_and_opens_with_the_next_ones_link",
+        "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",
+    ),
+    "at a name no program had before": (
+        "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",
+        "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
     ),
     "The worker's link opens its page once": (
         "integration/test_worker_http.py::test_a_link_to_the_page_opens_it_once",

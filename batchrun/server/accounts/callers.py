@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from enum import Enum
 
+from batchrun.runtime.loopback import new_page_host
 from batchrun.server.accounts.accounts import Accounts, ServerAccount
 from batchrun.server.error_answers import ErrorAnswer
 
@@ -32,6 +33,8 @@ class CallerTokens:
         #: Acts for the first account, from the server's page. It ends with this process: a page that is still open
         #: sends it to whatever program takes the port over.
         self.of_page = _PAGE_TOKEN_PREFIX + secrets.token_urlsafe(24)
+        #: The page's name on this machine.
+        self.page_host = new_page_host()
 
     def of_run(self, run_id: str) -> str:
         return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"

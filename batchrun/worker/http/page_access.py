@@ -4,7 +4,8 @@ The page's address has a ticket in its fragment, which a browser never sends, an
 gives the ticket, once, for the key, and keeps that in the tab's session storage: no other port of the host sees it, as
 it would a cookie. The script gives it to other tabs of the same address, through a channel of the browser that no other
 origin joins; nothing is stored beyond these tabs. The key ends with the process, so that a program which takes the port
-over learns nothing that it can use.
+over learns nothing that it can use; and what it leaves in the browser is for the name at which it was opened, while the
+page of each process has another one.
 """
 
 import hmac
@@ -13,6 +14,8 @@ from collections import deque
 from hashlib import sha256
 
 import anyio
+
+from batchrun.runtime.loopback import at_page_host, new_page_host
 
 #: Seconds that a signed link is valid at least; at most twice as long. A page asks for new ones before that.
 LINK_S = 300
@@ -25,6 +28,8 @@ class PageAccess:
 
     def __init__(self) -> None:
         self.key = secrets.token_urlsafe(24)
+        #: The page's name on this machine.
+        self.host = new_page_host()
         self._tickets: deque[str] = deque(maxlen=MAX_TICKETS)
 
     def ticket(self) -> str:
@@ -40,8 +45,8 @@ class PageAccess:
         return bool(found)
 
     def link(self, address: str) -> str:
-        """Return an address that opens the page, once."""
-        return f"{address}/#key={self.ticket()}"
+        """Return an address that opens the page, once; a loopback address by the name that only this page has."""
+        return f"{at_page_host(address, self.host)}/#key={self.ticket()}"
 
     def is_key(self, shown: str) -> bool:
         """Return whether this is the page's key."""

@@ -38,8 +38,9 @@ async def get_asset(request: web.Request) -> web.Response:
 
 
 async def get_page_key(request: web.Request) -> web.Response:
-    """Return what opens the live page once, for its address: `/#key=…`."""
-    return web.json_response({"key": request.app[PAGE].ticket()})
+    """Return what opens the live page once, for its address: `/#key=…`; and its name on the worker's machine."""
+    access = request.app[PAGE]
+    return web.json_response({"key": access.ticket(), "host": access.host})
 
 
 async def open_page(request: web.Request) -> web.Response:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from batchrun.account.account import STARTS_PER_TASK_PER_S, Account, open_account
+from batchrun.account.connect import STARTS_PER_TASK_PER_S
+from batchrun.account.open_account import open_account
 from batchrun.account.task import Task, find_task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
@@ -18,6 +19,7 @@ from batchrun.model import TaskId
 from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
+    from batchrun.account.account import Account
     from batchrun.server import InlineActor
 
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 class ConnectedTask:
     """A batch's task, in the account that its Runs are started in."""
 
-    account: Account
+    account: "Account"
     task: Task
 
 
@@ -34,7 +36,7 @@ async def connect(
     config: Config,
     environ: Mapping[str, str],
     inline_actors: "Mapping[str, InlineActor]",
-    account: Account | None,
+    account: "Account | None",
     ledger: LedgerReader,
 ) -> ConnectedTask:
     """Connect to the account and find the task. In another account than the batch's, nothing is created.

@@ -14,6 +14,7 @@ from batchrun.engine.notices import UnendedLine
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile, ReadPoint, Shard
+from batchrun.jobs.text_source import QUIET_S
 from batchrun.ledger.facts import DUPLICATES, READ_TO
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import ReadTo
@@ -22,8 +23,6 @@ from batchrun.model import BadLine, Job, JsonObject
 from batchrun.preflight.job_file_head import refuse_bad_lines
 from batchrun.runtime.crash_points import crash_point
 
-#: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
-QUIET_S = 2.0
 #: Bytes of a chunk's lines, and of the memory that they take, after which it ends. A worker has many batches.
 MAX_CHUNK_BYTES = 8 << 20
 #: Max batches of this process that read lines at once: parsing one may take 90 MB for a moment.

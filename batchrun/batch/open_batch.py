@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING
 import anyio
 import structlog
 
-from batchrun.account.account import Account
 from batchrun.account.connected_task import connect
-from batchrun.batch.batch_engine import batch_terms, build_batch_engine
-from batchrun.batch.opened_batch import Batch
-from batchrun.batch.resume import resume
-from batchrun.batch.shared_job_file import JobFileComparison, copy_job_file, open_job_copy, refuse_partial_copy
+from batchrun.batch.shared_job_file import JobFileComparison, open_job_copy, refuse_partial_copy
 from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.config.job_format_builder import is_here
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
-from batchrun.engine.notices import ReadDenied, SharedLogWeak
 from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
-from batchrun.model import Command, JsonObject, Record, Summary
+from batchrun.model import Command, JsonObject, Summary
 from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.notifier import BatchNotifier, Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
@@ -32,18 +27,17 @@ from batchrun.output.layout import BATCH_LOG, OUTBOX
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import Sink, explaining, sync_directory
 from batchrun.preflight.job_file_head import check_before_start
-from batchrun.preflight.preparation import preflight
 from batchrun.runtime.children import open_children, plain_errors
+from batchrun.runtime.late_imports import need_module
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.private_files import make_private_directory
 
 if TYPE_CHECKING:
+    from batchrun.account.account import Account
+    from batchrun.batch.opened_batch import Batch
     from batchrun.ledger.shared_log.claim import Standby
     from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
     from batchrun.server import InlineActor
-
-#: Records that wait for a slow consumer of the batch; when there are more, starts slow down.
-RECORD_BUFFER = 100
 
 
 @asynccontextmanager
@@ -53,13 +47,13 @@ async def open_batch(
     environ: Mapping[str, str] | None = None,
     inline_actors: "Mapping[str, InlineActor]" = types.MappingProxyType({}),
     command: Command | None = None,
-    account: Account | None = None,
+    account: "Account | None" = None,
     priority: BatchPriority = EQUAL,
     on_standby: "Callable[[Standby], None] | None" = None,
     on_copy: Callable[[int, int], None] | None = None,
     notifier: BatchNotifier | None = None,
     membership: "Membership | None" = None,
-) -> AsyncIterator[Batch]:
+) -> "AsyncIterator[Batch]":
     """Open a batch, new or begun earlier; no Run is started before the batch is run or iterated over.
 
     Args:
@@ -127,13 +121,13 @@ async def _open(
     environ: Mapping[str, str],
     inline_actors: "Mapping[str, InlineActor]",
     command: Command | None,
-    account: Account | None,
+    account: "Account | None",
     priority: BatchPriority,
     log: "OwnedLog | None",
     job_file: JobFileComparison,
     on_copy: Callable[[int, int], None] | None,
     notifier: BatchNotifier | None,
-) -> AsyncIterator[Batch]:
+) -> "AsyncIterator[Batch]":
     """Open a batch whose output directory is locked by this process; see `open_batch`."""
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(config.out_dir, log, _job_copy(config)))
@@ -146,23 +140,12 @@ async def _open(
         weakness = _Weakness()
         watch.start_soon(weakness.look, log)
         connected = await connect(stack, config, environ, inline_actors, account, journal.ledger)
-        prepared = await preflight(config, connected, journal.ledger, command)
-        answered.set()
-        await copy_job_file(journal, on_copy)
-        resumed = await resume(stack, config, connected, prepared, journal)
-        terms = await anyio.to_thread.run_sync(batch_terms, config, connected, prepared)
-        engine = build_batch_engine(config, connected, resumed, terms, priority)
-        stack.callback(engine.leave)
-        for denied in prepared.denied:
-            engine.progress.notices.add(ReadDenied(what=denied))
-        if how := await weakness.found():
-            engine.progress.notices.add(SharedLogWeak(how=how))
-        stream = anyio.create_memory_object_stream[Record](RECORD_BUFFER)
-        for end in stream:
-            stack.callback(end.close)
-        # Entered last, so that the engine's children have released their permits when the engine leaves the account.
-        children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
-        yield Batch(config, connected, resumed, journal, engine, children, stream, notifier)
+        await need_module("batchrun.batch.ready_batch")
+        from batchrun.batch.ready_batch import make_ready  # noqa: PLC0415 - it imports the engine
+
+        yield await make_ready(
+            stack, config, connected, journal, answered, weakness.found, command, priority, on_copy, notifier
+        )
 
 
 class _Weakness:

@@ -8,11 +8,10 @@ from io import BufferedReader
 
 import anyio
 
-from batchrun.batch.job_source import QUIET_S
 from batchrun.config import Config
 from batchrun.config.job_format_builder import is_here, job_format
 from batchrun.errors import JobFileError
-from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
+from batchrun.jobs.text_source import QUIET_S, TextSource, find_text, read_errors_named
 from batchrun.ledger.facts import JOB_FILE_IS_COPIED
 from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import Journal, Step

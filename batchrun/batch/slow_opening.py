@@ -7,13 +7,14 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.batch.wait_watch import WAITS_AFTER_S
 from batchrun.errors import OutputError
 from batchrun.ledger.facts import WAIT
 from batchrun.ledger.protocol import NotedWait
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import WaitKind, WaitReason
 
+#: Seconds without a start or a settled job after which a batch counts as waiting. An outage counts at once.
+WAITS_AFTER_S = 10.0
 _REASON = WaitReason(
     kind=WaitKind.OUTAGE, detail="no answer about account, task or Actor yet; the batch is being opened"
 )

@@ -8,6 +8,7 @@ from typing import Protocol
 import anyio
 import structlog
 
+from batchrun.batch.slow_opening import WAITS_AFTER_S
 from batchrun.engine.build import Engine
 from batchrun.errors import BatchrunError
 from batchrun.ledger.protocol import Ledger, NotedWait
@@ -15,8 +16,6 @@ from batchrun.ledger.shared_commits import CommitLog
 from batchrun.model import RunId, TaskId, WaitKind, WaitReason
 from batchrun.report.wait_words import wait_words
 
-#: Seconds without a start or a settled job after which a batch counts as waiting. An outage counts at once.
-WAITS_AFTER_S = 10.0
 #: Seconds between two looks.
 INTERVAL_S = 1.0
 #: Seconds between two listings of the Runs in the platform's queue, while the batch waits.

@@ -20,6 +20,8 @@ from batchrun.jobs.raw_streams import as_utf8, open_bytes, skip_bytes
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
 
+#: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
+QUIET_S = 2.0
 #: Bytes at the beginning of a file that show what it is.
 _HEAD_BYTES = 4096
 #: Encodings in which each character is one byte, and ASCII is ASCII: they can be split and sought like UTF-8.

@@ -11,7 +11,8 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from batchrun.account.account import Account, open_account
+from batchrun.account.account import Account
+from batchrun.account.open_account import open_account
 from batchrun.config import ApiConfig
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig, changed_while_running
 from batchrun.errors import BatchrunError, ConfigError, OutputError

@@ -113,6 +113,8 @@ def test_only_the_command_that_is_run_is_built(words: list[str], built: list[str
     assert done.stderr.split() == built
 
 
+#: Packages whose modules come after the first request: only the words and values of other modules are needed before.
+LATE = ("batchrun.engine.", "batchrun.maintenance.", "batchrun.report.")
 #: Runs a batch on a platform of its own that prints, at the first request, what was imported until then, and ends all.
 FIRST_REQUEST = """
 import os, socket, sys, threading
@@ -130,7 +132,7 @@ app(["run", "--task", "a~b", "--jobs", "jobs.jsonl", "--api-url", url])
 
 
 def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
-    """Neither rich, which structlog would import, nor the server, nor schemas: they come when they are needed."""
+    """Neither rich, which structlog would import, nor the server, nor the engine: they come when they are needed."""
     (tmp_path / "jobs.jsonl").write_text("{}\n")
     done = subprocess.run(
         [sys.executable, "-c", FIRST_REQUEST], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
@@ -140,6 +142,10 @@ def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
     others = {name.partition(".")[0] for name in names - own if not name.startswith("_sysconfigdata")}
     assert {name for name in others if not name.startswith("_")} - sys.stdlib_module_names <= FOR_RUN
     assert not {name for name in own if name.startswith(("batchrun.server.", "batchrun.worker"))}
+    assert {name for name in own if name.startswith(LATE)} <= {
+        *("batchrun.engine.limits", "batchrun.engine.limits.account_pool"),
+        *("batchrun.report.number_words", "batchrun.report.terminal_text"),
+    }
 
 
 #: Keeps eight worker threads busy at once, and prints by how many kilobytes they let the process's data grow.

@@ -21,7 +21,7 @@ from batchrun.config.job_format_builder import job_format
 from batchrun.engine.notices import UnendedLine
 from batchrun.engine.ports import Chunk
 from batchrun.errors import JobFileError
-from batchrun.jobs import JobFile, JobFormat
+from batchrun.jobs import JobFile, JobFormat, text_source
 from batchrun.ledger.facts import DUPLICATES, IDENTITY
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.journal import Journal, _open_journal
@@ -336,10 +336,10 @@ async def test_the_last_line_of_a_file_at_rest_is_read_without_its_end(tmp_path:
     said = UnendedLine(file=str(file), line=3, is_read=True)
     began_s = anyio.current_time()
     assert await read_by_a_process(tmp_path, file) == (['{"sku":"A","n":"1"}', '{"sku":"B","n":"2"}'], said)
-    assert anyio.current_time() - began_s == job_source.QUIET_S
+    assert anyio.current_time() - began_s == text_source.QUIET_S
     os.utime(file, (0, 0))
     assert await read_by_a_process(tmp_path, file) == ([], said)
-    assert anyio.current_time() - began_s == job_source.QUIET_S
+    assert anyio.current_time() - began_s == text_source.QUIET_S
     file.write_bytes(b"sku,n\nA,1\nB,200\n")
     assert await read_by_a_process(tmp_path, file) == (['{"sku":"B","n":"200"}'], None)
 

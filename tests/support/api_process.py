@@ -57,4 +57,5 @@ async def serve(data_dir: Path, port: int, usage_settle_s: float, faults: Path |
 
 if __name__ == "__main__":
     faults = Path(sys.argv[4]) if sys.argv[4:] else None
-    anyio.run(serve, Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), faults)
+    arguments = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), faults
+    anyio.run(serve, *arguments, backend_options={"use_uvloop": True})

@@ -42,7 +42,7 @@ def _has_rounds(worker: KilledWorker, jobs: int, rounds: int) -> bool:
 
 @pytest.mark.parametrize(
     ("kills", "jobs", "seed"),
-    [(3, 50, 1), *(pytest.param(20, 400, seed, marks=pytest.mark.long) for seed in range(2, 5))],
+    [(3, 20, 1), *(pytest.param(20, 400, seed, marks=pytest.mark.long) for seed in range(2, 5))],
 )
 def test_five_batches_and_their_retries_survive_any_number_of_kills(tmp_path, record_property, kills, jobs, seed):
     """One record per job and round, every Run of the server in a record, never more live Runs than allowed.

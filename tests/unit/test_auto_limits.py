@@ -36,7 +36,7 @@ def refill_waits(api: ScriptedApi, slots: int, run_s: float, until: float) -> li
     return [begin - end for end, begin in zip(ends, begun[slots:], strict=False)]
 
 
-@pytest.mark.parametrize("run_s", [20, 60])
+@pytest.mark.parametrize("run_s", [20, pytest.param(60, marks=pytest.mark.long)])
 async def test_slots_are_used_and_refilled(run_s: int) -> None:
     """In an account of 256 Runs, 99.5 % of the slots' time is Runs, and each slot is refilled within 50 ms."""
     api = ScriptedApi(Plan(run_s=run_s, answer_after_s=0.02), capacity=256)

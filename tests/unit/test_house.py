@@ -1,6 +1,5 @@
 """The house of design and style: one name, one thing."""
 
-import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,9 +15,7 @@ def _modules() -> Iterator[Path]:
 
 
 def _public_classes(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield node.name
+    yield from re.findall(r"^ *class ([A-Za-z]\w*)", file.read_text("utf-8"), re.MULTILINE)
 
 
 def test_no_module_name_occurs_twice() -> None:

@@ -369,7 +369,8 @@ def test_an_edit_of_text_that_was_read_is_seen_in_every_format(write: Write, nam
     """Wherever it is, and by the decoded text; lines that were not read yet may change, and more may be appended."""
     begin, end, after = ("[", "]", ",\n") if name == "jobs.json" else ("url,n\n" if "csv" in name else "", "", "\n")
     line = "https://example.com/é,1%05d" if "csv" in name else '{"url":"https://example.com/é","n":1%05d}'
-    lines = [line % n + after for n in range(20_000)]
+    count = 20_000 if "ahead" in name else 8_000  # jobs are taken from among 10,000 lines where they have priorities
+    lines = [line % n + after for n in range(count)]
     if "ahead" in name:
         lines[0] = lines[0].replace('"n"', '"@priority":0,"n"')
 
@@ -378,9 +379,9 @@ def test_an_edit_of_text_that_was_read_is_seen_in_every_format(write: Write, nam
 
     path = write(name, content(lines))
     with JobFile(JobFormat(path=path)) as file:
-        assert all(isinstance(made, Job) for made in islice(file.read(), 15_000))
+        assert all(isinstance(made, Job) for made in islice(file.read(), count * 3 // 4))
         point = file.read_point
-    assert point.line > 14_000 - 10_000 * ("ahead" in name)
+    assert point.line > count * 3 // 4 - 1_000 - 10_000 * ("ahead" in name)
 
     def is_as_read(given: list[str]) -> bool:
         with JobFile(JobFormat(path=write(name, content(given)))) as file:
@@ -583,12 +584,11 @@ def test_endings_count_in_any_case(name: str, is_one: bool) -> None:
 
 def test_a_file_with_a_long_window_is_read(write: Write) -> None:
     """`zstd --long=31` writes windows larger than a decoder takes by default."""
-    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
-    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    packed = compressor.compress(b'{"n":1}\n') + compressor.flush()
+    # RFC 8878: a frame with a window of 2^28 bytes, and one last raw block. A compressor takes seconds for the window.
+    packed = b"\x28\xb5\x2f\xfd\x00\x90" + (8 << 3 | 1).to_bytes(3, "little") + b'{"n":1}\n'
     path = write("long.jsonl.zst", packed)
     with JobFile(JobFormat(path=path)) as file:
         assert [job.body for job in file.read() if isinstance(job, Job)] == [b'{"n":1}']
     assert "needs more memory to be decompressed than jobs.max_window_mb" in refusal(path, max_window_bytes=8 << 20)
-    second = write("second.jsonl.zst", zstandard.compress(b'{"n":1}\n' * 200_000) + packed)
+    second = write("second.jsonl.zst", zstandard.compress(b'{"n":"%b"}\n' % (b"x" * 100_000) * 16) + packed)
     assert "needs more memory" in refusal(second, max_window_bytes=8 << 20)

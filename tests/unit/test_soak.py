@@ -40,7 +40,7 @@ def _objects() -> int:
     return sum(str(type(each).__module__).startswith("batchrun") for each in gc.get_objects())
 
 
-@pytest.mark.parametrize("hours", [2, pytest.param(24, marks=pytest.mark.long)])
+@pytest.mark.parametrize("hours", [1, pytest.param(24, marks=pytest.mark.long)])
 async def test_hours_of_batches_leave_nothing_behind(hours: int) -> None:
     """15 batches an hour, some stopped in the middle: when the last has ended, as many objects as after one hour's."""
     chance = random.Random(1)

@@ -40,5 +40,5 @@ class Backend:
     space: FreeSpace
     #: Memory for large bodies that are parsed, and for their values.
     bodies: ByteBudget
-    #: Of the threads that show pages of items: they share the interpreter with the event loop.
+    #: Of the threads that show pages of items, or parse odd ones: they share the interpreter with the event loop.
     showing: anyio.CapacityLimiter

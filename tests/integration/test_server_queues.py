@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batchrun.server.api import request_queue_routes
 from tests.support.server_api import Api
 
 SERVER = {"is_rate_limited": False}
@@ -49,6 +50,17 @@ async def test_the_head_is_in_order_and_the_forefront_comes_first(api: Api) -> N
     names = ("totalRequestCount", "handledRequestCount", "pendingRequestCount")
     assert [counts[name] for name in names] == [5, 1, 4]
     assert (await api.send("POST", f"{path}/requests", {"url": "x"})).data["wasAlreadyHandled"]
+
+
+async def test_a_head_is_shorter_if_its_requests_are_large(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read whole; what is not shown is not locked."""
+    monkeypatch.setattr(request_queue_routes, "_MAX_LIST_BYTES", 1_000)
+    urls = [letter * 600 for letter in "abc"]
+    path = await _queue(api, *urls)
+    assert await _head(api, path) == urls[:1]
+    for url in urls:
+        locked = (await api.send("POST", f"{path}/head/lock", lockSecs=60, clientKey="me")).data
+        assert [item["url"] for item in locked["items"]] == [url]
 
 
 async def test_locked_requests_are_held_by_one_client(api: Api) -> None:

@@ -1,10 +1,13 @@
 """Datasets and key-value stores over HTTP."""
 
+import threading
 from typing import Any
 
 import pytest
 from yarl import URL
 
+from batchrun.server.api import dataset_routes
+from batchrun.server.content import item_json
 from tests.support.server_api import Answer, Api
 
 PAGINATION = ("Total", "Offset", "Limit", "Count", "Desc")
@@ -136,6 +139,24 @@ async def test_half_a_surrogate_pair_survives(api: Api) -> None:
     assert (await api.get(path, omit="b")).body == [shown, {}]
     for form in ("csv", "html", "xml", "xlsx", "jsonl"):
         assert (await api.get(path, format=form)).status == 200
+
+
+async def test_half_a_pair_is_looked_for_in_a_thread(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that no half pair makes odd is not searched; one with any is, in a thread, so that others are served."""
+    threads: list[bool] = []
+    load = item_json.load_with_half_pairs
+
+    def noted(body: bytes) -> Any:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return load(body)
+
+    monkeypatch.setattr(dataset_routes, "load_with_half_pairs", noted)
+    dataset = await _filled(api)
+    path, escapes = f"/v2/datasets/{dataset}/items", b"\\n" * 400_000
+    assert (await api.send("POST", path, raw=b'[{"a":"' + escapes + b'"')).status == 400
+    assert (await api.send("POST", path, raw=b'[{"a":"' + escapes + b'\\ud800"}]')).status == 201
+    assert threads == [True]
+    assert (await api.get(f"/v2/datasets/{dataset}")).data["itemCount"] == 1
 
 
 async def test_odd_values_survive(api: Api) -> None:

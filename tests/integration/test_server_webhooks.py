@@ -18,7 +18,7 @@ from aiohttp import web
 from apify_client import ApifyClientAsync
 
 from batchrun.server.settings import AccountSettings
-from batchrun.server.webhooks import webhook_book
+from batchrun.server.webhooks import webhook_book, webhook_templates
 from tests.support import api_process
 from tests.support.server_api import ACTORS, Api, open_api
 
@@ -201,6 +201,23 @@ async def test_it_gives_up_when_it_is_told_to(api: Api, receiver: Receiver) -> N
     lost = await _dispatch(api, lambda one: _is_over(one) and one["webhook"]["requestUrl"] == gone["requestUrl"])
     assert (failed["status"], len(failed["calls"]), len(receiver.received)) == ("FAILED", 1, 1)
     assert (lost["status"], "errorMessage" in lost["calls"][0]) == ("FAILED", True)
+
+
+async def test_a_payload_that_is_too_large_is_neither_sent_nor_tried_again(
+    api: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dispatch says so. Nor has an ended Run a status message of any length."""
+    monkeypatch.setattr(webhook_templates, "_MAX_RENDERED", 5_000)
+    run = await api.run_actor("test~echo", {}, waitForFinish=60)
+    changed = await api.send("PUT", f"/v2/actor-runs/{run['id']}", {"statusMessage": "x" * 2_000})
+    assert len(changed.data["statusMessage"]) == 1_000
+    template = '{"a": [' + ",".join(["{{resource.statusMessage}}"] * 10) + "]}"
+    given = {"eventTypes": _ENDS, "requestUrl": receiver.url, "condition": {"actorRunId": run["id"]}}
+    webhook = (await api.send("POST", "/v2/webhooks", {**given, "payloadTemplate": template})).data["id"]
+    assert (await api.send("POST", f"/v2/webhooks/{webhook}/test")).status == 201
+    over = await _dispatch(api, _is_over)
+    assert (over["status"], len(over["calls"]), receiver.received) == ("FAILED", 1, [])
+    assert "more than 5,000 characters" in over["calls"][0]["errorMessage"]
 
 
 async def test_eleven_retries_are_the_last(tmp_path: Path, receiver: Receiver) -> None:

@@ -4,7 +4,13 @@ import orjson
 import pytest
 
 from batchrun.server.error_answers import ErrorAnswer
-from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, check, render, render_headers
+from batchrun.server.webhooks.webhook_templates import (
+    DEFAULT_PAYLOAD,
+    PayloadTooLarge,
+    check,
+    render,
+    render_headers,
+)
 
 VARIABLES = {"userId": "u1", "eventData": {"actorRunId": 'r"1'}, "resource": {"n": [1, None]}}
 
@@ -50,3 +56,12 @@ def test_headers_that_cannot_be_sent_are_left_out() -> None:
     template = '{"X-Ok": "{{userId}}", "X-Bad": "a\\r\\nX-Evil: 1", "in valid": "x", "X-Number": 7}'
     headers = render_headers({"headersTemplate": template, "shouldInterpolateStrings": True}, VARIABLES)
     assert headers == {"X-Ok": "u1", "X-Number": "7"}
+
+
+@pytest.mark.parametrize(("part", "interpolates"), [("{{a}}", False), ('"{{a}}"', True)])
+def test_what_a_template_makes_is_bounded(part: str, interpolates: bool) -> None:
+    """64 KB of variables could repeat a long value thousands of times."""
+    template = f"[{','.join([part] * 100)}]"
+    assert len(render(template, {"a": "x" * 10_000}, interpolates_strings=interpolates)) > 1_000_000
+    with pytest.raises(PayloadTooLarge):
+        render(template, {"a": "x" * 20_000}, interpolates_strings=interpolates)

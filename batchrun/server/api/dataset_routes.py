@@ -3,6 +3,8 @@
 from contextlib import nullcontext
 from typing import Any
 
+import anyio.to_thread
+import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
@@ -10,8 +12,8 @@ from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import storage_id_of, storage_of
 from batchrun.server.api.dataset_item_answers import items_answer
 from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query
-from batchrun.server.content.item_json import dump_item, load_pushed
-from batchrun.server.content.request_bodies import json_kind
+from batchrun.server.content.item_json import dump_item, load_with_half_pairs, may_hold_half_pairs
+from batchrun.server.content.request_bodies import json_kind, load_json
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.routing.call import Call, data_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
@@ -59,7 +61,7 @@ async def push_items(call: Call) -> web.Response:
     """
     dataset_id, body = await storage_id_of(call, Kind.DATASET), await call.body()
     try:
-        value = load_pushed(body)
+        value = await _parsed(call, body)
     except ValueError as error:
         raise request_invalid(f"The body is not valid JSON: {error}") from None
     pushed: list[Any] = value if isinstance(value, list) else [value]
@@ -72,6 +74,15 @@ async def push_items(call: Call) -> web.Response:
         await call.backend.runs.charge_items(dataset_id, len(bodies))
     location = f"{call.backend.base_url}/v2/datasets/{dataset_id}/items"
     return raw_answer(b"{}", 201, headers={"Location": location})
+
+
+async def _parsed(call: Call, body: bytes) -> Any:
+    try:
+        return load_json(body)
+    except orjson.JSONDecodeError:
+        if not may_hold_half_pairs(body):
+            raise
+        return await anyio.to_thread.run_sync(load_with_half_pairs, body, limiter=call.backend.showing)
 
 
 async def get_statistics(call: Call) -> web.Response:

@@ -203,7 +203,7 @@ async def delete_request(call: Call) -> web.Response:
 async def get_head(call: Call) -> web.Response:
     queue = await _queue(call)
     limit = call.query.integer("limit", 0, maximum=_MAX_HEAD) or _MAX_HEAD
-    docs = await call.backend.database.read(request_table.head, queue.seq, limit, now_ms())
+    docs = await call.backend.database.read(request_table.head, queue.seq, limit, _MAX_LIST_BYTES, now_ms())
     _note_reads(call, queue, len(docs))
     return data_answer(_head(queue, limit, [_short(doc) for doc in docs]))
 
@@ -213,7 +213,7 @@ async def lock_head(call: Call) -> web.Response:
     limit = call.query.integer("limit", 0, maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
     until_ms = now_ms() + lock_s * 1000
     docs, is_any_locked = await call.backend.database.write(
-        request_table.lock_head, queue.seq, limit, client, now_ms(), until_ms
+        request_table.lock_head, queue.seq, limit, _MAX_LIST_BYTES, client, now_ms(), until_ms
     )
     items = [{**_short(doc), "lockExpiresAt": iso(until_ms)} for doc in docs]
     _note_reads(call, queue, len(docs))

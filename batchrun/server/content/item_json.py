@@ -8,22 +8,28 @@ import orjson
 
 from batchrun.server.content.request_bodies import load_json
 
-#: An escape in a JSON text; the first group matches half a pair.
-_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
+#: Half a pair, as it stands in a JSON text.
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+#: All up to the next half pair. No part is tried twice: `*+`.
+_WHOLE = re.compile(rb"(?:[^\\]++|\\(?!u[dD][89a-fA-F]).|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*+", re.DOTALL)
+#: Characters of a half pair.
+_HALF_LENGTH = 6
 
 
-def load_pushed(body: bytes) -> Any:
-    """Return the JSON value of a body with items.
+def may_hold_half_pairs(body: bytes) -> bool:
+    """Return whether a body that is no JSON of orjson's may be one with half pairs."""
+    return _HALF_PAIR.search(body) is not None
+
+
+def load_with_half_pairs(body: bytes) -> Any:
+    """Return the JSON value of a body with half pairs. It takes seconds for megabytes: callers use a thread.
 
     Raises:
         ValueError: it is not JSON, or is nested too deeply.
     """
-    try:
-        return load_json(body)
-    except orjson.JSONDecodeError:
-        load_json(_with_whole_pairs(body))
-        # orjson refuses half a pair. Numbers beyond 64 bits become the nearest double, as orjson reads them.
-        return json.loads(body, parse_int=orjson.loads)
+    load_json(_with_whole_pairs(body))
+    # orjson refuses half a pair. Numbers beyond 64 bits become the nearest double, as orjson reads them.
+    return json.loads(body, parse_int=orjson.loads)
 
 
 def dump_item(item: Any) -> bytes:
@@ -43,4 +49,11 @@ def load_stored(text: bytes) -> Any:
 
 
 def _with_whole_pairs(text: bytes) -> bytes:
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
+    whole, at = bytearray(), 0
+    while (found := _WHOLE.match(text, at)) is not None:
+        whole += found[0]
+        if found.end() == len(text):
+            break
+        whole += rb"\ufffd"
+        at = found.end() + _HALF_LENGTH
+    return bytes(whole)

@@ -203,10 +203,14 @@ class HostedRun:
         self.events.send("persistState", {"isMigrating": False})
 
     def change(self, changes: JsonObject) -> None:
-        """Set properties that the Run's owner may set. A status message is cut to its max length."""
-        self.doc |= changes
-        if message := self.doc.get("statusMessage"):
-            self.doc["statusMessage"] = message[:MAX_STATUS_MESSAGE_LENGTH]
+        """Set properties that the Run's owner may set."""
+        self.doc |= changes_within_limits(changes)
+
+
+def changes_within_limits(changes: JsonObject) -> JsonObject:
+    """Return properties that a Run's owner sets, the status message cut to its max length."""
+    message = changes.get("statusMessage")
+    return changes | ({"statusMessage": message[:MAX_STATUS_MESSAGE_LENGTH]} if message else {})
 
 
 async def store_live(database: Database, live: HostedRun) -> None:

@@ -25,7 +25,15 @@ from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import run_changes
 from batchrun.server.runs.execution import RunExecutor
 from batchrun.server.runs.final_usage import FinalUsage
-from batchrun.server.runs.hosted_run import ActorProxy, HostedRun, RunEnd, append_log, mark_status, store_live
+from batchrun.server.runs.hosted_run import (
+    ActorProxy,
+    HostedRun,
+    RunEnd,
+    append_log,
+    changes_within_limits,
+    mark_status,
+    store_live,
+)
 from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.runs.run_docs import (
     ITEM_EVENT,
@@ -252,7 +260,7 @@ class Runs:
             live.change(changes)
             await store_live(self._database, live)
             return live.doc
-        doc = await self.read(run_id) | changes
+        doc = await self.read(run_id) | changes_within_limits(changes)
         self._just_ended.pop(run_id, None)
         await self._database.write(run_table.update, doc)
         return doc

@@ -106,21 +106,25 @@ def delete(connection: Connection, storage: int, request_ids: Iterable[str], cli
             storage_table.note_write(connection, storage, at_ms, added=-1, clean=-row[0])
 
 
-def head(connection: Connection, storage: int, limit: int, at_ms: int) -> list[JsonObject]:
-    """Return the first pending requests that are not locked."""
+def head(connection: Connection, storage: int, limit: int, max_bytes: int, at_ms: int) -> list[JsonObject]:
+    """Return the first pending requests that are not locked, up to `max_bytes`."""
     rows = connection.execute(
         "SELECT doc FROM requests WHERE storage = ? AND place IS NOT NULL AND locked_until_ms <= ? "
         "ORDER BY place LIMIT ?",
         (storage, at_ms, limit),
     )
-    return [orjson.loads(doc) for (doc,) in rows]
+    return [orjson.loads(doc) for (doc,) in up_to(max_bytes, rows)[0]]
 
 
 def lock_head(
-    connection: Connection, storage: int, limit: int, client: str, at_ms: int, until_ms: int
+    connection: Connection, storage: int, limit: int, max_bytes: int, client: str, at_ms: int, until_ms: int
 ) -> tuple[list[JsonObject], bool]:
-    """Lock the first pending requests that are not locked; return them, and whether the queue has locked ones."""
-    docs = head(connection, storage, limit, at_ms)
+    """Lock the first pending requests that are not locked, up to `max_bytes`.
+
+    Returns:
+        Them, and whether the queue has locked ones.
+    """
+    docs = head(connection, storage, limit, max_bytes, at_ms)
     (is_any_locked,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM requests WHERE storage = ? AND place IS NOT NULL AND locked_until_ms > ?)",
         (storage, at_ms),

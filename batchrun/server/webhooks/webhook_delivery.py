@@ -26,7 +26,7 @@ from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
 from batchrun.server.store.database import Database
-from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, render, render_headers
+from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, PayloadTooLarge, render, render_headers
 
 _log = structlog.get_logger()
 
@@ -126,10 +126,14 @@ class WebhookDelivery:
         """Make a call and store its result; return the seconds until the retry, None without one."""
         webhook = await self._database.read(webhook_table.read, doc["webhookId"])
         started_at = iso(now_ms())
-        answer = _DELETED if webhook is None else await self._call(session, webhook, doc)
+        is_too_large = False
+        try:
+            answer = _DELETED if webhook is None else await self._call(session, webhook, doc)
+        except PayloadTooLarge as error:
+            is_too_large, answer = True, {"errorMessage": str(error)}
         doc["calls"].append({"startedAt": started_at, "finishedAt": iso(now_ms()), **answer})
         is_success = 200 <= answer.get("responseStatus", 0) < 300
-        is_last = webhook is None or webhook["doNotRetry"] or len(doc["calls"]) > _MAX_RETRIES
+        is_last = webhook is None or is_too_large or webhook["doNotRetry"] or len(doc["calls"]) > _MAX_RETRIES
         after_s = None if is_success or is_last else self._retry_s * 2 ** (len(doc["calls"]) - 1)
         if after_s is None:
             doc["status"], doc["finishedAt"] = "SUCCEEDED" if is_success else "FAILED", iso(now_ms())
@@ -141,7 +145,11 @@ class WebhookDelivery:
         return after_s
 
     async def _call(self, session: aiohttp.ClientSession, webhook: JsonObject, doc: JsonObject) -> JsonObject:
-        """Make one call; return the answer or the error, in the format of a dispatch."""
+        """Make one call; return the answer or the error, in the format of a dispatch.
+
+        Raises:
+            PayloadTooLarge: nothing is sent, and no retry would be.
+        """
         variables = await self._variables(doc)
         template = webhook.get("payloadTemplate") or DEFAULT_PAYLOAD
         interpolates = bool(webhook.get("shouldInterpolateStrings"))

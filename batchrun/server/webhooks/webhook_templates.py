@@ -19,10 +19,16 @@ DEFAULT_PAYLOAD = """{
 }"""
 #: Max characters of a template: each of its variables may become the JSON of a whole Run.
 _MAX_TEMPLATE = 65_536
+#: Max characters of what it makes with its variables: hundreds of whole Runs.
+_MAX_RENDERED = 1 << 20
 #: A JSON string, or a variable outside of strings. A string without an end goes to the end of the text, and no part is
 #: tried twice: `*+`.
 _PARTS = re.compile(r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))|\{\{\s*([\w.]+)\s*\}\}', re.DOTALL)
 _IN_STRING = re.compile(r"\{\{\s*([\w.]+)\s*\}\}")
+
+
+class PayloadTooLarge(Exception):
+    """A template with its variables replaced is larger than a request may be."""
 
 
 def render(template: str, variables: Mapping[str, Any], *, interpolates_strings: bool) -> str:
@@ -32,17 +38,28 @@ def render(template: str, variables: Mapping[str, Any], *, interpolates_strings:
         template: a variable outside of strings becomes its JSON; an unknown one becomes null.
         variables: a dotted name reads a nested value.
         interpolates_strings: True: variables in strings are replaced too, as text.
+
+    Raises:
+        PayloadTooLarge: it would have more than _MAX_RENDERED characters.
     """
+    size = len(template)
+
+    def counted(value: str) -> str:
+        nonlocal size
+        size += len(value)
+        if size > _MAX_RENDERED:
+            raise PayloadTooLarge(f"the template makes more than {_MAX_RENDERED:,} characters with its variables")
+        return value
 
     def part(found: re.Match[str]) -> str:
         if found[1] is None:
-            return orjson.dumps(_look_up(variables, found[2])).decode()
+            return counted(orjson.dumps(_look_up(variables, found[2])).decode())
         return _IN_STRING.sub(text, found[1]) if interpolates_strings else found[1]
 
     def text(found: re.Match[str]) -> str:
         value = _look_up(variables, found[1])
         plain = value if isinstance(value, str) else orjson.dumps(value).decode()
-        return orjson.dumps(plain).decode()[1:-1]
+        return counted(orjson.dumps(plain).decode()[1:-1])
 
     return _PARTS.sub(part, template)
 

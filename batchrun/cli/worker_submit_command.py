@@ -178,7 +178,7 @@ def put_on_list(
         raise ConfigError("--fleet takes a batch's TOML file: no worker is asked for a profile")
     from batchrun.cli.fleet_waiting import wait_on_list  # noqa: PLC0415 - most batches go to a worker
     from batchrun.ledger.shared_log.log_store import open_part  # noqa: PLC0415
-    from batchrun.worker.fleet.fleet import submit_files  # noqa: PLC0415
+    from batchrun.worker.fleet.fleet import list_batch, store_files  # noqa: PLC0415
     from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList  # noqa: PLC0415
 
     submission = _listed_submission(texts, jobs, key or (uuid.uuid4().hex if is_again else _content_key(texts, jobs)))
@@ -189,7 +189,9 @@ def put_on_list(
         if submission.shards is not None:
             flags = {**submission.settings, "jobs.file": str(jobs.resolve())}
             refuse_indivisible(load_config(Path(directory) / FILES["config"], flags=flags), submission.shards)
-        listed = submit_files(FleetList(store), submission, Path(directory), jobs.resolve()).submission
+        batches = FleetList(store)
+        files = store_files(batches, submission, Path(directory), jobs.resolve())
+        listed = list_batch(batches, submission, files).submission
     is_known = listed.id != submission.id
     say(f"{listed.name} ({listed.id}): {'was submitted before' if is_known else 'on the list of the fleet'}")
     if is_awaited:

@@ -1,18 +1,25 @@
 """Two workers of a fleet: what each says of the other's batches, and how batches and limits change hands."""
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 import pytest
 
+from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.log_store import open_part
-from batchrun.worker.fleet.fleet_list import LIST_LOG
+from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.fleet.fleet import Fleet
+from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
 from batchrun.worker.fleet.shared_page import PAGE_LOG, SharedPage
+from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, open_api, wait_until
@@ -267,3 +274,64 @@ def test_a_batch_is_submitted_to_the_store_without_a_worker(tmp_path):
     shutil.rmtree(store)
     gone = batchrun("worker", "submit", "shop.toml", "--fleet", f"file://{store}", cwd=tmp_path)
     assert (gone.code, "there is no such directory" in gone.err) == (6, True), gone
+
+
+class BusyStore(DirectoryStore):
+    """A store that takes its time for an object."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.began, self.goes_on = threading.Event(), threading.Event()
+
+    def put_object(self, name: str, content: bytes) -> None:
+        """Store an object once the test says so."""
+        self.began.set()
+        assert self.goes_on.wait(60)
+        super().put_object(name, content)
+
+
+def fleet_in_this_process(tmp_path: Path, store: DirectoryStore) -> Fleet:
+    """Return a fleet as one worker sees it."""
+    store.prepare()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    return Fleet(f"file://{tmp_path / 'store'}", LEASE_S, SharedPage(store), FleetList(store), directory)
+
+
+async def test_a_worker_looks_at_the_page_while_a_large_file_is_stored(tmp_path):
+    """It takes longer than a lease: otherwise the others would take all its batches."""
+    (tmp_path / "store").mkdir()
+    store = BusyStore(tmp_path / "store")
+    fleet = await anyio.to_thread.run_sync(fleet_in_this_process, tmp_path, store)
+    submission = Submission(
+        id="large", name="large", created_at=datetime.now(UTC), batch_file="batch.toml", jobs_file="jobs.jsonl"
+    )
+    directory = tmp_path / "data" / "batches" / "large"
+    directory.mkdir(parents=True)
+    for name in ("batch.toml", "jobs.jsonl"):
+        (directory / name).write_text("{}")
+    async with anyio.create_task_group() as children:
+        children.start_soon(fleet.submit, submission)
+        await anyio.to_thread.run_sync(store.began.wait, 60)
+        with anyio.fail_after(60):
+            await fleet.read()
+        assert not fleet.listed
+        store.goes_on.set()
+    assert list(fleet.listed) == ["large"]
+
+
+async def test_a_worker_looks_at_the_page_while_all_threads_wait(tmp_path):
+    """As many batches as there are threads may wait for a slow store, each with one."""
+    (tmp_path / "store").mkdir()
+    store = DirectoryStore(tmp_path / "store")
+    fleet = await anyio.to_thread.run_sync(fleet_in_this_process, tmp_path, store)
+    goes_on = threading.Event()
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    async with anyio.create_task_group() as children:
+        for _ in range(int(limiter.total_tokens)):
+            children.start_soon(anyio.to_thread.run_sync, goes_on.wait, 60)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(30):
+            await fleet.read()
+        assert limiter.available_tokens == 0
+        goes_on.set()

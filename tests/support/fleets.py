@@ -10,7 +10,7 @@ from typing import Any
 
 from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.ledger.shared_log.replica import open_replica
-from batchrun.worker.fleet.fleet import submit_files
+from batchrun.worker.fleet.fleet import list_batch, store_files
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.shared_page import PAGE_LOG, Page, SharedPage
 from batchrun.worker.submission import Submission
@@ -57,7 +57,8 @@ class FleetProcesses:
             settings=given, shards=shards,
         )  # fmt: skip
         with open_part(self.url, LIST_LOG) as store:
-            submit_files(FleetList(store), submission, directory)
+            batches = FleetList(store)
+            list_batch(batches, submission, store_files(batches, submission, directory))
 
     def listed(self) -> dict[str, ListedBatch]:
         """Return the batches that workers carry out, as the list has them, with the parts of those in shards."""

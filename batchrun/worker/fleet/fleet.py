@@ -80,7 +80,9 @@ class Fleet:
         self._batches = batches
         self._member_file = directory.path / "member"
         self._directory = directory
-        self._turn = anyio.Lock()
+        #: Of the thread that looks at the page and the list. It is none of those that all others share: while they
+        #: wait for a slow store, this worker must not lose its place.
+        self._thread = anyio.CapacityLimiter(1)
         self.member = self.new_member()
 
     def join_as(self, address: str) -> None:
@@ -108,8 +110,7 @@ class Fleet:
 
     async def call(self, verb: Callable[[], T]) -> T:
         """Call a verb of the store in a thread, one at a time."""
-        async with self._turn:
-            return await anyio.to_thread.run_sync(verb)
+        return await anyio.to_thread.run_sync(verb, limiter=self._thread)
 
     async def read(self) -> None:
         """Read the page and the list."""
@@ -274,7 +275,9 @@ class Fleet:
     async def submit(self, submission: Submission) -> ListedBatch:
         """Put a checked batch, whose files are in its directory, on the list; the same key is submitted once."""
         directory = self._directory.of(submission.id)
-        listed = await self.call(partial(submit_files, self._batches, submission, directory))
+        # Beside the looks at the page: a large job file takes longer than a lease.
+        files = await anyio.to_thread.run_sync(store_files, self._batches, submission, directory)
+        listed = await self.call(partial(list_batch, self._batches, submission, files))
         self._note_list(await self.call(self._batches.read))
         self.alarm.set()
         return listed
@@ -393,23 +396,30 @@ class Fleet:
             self._batches.get_file(batch.files[name], directory / name)
 
 
-def submit_files(batches: FleetList, submission: Submission, directory: Path, jobs: Path | None = None) -> ListedBatch:
-    """Store a batch's files, and put it on the list; return the one that was submitted with the same key, if any.
+def store_files(
+    batches: FleetList, submission: Submission, directory: Path, jobs: Path | None = None
+) -> dict[str, list[str]]:
+    """Store a batch's files; return the names of their objects. May be called beside other verbs.
 
     Args:
         batches: the list.
         submission: what is submitted.
         directory: of the files.
         jobs: the job file, if it is elsewhere.
-
-    Raises:
-        ConfigError: A file is too large, or its job file is called otherwise than a job file.
     """
     names = (submission.batch_file, submission.jobs_file, submission.schema_file)
     paths = {name: directory / name for name in names if name is not None}
     if submission.jobs_file is not None and jobs is not None:
         paths[submission.jobs_file] = jobs
-    files = {name: batches.put_file(path) for name, path in paths.items()}
+    return {name: batches.put_file(path) for name, path in paths.items()}
+
+
+def list_batch(batches: FleetList, submission: Submission, files: dict[str, list[str]]) -> ListedBatch:
+    """Put a batch, whose files are stored, on the list; return the one that was submitted with the same key, if any.
+
+    Raises:
+        ConfigError: A file is too large, or its job file is called otherwise than a job file.
+    """
     try:
         entry = ListedBatch(submission=submission, files=files)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 import base64
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import pytest
 
 from batchrun.errors import LogUnreachable
 from batchrun.ledger.shared_log import nats_store
+from batchrun.ledger.shared_log.claim import claimed_log
 from batchrun.ledger.shared_log.log_store import open_store
+from batchrun.ledger.sqlite.group_commit import open_commit
+from batchrun.ledger.sqlite.journal import open_journal
 from tests.support import log_stores
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import PROCESS_LIMIT_S, Api, CrashBatch, open_api, some_jobs, wait_until
+from tests.support.worker_life import until
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +219,23 @@ async def _tamper(url: str) -> None:
             await js.publish(f"$O.{objects}.M.{base64.urlsafe_b64encode(name.encode()).decode()}", content)
     finally:
         await client.close()
+
+
+async def test_a_batch_commits_and_lives_while_all_threads_wait(tmp_path):
+    """As many other batches as there are threads may wait for their stores; this one's log is heard of all the same."""
+    (tmp_path / "log").mkdir()
+    (tmp_path / "out").mkdir()
+    claims = claimed_log(log_of(tmp_path), 0.1, tmp_path / "out", may_wait=False)
+    goes_on = threading.Event()
+    async with claims as log, open_journal(tmp_path / "out", log) as journal, open_commit(journal) as commit:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        async with anyio.create_task_group() as children:
+            for _ in range(int(limiter.total_tokens)):
+                children.start_soon(anyio.to_thread.run_sync, goes_on.wait, 60)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(30):
+                await commit.bound_runs()
+            before = log.last.entry
+            await until(lambda: log.last.entry >= before + 2, "the log has heartbeats", limit_s=30)
+            assert limiter.available_tokens == 0
+            goes_on.set()

@@ -101,10 +101,11 @@ async def claimed_log(
 
 
 async def _keep_alive(log: OwnedLog, lease_s: float) -> None:
+    thread = anyio.CapacityLimiter(1)  # of its own: all others may wait for a slow store
     while log.refused is None:
         await anyio.sleep(lease_s * HEARTBEAT_PART / 2)
         with suppress(OutputError):  # `log.refused` and `log.trouble` say it
-            await anyio.to_thread.run_sync(log.beat)
+            await anyio.to_thread.run_sync(log.beat, limiter=thread)
 
 
 async def _keep_short(log: OwnedLog, packer: Packer, snapshots: SnapshotMaker) -> None:

@@ -77,7 +77,8 @@ class GroupCommit:
     def __init__(self, journal: Journal, *, in_thread: bool = True, meter: CommitMeter | None = None) -> None:
         self._journal = journal
         self._meter = CommitMeter() if meter is None else meter
-        self._in_thread = in_thread
+        #: Of the thread that commits: with a shared log that cannot be reached, it waits in there. None: no thread.
+        self._thread = anyio.CapacityLimiter(1) if in_thread else None
         self._group = _Group()
         self._arrived = anyio.Event()
         #: Set once enough steps have joined the group that is gathered.
@@ -176,8 +177,8 @@ class GroupCommit:
         group, self._group = self._group, _Group()
         began_s = perf_counter()
         try:
-            if self._in_thread:
-                await anyio.to_thread.run_sync(self._journal.commit_group, group.steps)
+            if self._thread is not None:
+                await anyio.to_thread.run_sync(self._journal.commit_group, group.steps, limiter=self._thread)
             else:
                 self._journal.commit_group(group.steps)
         except BaseException as error:

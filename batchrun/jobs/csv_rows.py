@@ -19,6 +19,12 @@ NEVER_CLOSED = (
     "opens a quote that is never closed; close it, write a literal quote twice, or set"
     ' jobs.quote = "none" if quotes are ordinary characters in this file'
 )
+#: The problem of such a row where too much was read again to look for its end.
+NOT_LOOKED_FOR = (
+    "opens a quote that is not closed on this line; after so many quotes that are never closed, only rows of one line"
+    " are read. Close them, write a literal quote twice, or set"
+    ' jobs.quote = "none" if quotes are ordinary characters in this file'
+)
 #: The problem of a row whose quote is closed further down, but not as a row of the file.
 NOT_ONE_ROW = (
     "opens a quote that is not closed on this line, and the next lines do not complete it to one row; close it, or"
@@ -39,6 +45,9 @@ _DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|[^\s@]+@[^\s@.]+(?:\.[^\s@.]+)+$")
 MAX_COLUMNS = 16_384
 #: Max lines of a row; each takes some 40 bytes besides its own.
 MAX_ROW_LINES = 500_000
+#: Max bytes that are read again, after rows that take several lines and are none, and how many more for each byte of
+#: the file. Above it such a row ends with its first line. A line counts some bytes more than it has: for its call.
+_MAX_AGAIN_BYTES, _AGAIN_PER_BYTE, _LINE_BYTES = 512 << 20, 8, 64
 csv.field_size_limit(MAX_ROW_BYTES)
 
 
@@ -171,6 +180,8 @@ class _Lines:
         self.offset, self.line = start.offset, start.line
         #: Lines that are given again.
         self._again: deque[bytes] = deque()
+        #: Bytes that may still be given again.
+        self._left = _MAX_AGAIN_BYTES
         self.begin_row()
 
     def begin_row(self) -> None:
@@ -185,6 +196,7 @@ class _Lines:
     def keep_first(self) -> None:
         """End the row with its first line; the others are given again."""
         if self.spans_lines:
+            self._left -= sum(map(len, self._row)) + _LINE_BYTES * len(self._row)
             self._again.extendleft(reversed(self._row[1:]))
             del self._row[1:]
             self.offset, self.line = self._row_offset + len(self._row[0]), self._row_line + 1
@@ -205,7 +217,13 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        raw = self._again.popleft() if self._again else self._stream.readline(MAX_ROW_BYTES)
+        if self._row and self._left < 0:
+            raise NotAJob(NOT_LOOKED_FOR)
+        if self._again:
+            raw = self._again.popleft()
+        else:
+            raw = self._stream.readline(MAX_ROW_BYTES)
+            self._left += _AGAIN_PER_BYTE * len(raw)
         if not raw:
             raise StopIteration
         if not self.offset and raw.startswith(BOM_UTF8):

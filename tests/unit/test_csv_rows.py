@@ -142,6 +142,28 @@ def test_a_quote_that_is_never_closed_costs_its_line(
     assert first_bad.content == '3,"x'
 
 
+def test_many_quotes_that_are_never_closed_are_not_looked_for_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would cost a look at all lines after it: for hours in a file of some hundred KB."""
+    monkeypatch.setattr(csv_rows, "_MAX_AGAIN_BYTES", 20_000)
+    given: list[str] = []
+    give = csv_rows._Lines.__next__
+
+    def counted(lines: csv_rows._Lines) -> str:
+        given.append(give(lines))
+        return given[-1]
+
+    monkeypatch.setattr(csv_rows._Lines, "__next__", counted)
+    made = read(tmp_path, b"a,b\n" + b'a","""\n' * 1_000 + b"1,2\n")
+    assert [one.position.line for one in made] == list(range(2, 1_003))
+    bad = [one.reason for one in made if isinstance(one, BadLine)]
+    assert (len(bad), type(made[-1])) == (1_000, Job)
+    assert bad[0].startswith(NEVER_CLOSED)
+    assert bad[-1].startswith("opens a quote that is not closed on this line; after so many quotes")
+    assert len(given) < 10_000, "not 500,000"
+
+
 def test_a_quote_that_is_never_closed_costs_no_more_in_a_large_file(tmp_path: Path) -> None:
     """Sixteen megabytes after it, it counts as never closed; the lines within are rows."""
     line = b"y" * 999_999 + b",\n"

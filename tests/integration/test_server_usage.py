@@ -215,6 +215,7 @@ async def test_the_platforms_own_events_are_counted_and_billed(tmp_path: Path) -
         assert (shown["status"], shown["chargedEventCounts"]["apify-default-dataset-item"]) == ("RUNNING", 2)
         path = f"/v2/actor-runs/{run['id']}/charge"
         assert (await api.send("POST", path, {"eventName": "apify-actor-start"})).status == 400
+        assert (await api.send("POST", path, {"eventName": "page", "count": 2**64 - 1})).status == 400
         assert (await api.send("POST", items, [{}, {}, {}])).status == 201
         ended = await api.finish(run["id"])
         assert (ended["status"], ended["chargedEventCounts"]["apify-default-dataset-item"]) == ("ABORTED", 5)

@@ -11,6 +11,8 @@ from batchrun.server.store.storage_table import Kind
 #: Events that the platform charges itself, if the Actor prices them: at each start, one per GB of memory; and for each
 #: item in the default dataset. Source: pay per event, "Synthetic events".
 START_EVENT, ITEM_EVENT = "apify-actor-start", "apify-default-dataset-item"
+#: Max events of one name in a Run: JSON holds 64 bits.
+_MAX_CHARGED = 10**12
 #: Max metamorphs of one Run. Source: account limits.
 MAX_METAMORPHS = 10
 
@@ -100,6 +102,8 @@ def charged(doc: JsonObject, event: str, count: int, *, is_by_actor: bool = True
         raise ErrorAnswer(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
     if event not in counts:
         raise value_invalid(f'The Actor has no event "{event}" to charge for')
+    if counts[event] + count > _MAX_CHARGED:
+        raise value_invalid(f'The event "{event}" can be charged up to {_MAX_CHARGED:,} times')
     return {"chargedEventCounts": counts | {event: counts[event] + count}}
 
 

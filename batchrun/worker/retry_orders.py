@@ -27,8 +27,6 @@ async def order_retry(worker: Worker, submission_id: str, wanted: WantedJobs, or
     """
     async with worker.retrying:
         wholes = worker.wholes_with(submission_id)
-        if wholes is None:
-            worker.refuse_without_files(submission_id)
         submission = worker.store[submission_id]
         if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
             return None
@@ -49,7 +47,7 @@ async def show_retry(worker: Worker, submission: Submission, wanted: WantedJobs)
     """Return the jobs of a batch that a retry would reopen, by cause.
 
     Raises:
-        WrongState: the batch has not begun.
+        WrongState: the batch has not begun, or another worker has its files.
         ConfigError: as `jobs_to_retry` does.
     """
     await _bring_output(worker, submission.id)
@@ -57,9 +55,15 @@ async def show_retry(worker: Worker, submission: Submission, wanted: WantedJobs)
 
 
 async def _bring_output(worker: Worker, submission_id: str) -> None:
-    """Bring here what other workers of a fleet have written of a batch in shards."""
+    """Bring here what other workers of a fleet have written of a batch in shards.
+
+    Raises:
+        WrongState: another worker has the batch, which is not in shards, and with it its files.
+    """
     if (wholes := worker.wholes_with(submission_id)) is not None:
         await wholes.bring_output(submission_id)
+    else:
+        worker.refuse_without_files(submission_id)
 
 
 def _found(out_dir: Path, submission: Submission, wanted: WantedJobs) -> JobsToRetry:

@@ -204,6 +204,10 @@ def test_a_batch_is_followed_whichever_worker_has_it(tmp_path, api):
         )
         followed = ask(fleet, owner, "submit", "shop.toml", "--wait")
         assert (followed.code, "2 of about 3 done" in followed.err or "3 of about 3 done" in followed.err) == (1, True)
+        shown = [ask(fleet, n, "retry", "shop", "--dry-run") for n in range(2)]
+        assert sorted(each.code for each in shown) == [0, 2], shown
+        without = [each.code for each in shown].index(2)
+        assert ask(fleet, without, "retry", "shop") == shown[without], "a dry run is refused as the retry is"
         again = batchrun(
             "worker", "submit", "shop.toml", "--again", "--wait", "--fleet", fleet.url,
             cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN},

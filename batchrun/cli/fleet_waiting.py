@@ -61,7 +61,7 @@ def _look(batches: FleetList, pages: SharedPage, batch: str) -> Submission | Non
     if (entry := listed.get(batch)) is None:
         return None
     counts = {each: carried.counts for member in page.members.values() for each, carried in member.batches.items()}
-    parts = [listed[part.submission.id] for part in entry.parts()] or [entry]
+    parts = [listed[part] for part in entry.part_ids] or [entry]
     present = [_counted(part.submission, counts.get(part.submission.id)) for part in parts]
     return present[0] if parts == [entry] else WholeBatch(entry, parts).together(present)
 

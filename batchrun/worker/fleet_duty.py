@@ -182,7 +182,8 @@ class FleetDuty:
             over, waiting = [], list[str]()
         else:
             open_batches = fleet.to_carry_out | (fleet.wanted & fleet.listed.keys())
-            waiting = [each for each in fleet.listed if each in open_batches and fleet.page.carrier(each) is None]
+            carried = fleet.page.carriers()
+            waiting = [each for each in fleet.listed if each in open_batches and each not in carried]
         number = fleet.pages.number + 1
         after = fleet.member.propose(
             fleet.page,

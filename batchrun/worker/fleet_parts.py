@@ -83,34 +83,28 @@ class FleetParts:
 
         To be called after `obey`, without a wait between them.
         """
-        wholes, is_news = dict(page.wholes), False
+        wholes, is_news, carriers = dict(page.wholes), False, page.carriers()
         for batch, whole in self._fleet.wholes.items():
             before = wholes.pop(batch, WholeShares())
-            if not self._is_under_way(page, whole):
+            if not _is_under_way(whole, carriers):
                 self._seen.pop(batch, None)  # what the parts have used stands on the list
                 continue
-            after = self._change_one(page, whole, before)
+            after = self._change_one(carriers, whole, before)
             if after != WholeShares():
                 wholes[batch] = after
             is_news = is_news or _is_news(before, after)
         return (page if wholes == page.wholes else page.model_copy(update={"wholes": wholes})), is_news
 
-    def _is_under_way(self, page: Page, whole: WholeBatch) -> bool:
-        """True if a part may use money: by this page, which only the next one replaces, or soon."""
-        return any(
-            part.submission.state.is_under_way or page.carrier(part.submission.id) is not None for part in whole.parts
-        )
-
-    def _change_one(self, page: Page, whole: WholeBatch, shares: WholeShares) -> WholeShares:
+    def _change_one(self, carriers: Mapping[str, str], whole: WholeBatch, shares: WholeShares) -> WholeShares:
         seen = self._seen.setdefault(whole.listed.submission.id, _Seen())
         opened = self._open_parts(whole)
         parts = dict(shares.parts)
         for part in whole.parts:
-            if (at_rest := self._share_at_rest(page, part.submission, parts)) is not None:
+            if (at_rest := self._share_at_rest(carriers, part.submission, parts)) is not None:
                 parts[part.submission.id] = at_rest
         for each in opened:
             shares = shares.model_copy(update={"parts": parts})
-            if page.carrier(each) == self._fleet.member.id and self._fleet.owns(each):
+            if carriers.get(each) == self._fleet.member.id and self._fleet.owns(each):
                 share = self._share_of_open(each, opened[each], shares, seen)
                 parts = parts if share is None else {**parts, each: share}
         shares = shares.model_copy(update={"parts": parts})
@@ -121,12 +115,14 @@ class FleetParts:
         seen.open = opened
         return shares
 
-    def _share_at_rest(self, page: Page, part: Submission, parts: Mapping[str, PartShare]) -> PartShare | None:
+    def _share_at_rest(
+        self, carriers: Mapping[str, str], part: Submission, parts: Mapping[str, PartShare]
+    ) -> PartShare | None:
         """Return the share of a part that uses no money now, by what it has used; None: it may use some, or used none.
 
         A part that the page does not have rested when the page forgot the batch, or had no budget until now.
         """
-        carrier, own = page.carrier(part.id), self._fleet.member.id
+        carrier, own = carriers.get(part.id), self._fleet.member.id
         rests = self._worker.store[part.id] if self._fleet.owns(part.id) else part
         is_over = not rests.state.is_under_way and part.id not in self._worker.runners and carrier in (None, own)
         if not is_over and part.id in parts:
@@ -181,6 +177,11 @@ def _sums(counts: BatchCounts) -> tuple[int, int]:
     """Return the jobs that are settled, and those of them without success; bad lines are no jobs."""
     invalid = counts.outcomes.get(Outcome.INVALID, 0)
     return counts.settled - invalid, counts.failed - invalid
+
+
+def _is_under_way(whole: WholeBatch, carriers: Mapping[str, str]) -> bool:
+    """True if a part may use money: by the page with these carriers, which only the next one replaces, or soon."""
+    return any(part.submission.state.is_under_way or part.submission.id in carriers for part in whole.parts)
 
 
 def _is_news(before: WholeShares, after: WholeShares) -> bool:

@@ -1,6 +1,7 @@
 """Batches in shards, as a worker of the fleet shows them: each is one batch, whichever workers carry its parts out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import anyio
@@ -42,6 +43,8 @@ class WholeBatches:
         self._shown: Mapping[str, ListedBatch] = {}
         #: The length of the list, and the batches of this worker, that this is of.
         self._shown_of: tuple[int, set[str]] = (0, set())
+        #: What the store shows of each batch in shards: its entry of the list, and its parts.
+        self._together: dict[str, tuple[object, ...]] = {}
         #: Settled jobs per second of each batch.
         self.speeds: dict[str, Speed] = {}
         #: Held while the files of a batch are brought here, and when they may be brought again.
@@ -68,10 +71,13 @@ class WholeBatches:
             if batch in self._shown:
                 self._store.mirror(self._as_ordered(self._shown[batch]).model_copy(update={"counts": counts}))
                 self.speeds.setdefault(batch, Speed()).note(anyio.current_time(), counts.settled)
+        before, self._together = self._together, {}
         for batch, whole in self._fleet.wholes.items():
-            together = whole.together([self._as_now(part) for part in whole.parts])
-            self._store.mirror(together)
-            self.speeds.setdefault(batch, Speed()).note(anyio.current_time(), together.counts.settled)
+            parts = [self._as_now(part) for part in whole.parts]
+            made_of = self._together[batch] = (whole.listed, *parts)
+            if not _are_same(made_of, before.get(batch, ())):  # of a batch at rest, they stay the same
+                self._store.mirror(whole.together(parts))
+            self.speeds.setdefault(batch, Speed()).note(anyio.current_time(), self._store[batch].counts.settled)
 
     def _as_ordered(self, listed: ListedBatch) -> Submission:
         if not listed.orders:
@@ -139,3 +145,8 @@ class WholeBatches:
         await self._fleet.order(batch, verb, changes, retry)
         self.mirror()
         return self._store[batch]
+
+
+def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
+    """True if these are the very same objects: to compare all that they hold would take longer than what it saves."""
+    return len(some) == len(others) and all(map(is_, some, others))

@@ -4,7 +4,7 @@ A later entry of a batch replaces an earlier one, unless an owner has written it
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -158,7 +158,7 @@ class FleetList:
         known = self._batches.get(batch)
         if batch in self.deleted or (known is not None and entry.taken_at < known.taken_at):
             return
-        parts = {part.submission.id: part for part in entry.parts()}
+        parts = entry.part_ids
         self._check_parts(entry, parts)
         if entry.deleted:
             self.deleted |= {batch, *parts}
@@ -166,10 +166,11 @@ class FleetList:
                 self._batches.pop(each, None)
             return
         self._batches[batch] = entry
-        for each, part in parts.items():
-            self._batches.setdefault(each, part)
+        if not self._batches.keys() >= set(parts):  # an order for the batch leaves its parts as they are
+            for part in entry.parts():
+                self._batches.setdefault(part.submission.id, part)
 
-    def _check_parts(self, entry: ListedBatch, parts: Mapping[str, ListedBatch]) -> None:
+    def _check_parts(self, entry: ListedBatch, parts: Sequence[str]) -> None:
         submission = entry.submission
         known = self._batches.get(submission.id)
         if known is not None and _kinship(known.submission) != _kinship(submission):
@@ -179,7 +180,7 @@ class FleetList:
         others = {each: self._batches.get(each) for each in parts}
         if any(other is not None and other.submission.part_of != submission.id for other in others.values()):
             raise LedgerError(f"a part of {submission.id} is a batch by itself")
-        if parts.keys() & self.deleted:
+        if not self.deleted.isdisjoint(parts):
             raise LedgerError(f"a part of {submission.id} was deleted before it")
 
     @property

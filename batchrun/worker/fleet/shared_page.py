@@ -104,6 +104,10 @@ class Page(_Model):
         """Return the id of the member that carries out a batch."""
         return next((member for member, each in self.members.items() if batch in each.batches), None)
 
+    def carriers(self) -> dict[str, str]:
+        """Return the id of the member that carries out each batch; made once by who asks for many."""
+        return {batch: member for member, each in reversed(self.members.items()) for batch in each.batches}
+
 
 class PageDamaged(LedgerError):
     """The newest entry is no page, and is not skipped yet."""

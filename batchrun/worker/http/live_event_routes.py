@@ -34,7 +34,7 @@ def prepare(app: web.Application) -> None:
 async def get_events(request: web.Request) -> web.StreamResponse:
     """Stream the status of the worker and of a page of batches, or of one: `batch=REF`, until the listener leaves."""
     parts = _parts(request)
-    answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await answer.prepare(request)
     turns = request.app[_TURNS]
     sent: dict[str, str] = {}

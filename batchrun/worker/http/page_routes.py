@@ -20,7 +20,6 @@ _HEADERS = {
         " require-trusted-types-for 'script'; trusted-types 'none';"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }

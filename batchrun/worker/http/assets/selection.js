@@ -91,7 +91,8 @@ export function makeSelection(all) {
   async function carryOut(order) {
     try {
       // Those of other pages have changed since they were seen.
-      const now = await listed({}, ({ id }) => chosen.has(id));
+      const here = shown.filter(({ id }) => chosen.has(id));
+      const now = here.length === chosen.size ? here : await listed({}, ({ id }) => chosen.has(id));
       if (!(await obeyAll(order, now))) return;
       clear();
       byId("view").querySelector("h1")?.focus();

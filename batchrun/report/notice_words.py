@@ -76,6 +76,11 @@ def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentenc
                 " first cost is final, about ten seconds after that Run's end. What they use of these can exceed the"
                 " budget"
             )
+        case UsageUnbounded(excess_usd=0, known_runs=known):
+            return (
+                f"{_UNBOUNDED}. None of {counted(known, 'Run')} cost more than its limits, so no start reserves more."
+                " What live Runs use of these can exceed the budget"
+            )
         case UsageUnbounded(excess_usd=usd, known_runs=known):
             return (
                 f"{_UNBOUNDED}. Each start reserves {money(usd)} for that, the most that one of"

@@ -71,6 +71,13 @@ WORDS: list[tuple[Notice, str]] = [
             " the most that one of 20 Runs cost beyond its limits. What live Runs use above that can exceed the budget"
         ),
     ),
+    (
+        UsageUnbounded(excess_usd=0.0, known_runs=20, max_open_runs=63),
+        (
+            "Budget: no option limits what a Run uses of storages and transfer. None of 20 Runs cost more than its"
+            " limits, so no start reserves more. What live Runs use of these can exceed the budget"
+        ),
+    ),
     (SharedLogWeak(how="a server syncs now and then"), "a server syncs now and then"),
     (
         SecondRunAborted(run_id=RunId("r"), job_key=JobKey("k")),

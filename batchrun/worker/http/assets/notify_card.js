@@ -6,18 +6,17 @@ import { count, spaced } from "./words.js";
 
 export function notifyCard(signal) {
   const facts = el("dl", { class: "facts" });
+  const nobody = el("p", { hidden: true }, "Nobody is notified: [notify] of worker.toml names a webhook or a command.");
   const said = statusLine();
   const test = button("Send a test", sendTest, { hidden: true });
-  const node = card("Notifications", facts, said, el("div", { class: "buttons" }, test));
+  const node = card("Notifications", facts, nobody, said, el("div", { class: "buttons" }, test));
 
   async function refresh() {
     const found = await read("/v1/notify", signal);
     const targets = Object.entries(found.targets);
-    test.hidden = targets.length === 0;
-    if (targets.length === 0) {
-      fillFacts(facts, [["Nobody", "is notified. [notify] of worker.toml names a webhook or a command."]]);
-      return;
-    }
+    test.hidden = facts.hidden = targets.length === 0;
+    nobody.hidden = !facts.hidden;
+    if (facts.hidden) return;
     fillFacts(facts, [
       ...targets,
       ["Events", found.events.map(spaced).join(", ")],

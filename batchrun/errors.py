@@ -21,7 +21,9 @@
     │   └── ServerFailed        5xx, 408: the effect of a request that writes is unknown
     ├── TransportError          no readable answer: the effect of a request that writes is unknown
     │   ├── ConnectFailed       the connection was never established: nothing happened
-    │   └── ForeignAnswer       an answer, but not the API's: a proxy, a firewall, a login page
+    │   ├── ForeignAnswer       an answer, but not the API's: a proxy, a firewall, a login page
+    │   ├── UnreadableAnswer    an answer of the API, but not what was asked for
+    │   └── NoUsableAnswer      a read was tried again for as long as its caller waits
     └── AnswerTooLarge          the body of an answer does not fit into memory and was not read to its end
 
 A Run that failed is not an error: it is an Outcome.
@@ -169,13 +171,14 @@ class ConnectFailed(TransportError):
     """The connection was never established (DNS, refused, unreachable, TLS): the request had no effect.
 
     Args:
-        reason: what failed, in words, and what to do.
+        reason: what failed, in words.
         is_lasting: True if a person has to change something first: a certificate, a proxy's password.
+        advice: what to do, as it follows the reason.
     """
 
-    def __init__(self, reason: str, *, is_lasting: bool = False) -> None:
-        self.is_lasting = is_lasting
-        super().__init__(reason)
+    def __init__(self, reason: str, *, is_lasting: bool = False, advice: str = "") -> None:
+        self.reason, self.is_lasting = reason, is_lasting
+        super().__init__(f"{reason}{advice}")
 
 
 class ForeignAnswer(TransportError):
@@ -190,6 +193,27 @@ class ForeignAnswer(TransportError):
     def __init__(self, reason: str, *, status: int, retry_after_s: float | None = None) -> None:
         self.status, self.retry_after_s = status, retry_after_s
         super().__init__(reason)
+
+
+class UnreadableAnswer(TransportError):
+    """The API answered with something else than was asked for."""
+
+
+class NoUsableAnswer(TransportError):
+    """A read was tried again for as long as its caller waits. The text follows the platform's name.
+
+    Args:
+        last: why the last try failed; None: it has no answer yet.
+        waited_s: seconds.
+    """
+
+    def __init__(self, last: BatchrunError | None, waited_s: float) -> None:
+        if last is None:
+            super().__init__(f"does not answer within {waited_s:g} s")
+        elif isinstance(last, ApiError | UnreadableAnswer):
+            super().__init__(f"answers, but not with what was asked for ({last})")
+        else:
+            super().__init__(f"does not answer ({last})")
 
 
 class AnswerTooLarge(BatchrunError):

@@ -20,6 +20,7 @@ from batchrun.errors import (
     ApiError,
     BatchRefused,
     ConnectFailed,
+    NoUsableAnswer,
     Unauthorized,
 )
 from batchrun.runtime.children import open_children
@@ -49,7 +50,7 @@ class Wait:
 
     base_url: str
     waited_s: float
-    #: Why the last try got no answer; empty if it is still under way.
+    #: Why the last try got no answer that can be used; empty if it is still under way.
     reason: str
 
 
@@ -143,15 +144,12 @@ async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:
     """Wait at most PATIENCE_S for an answer that the client retries without limit.
 
     Raises:
-        ConnectFailed: no answer came in time.
+        ConnectFailed: no answer came in time that can be used.
     """
     try:
-        with anyio.fail_after(PATIENCE_S):
-            async with open_children(cancels_on_leaving=True) as children:
-                children.start_soon(_note_waits, client)
-                return await answer
-    except TimeoutError:
-        raise ConnectFailed(
-            f"{client.base_url} does not answer ({client.last_failure or 'no reason given'}); nothing was started."
-            " Check the network and api.base_url, and run the same command again"
-        ) from None
+        async with open_children(cancels_on_leaving=True) as children:
+            children.start_soon(_note_waits, client)
+            return await client.within(PATIENCE_S, answer)
+    except NoUsableAnswer as error:
+        advice = "; nothing was started. Check the network and api.base_url, and run the same command again"
+        raise ConnectFailed(f"{client.base_url} {error}", advice=advice) from None

@@ -11,7 +11,7 @@ from batchrun.account.connect import STARTS_PER_TASK_PER_S, open_platform, read_
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
-from batchrun.errors import TransportError
+from batchrun.errors import ConnectFailed
 from batchrun.output.layout import SERVER_STATE
 from batchrun.policy.budget import Budget
 from batchrun.runtime.children import open_children
@@ -82,6 +82,6 @@ async def _wait_for_account(client: ApifyClient, note_outage: Callable[[str], No
     while True:
         try:
             return await read_account(client)
-        except TransportError as error:
-            note_outage(client.last_failure or str(error))  # without the advice that is for one command
+        except ConnectFailed as error:
+            note_outage(error.reason)  # without the advice that is for one command
             await anyio.sleep(RETRY_INTERVAL_S)  # a failure that lasts is raised at once

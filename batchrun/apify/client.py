@@ -3,13 +3,14 @@
 A start is sent once. Anything safe to send twice is retried until it succeeds (`Transport.read`).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 from pydantic import SecretStr
 
 from batchrun.apify import answers, wire
@@ -17,7 +18,7 @@ from batchrun.apify.held_polls import LATE_S, HeldPolls
 from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.apify.transport import Transport, open_transport
 from batchrun.apify.wire import Denied, segment
-from batchrun.errors import ApiError, NotFound, ServerFailed, TransportError, Unauthorized
+from batchrun.errors import ApiError, NotFound, NoUsableAnswer, ServerFailed, TransportError, Unauthorized
 from batchrun.model import (
     DatasetId,
     ItemsPage,
@@ -34,6 +35,7 @@ from batchrun.model import (
 )
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.byte_budget import Fits
+from batchrun.runtime.children import open_children, plain_errors
 from batchrun.runtime.steady_time import steady_time
 from batchrun.version import __version__
 
@@ -47,6 +49,7 @@ _MAX_RUN_BYTES, _MAX_LARGE_BYTES, _MAX_OUTPUT_BYTES = 1 << 20, 32 << 20, 1 << 29
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 #: `limit` in the query of a list: its longest page.
 _MAX_PAGE = str(wire.MAX_LIST_LIMIT)
+T = TypeVar("T")
 _LIVE_STATUSES = ",".join(status for status in RunStatus if not status.is_terminal)
 
 
@@ -82,12 +85,29 @@ class ApifyClient:
     @property
     def failed_reads(self) -> Sequence[str]:
         """Why reads have failed that are being retried, the last one at the end."""
-        return list(self._transport.failed_reads.values())
+        return [str(error) for error in self._transport.failed_reads.values()]
 
     @property
     def last_failure(self) -> str:
-        """Why the last request got no answer; empty if it got one."""
-        return self._outage.last_failure
+        """Why the last try of a request that is retried has failed, or the last request; empty if it has not."""
+        failed = self.failed_reads
+        return failed[-1] if failed else self._outage.last_failure
+
+    async def within(self, limit_s: float, answer: Awaitable[T]) -> T:
+        """Wait at most so many seconds for an answer that is retried without limit.
+
+        Raises:
+            NoUsableAnswer: none came that can be used.
+        """
+
+        async def give_up() -> None:
+            await anyio.sleep(limit_s)
+            failed = self._transport.failed_reads.values()
+            raise NoUsableAnswer(next(reversed(failed), None), limit_s)
+
+        async with plain_errors(), open_children(cancels_on_leaving=True) as children:
+            children.start_soon(give_up)
+            return await answer
 
     async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
         """Start a Run of the task. One POST, sent at once.

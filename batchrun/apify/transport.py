@@ -51,6 +51,7 @@ from batchrun.errors import (
     ServerFailed,
     TransportError,
     Unauthorized,
+    UnreadableAnswer,
 )
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
@@ -108,7 +109,7 @@ class Transport:
         self.account = Throttle(TokenBucket(rate_per_s=request_rate_per_s, burst=REQUEST_BURST))
         self._account_refusals = AccountRefusals(self.account)
         #: The last failure of each read that is being retried, by path.
-        self.failed_reads: dict[str, str] = {}
+        self.failed_reads: dict[str, BatchrunError] = {}
 
     async def read(
         self,
@@ -160,7 +161,7 @@ class Transport:
                     )
                 except RateLimited as error:
                     refusals += 1
-                    self.failed_reads[path] = str(error)
+                    self.failed_reads[path] = error
                     if throttle is not None:
                         throttle.refused(error.retry_after_s)  # the next turn waits
                     else:
@@ -168,12 +169,12 @@ class Transport:
                         await anyio.sleep(rate_limit_wait_s(refusals, error.retry_after_s))
                 except (TransportError, ServerFailed) as error:
                     failures += 1
-                    self.failed_reads[path] = str(error)
+                    self.failed_reads[path] = error
                     is_held = _is_held(method, query)
                     await self._back_off(method, path, failures, error, gives_up=gives_up, is_held=is_held)
                 except Unauthorized as error:
                     unconfirmed += 1
-                    self.failed_reads[path] = str(error)
+                    self.failed_reads[path] = error
                     if unconfirmed > MAX_UNCONFIRMED or await self.second_look.is_confirmed(error, sent_with):
                         raise
                     await self._back_off(method, path, unconfirmed, error)
@@ -187,13 +188,17 @@ class Transport:
     async def read_tail(self, path: str, max_bytes: int) -> bytes:
         """Read the last whole lines of a text, as `read` does; it is streamed, and only the tail is held."""
         failures = 0
-        while True:
-            await self.account.take_token()
-            try:
-                return await self._stream_tail(path, max_bytes)
-            except (RateLimited, ServerFailed, TransportError) as error:
-                failures += 1
-                await self._back_off("GET", path, failures, error)
+        try:
+            while True:
+                await self.account.take_token()
+                try:
+                    return await self._stream_tail(path, max_bytes)
+                except (RateLimited, ServerFailed, TransportError) as error:
+                    failures += 1
+                    self.failed_reads[path] = error
+                    await self._back_off("GET", path, failures, error)
+        finally:
+            self.failed_reads.pop(path, None)
 
     async def send(
         self,
@@ -400,7 +405,7 @@ class Transport:
         if redirected_to or is_foreign(answer):
             return self._foreign(answer, method, path, redirected_to)
         self._note_answer(answer, method, path)
-        return TransportError(f"{method} {path}: the answer is not understood: {error}")
+        return UnreadableAnswer(f"{method} {path}: the answer is not understood: {error}")
 
     def _endless(self, method: str, path: str, max_bytes: int) -> TransportError:
         error = TransportError(

@@ -16,7 +16,9 @@ from batchrun.model import WaitKind, WaitReason
 #: Seconds without a start or a settled job after which a batch counts as waiting. An outage counts at once.
 WAITS_AFTER_S = 10.0
 _REASON = WaitReason(
-    kind=WaitKind.OUTAGE, detail="no answer about account, task or Actor yet; the batch is being opened"
+    kind=WaitKind.FAILED_READS,
+    count=1,
+    detail="account, task or Actor, before the first start; batch.log says why",
 )
 
 

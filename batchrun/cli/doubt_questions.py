@@ -21,7 +21,7 @@ def refuse_half_decision(key: str | None, run_id: str | None, *, has_no_run: boo
 
 async def ask(doubt: ShownDoubt) -> tuple[bool, RunId | None]:
     """Show the candidates of an attempt, and ask which is its Run; return whether that was decided, and the Run."""
-    answer(f"{doubt.key}: its start at {doubt.intended_at:%Y-%m-%d %H:%M:%S}Z was not answered.")
+    answer(f"{doubt.key}: its start at {doubt.intended_at:%Y-%m-%d %H:%M:%S}Z got no usable answer.")
     for number, run in enumerate(doubt.candidates, 1):
         began = f"began {run.started_at:%H:%M:%S}Z" if run.started_at is not None else "not begun yet"
         answer(f"  {number}  {run.id}  {run.status}  {began}  by {run.user_agent or 'unknown'}")

@@ -10,7 +10,7 @@ from batchrun.engine.doubt.candidates import by_mark
 from batchrun.engine.follow.live_run import UNKNOWN_RETRY_S
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import RunClient
-from batchrun.errors import ApiError, LedgerError, NotFound
+from batchrun.errors import ApiError, LedgerError, NotFound, NoUsableAnswer
 from batchrun.ledger.facts import ABORTED
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.tables import open_ledger
@@ -66,11 +66,9 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
         async def abort(run_id: RunId) -> None:
             async with limiter:
                 try:
-                    with anyio.fail_after(PATIENCE_S + NO_ANSWER_S):
-                        run = await abort_run(batch.client, run_id)
-                except TimeoutError:
-                    reason = batch.client.last_failure or "no reason given"
-                    refused[run_id] = f"the platform has not answered the abort ({reason})"
+                    run = await batch.client.within(PATIENCE_S + NO_ANSWER_S, abort_run(batch.client, run_id))
+                except NoUsableAnswer as error:
+                    refused[run_id] = f"asked to abort it, the platform {error}"
                     return
                 except NotFound:
                     unknown.add(run_id)  # the resumed batch finds it lost

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Mapping
 
-import anyio
-
-from batchrun.account.connect import PATIENCE_S
 from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import ActorInfo, BuildInfo, parse_actor
-from batchrun.errors import ApiError, Unauthorized
+from batchrun.errors import ApiError, NoUsableAnswer, Unauthorized
 from batchrun.preflight.input_schema import InputSchema, SchemaUnusable
 from batchrun.runtime.fast_dataclasses import dataclass
 
+#: Seconds to wait for it: fewer than the batch waits for the platform, since what the build shows is optional.
+PATIENCE_S = 20.0
 #: A build or version number; any other text is a tag.
 _NUMBER = re.compile(r"\d+\.\d+(\.\d+)?")
 
@@ -59,13 +58,13 @@ async def read_build(client: ApifyClient, task: Task, asked: str | None) -> Buil
     if not task.actor_id:
         return Build(asked=wanted, why_unchecked="the token may not read the task, and so not find its Actor")
     # The checks are optional: a platform that does not answer must not keep a batch from starting.
-    with anyio.move_on_after(PATIENCE_S):
-        try:
-            return await _read_build(client, task, wanted)
-        except (ApiError, ValueError) as error:
-            why = f"the Actor's build cannot be read ({error})"
-            return Build(asked=wanted, why_unchecked=why, is_denied=isinstance(error, Unauthorized))
-    return Build(asked=wanted, why_unchecked="the platform does not show the Actor's build")
+    try:
+        return await client.within(PATIENCE_S, _read_build(client, task, wanted))
+    except (ApiError, ValueError) as error:
+        why = f"the Actor's build cannot be read ({error})"
+        return Build(asked=wanted, why_unchecked=why, is_denied=isinstance(error, Unauthorized))
+    except NoUsableAnswer as error:
+        return Build(asked=wanted, why_unchecked=f"asked for the Actor's build, the platform {error}")
 
 
 async def _read_build(client: ApifyClient, task: Task, wanted: str) -> Build:

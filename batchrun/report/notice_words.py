@@ -65,7 +65,7 @@ def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentenc
     match notice:
         case StartUnanswered(reason=reason):
             return (
-                f"A start was not answered{f' ({reason})' if reason else ''}."
+                f"A start got no usable answer{f' ({reason})' if reason else ''}."
                 " Until it is clear whether its Run exists, its job is not started again"
             )
         case AccountRunsNotListed(reason=reason):

@@ -66,7 +66,7 @@ def test_an_abort_that_is_not_answered_ends_and_names_its_run(tmp_path):
         hasty = {f"{module}.PATIENCE_S": 1.0, f"{module}.NO_ANSWER_S": 0.0}
         said = batchrun("abort", "out", cwd=tmp_path, environ=ENVIRON, constants=hasty)
         assert (said.code, len(said.out.split())) == (5, 1), said
-        assert "is still running: the platform has not answered the abort" in said.err
+        assert "is still running: asked to abort it, the platform does not answer within 1 s" in said.err
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP,)])

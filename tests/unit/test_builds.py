@@ -1,18 +1,20 @@
 """The build that Runs use, and the reason that is given where the platform does not show it."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
 
-from batchrun.account.connect import PATIENCE_S
 from batchrun.account.task import Task
 from batchrun.apify.wire import BuildInfo
+from batchrun.errors import NoUsableAnswer
 from batchrun.model import TaskId
-from batchrun.preflight.builds import read_build
+from batchrun.preflight.builds import PATIENCE_S, read_build
 from tests.support.scripted_api import api_error
 
+T = TypeVar("T")
 ACTOR = {
     "id": "a",
     "defaultRunOptions": {"build": "latest", "memoryMbytes": 512},
@@ -40,6 +42,11 @@ class _Client:
         if self.actor is None:
             await anyio.sleep_forever()
         return self.actor
+
+    async def within(self, limit_s: float, answer: Awaitable[T]) -> T:
+        with anyio.move_on_after(limit_s):
+            return await answer
+        raise NoUsableAnswer(None, limit_s)
 
     async def get_build(self, build_id: str) -> BuildInfo:
         return _info(build_id, self.schema)
@@ -101,5 +108,5 @@ async def test_a_platform_that_does_not_answer_is_not_waited_for():
     """After PATIENCE_S the batch starts without the checks."""
     began = anyio.current_time()
     build = await _read(_Client(actor=None))
-    assert build.why_unchecked == "the platform does not show the Actor's build"
+    assert build.why_unchecked == "asked for the Actor's build, the platform does not answer within 20 s"
     assert anyio.current_time() - began == PATIENCE_S

@@ -5,9 +5,21 @@ from collections.abc import Callable, Iterator
 import anyio
 import pytest
 
+from batchrun.account.connect import patiently
+from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
-from batchrun.errors import ApiError, ForeignAnswer, NotFound, ServerFailed, TokenUnconfirmed, Unauthorized
+from batchrun.errors import (
+    ApiError,
+    ConnectFailed,
+    ForeignAnswer,
+    NotFound,
+    ServerFailed,
+    TokenUnconfirmed,
+    Unauthorized,
+)
 from batchrun.model import DatasetId, Mark, RunId, RunOptions, StoreId, TaskId
+from batchrun.preflight.builds import read_build
+from batchrun.runtime.children import open_children
 from tests.support.scripted_session import Response, api_refusal, client_of, page
 
 RUN = {"id": "r", "status": "SUCCEEDED", "startedAt": "2026-01-01T00:00:00.000Z"}
@@ -117,6 +129,47 @@ async def test_an_outage_of_one_endpoint_is_shown_while_others_answer() -> None:
         )
         is_open = True
     assert client.outage == ""
+
+
+OTHERWISE = "answers, but not with what was asked for"
+ODD = Response(data={"items": "none"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (ODD, "answers, but not with what was asked for (GET /actors/a/builds: the answer is not understood: its"),
+        (
+            api_refusal(429, "rate-limit-exceeded"),
+            "answers, but not with what was asked for (GET /actors/a/builds: 429",
+        ),
+        (page(502), "does not answer (GET /actors/a/builds: status 502 with an HTML page"),
+    ],
+)
+async def test_what_a_platform_does_in_place_of_an_answer_is_said(answer: Response, words: str) -> None:
+    """An answer of another shape is none of silence; other reads that succeed meanwhile change nothing about it."""
+    client, _ = client_of(lambda path: answer if "builds" in path else Response(data={"id": "a"}))
+
+    async def read_others() -> None:
+        while True:
+            await client.get_actor("a")
+            await anyio.sleep(0.1)
+
+    async with open_children(cancels_on_leaving=True) as children:
+        children.start_soon(read_others)
+        with pytest.raises(ConnectFailed) as failed:
+            await patiently(client, client.list_builds("a"))
+    assert str(failed.value).startswith(f"{client.base_url} {words}")
+    assert failed.value.reason + "; nothing was started. Check" in str(failed.value)
+    assert client.failed_reads == []
+
+
+async def test_a_build_that_cannot_be_read_keeps_no_batch_from_starting() -> None:
+    """It says what the platform did; the whole of it is given less time than the batch gives the platform."""
+    client, _ = client_of(lambda path: ODD if "builds" in path else Response(data={"id": "a"}))
+    task = Task(id=TaskId("t"), label="t", actor_id="a", input={}, options={"build": "9.9.9"})
+    build = await patiently(client, read_build(client, task, None))
+    assert build.why_unchecked.startswith("asked for the Actor's build, the platform answers, but not with what was")
 
 
 async def test_the_outage_of_logs_ends_with_a_log() -> None:

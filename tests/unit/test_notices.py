@@ -46,11 +46,11 @@ NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
 WORDS: list[tuple[Notice, str]] = [
     (
         StartUnanswered(reason="reset"),
-        "A start was not answered (reset). Until it is clear whether its Run exists, its job is not started again",
+        "A start got no usable answer (reset). Until it is clear whether its Run exists, its job is not started again",
     ),
     (
         StartUnanswered(),
-        "A start was not answered. Until it is clear whether its Run exists, its job is not started again",
+        "A start got no usable answer. Until it is clear whether its Run exists, its job is not started again",
     ),
     (
         AccountRunsNotListed(reason="403"),

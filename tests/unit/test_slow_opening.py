@@ -25,7 +25,7 @@ async def test_a_wait_before_the_batch_is_open_is_noted_and_its_end_too(tmp_path
         await anyio.to_thread.run_sync(wait_until, lambda: _wait_in(tmp_path) is not None)
         noted = await anyio.to_thread.run_sync(_wait_in, tmp_path)
         assert noted is not None
-        assert (noted.pid, [each.kind for each in noted.reasons]) == (os.getpid(), [WaitKind.OUTAGE])
+        assert (noted.pid, [each.kind for each in noted.reasons]) == (os.getpid(), [WaitKind.FAILED_READS])
         answered.set()
     assert await anyio.to_thread.run_sync(_wait_in, tmp_path) is None
 

@@ -1,17 +1,17 @@
 """Handlers for the live Runs of a batch: a page of them, the log of one, its abort."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import orjson
 from aiohttp import web
 
 from batchrun.account.account import Account
-from batchrun.errors import ApiError
+from batchrun.apify.client import ApifyClient
+from batchrun.errors import ApiError, NoUsableAnswer, TransportError
 from batchrun.ledger.sqlite.measures import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Run, RunId
@@ -36,6 +36,8 @@ _MAX_KEPT = 2000
 _MAX_CHARS = 1000
 LOG_BYTES = 64 << 10
 LOG_PATIENCE_S = 15.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,8 @@ async def get_run_log(request: web.Request) -> web.Response:
     if tail is None:
         if worker.account is None:
             raise Refused(503, "not-possible-now", worker.why_not_ready)
-        with _patiently("give this log"):
-            tail = await worker.account.client.get_log_tail(run_id, LOG_BYTES)
+        client = worker.account.client
+        tail = await _patiently("give this log", client, client.get_log_tail(run_id, LOG_BYTES))
     return web.Response(body=tail, content_type="text/plain", charset="utf-8")
 
 
@@ -146,24 +148,23 @@ async def abort_run(request: web.Request) -> web.Response:
     is_open = submission.id in worker.runners or (submission.shards is not None and submission.state.is_under_way)
     if worker.account is None or not is_open:
         raise Refused(409, "wrong-state", "the batch is not open; resume it, then abort its Runs")
-    with _patiently("abort this Run"):
-        await worker.account.client.abort_run(run_id, gives_up=True)
+    client = worker.account.client
+    await _patiently("abort this Run", client, client.abort_run(run_id, gives_up=True))
     return web.Response(status=204)
 
 
-@contextmanager
-def _patiently(what: str) -> Iterator[None]:
+async def _patiently(what: str, client: ApifyClient, answer: Awaitable[T]) -> T:
     """Give the platform `LOG_PATIENCE_S` to do what is asked, named in words.
 
     Raises:
         Refused: it does not.
     """
     try:
-        with anyio.fail_after(LOG_PATIENCE_S):
-            yield
-    except (ApiError, TimeoutError) as error:
-        reason = str(error) or "it does not answer"
-        raise Refused(502, "not-possible-now", f"the platform does not {what}: {reason}") from None
+        return await client.within(LOG_PATIENCE_S, answer)
+    except NoUsableAnswer as error:
+        raise Refused(502, "not-possible-now", f"asked to {what}, the platform {error}") from None
+    except (ApiError, TransportError) as error:
+        raise Refused(502, "not-possible-now", f"the platform does not {what}: {error}") from None
 
 
 async def _run_of(request: web.Request) -> tuple[Path, RunId]:

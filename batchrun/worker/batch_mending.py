@@ -5,20 +5,22 @@ All of these raise:
     OutputError: the platform has not answered yet; or another process holds the batch's directory.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 
 from batchrun.account.account import Account
+from batchrun.ledger.protocol import CostRow
 from batchrun.maintenance.open_costs import read_open_costs
 from batchrun.maintenance.repair import Repaired, repair_outputs
 from batchrun.maintenance.resolve import ShownDoubt, open_resolver, show_doubt
 from batchrun.model import RunId
 from batchrun.report.cost_sums import total_costs
-from batchrun.worker.account_use import read_account_use
 from batchrun.worker.worker import Worker
+
+T = TypeVar("T")
 
 
 async def doubts_of(worker: Worker, submission_id: str) -> list[ShownDoubt]:
@@ -46,38 +48,40 @@ async def resolve_doubt(worker: Worker, submission_id: str, key: str, run_id: Ru
 
 async def repair_batch(worker: Worker, submission_id: str) -> Repaired:
     """Write missing or damaged lines of a batch again. Raises what `repair_outputs` does as well."""
-    async with _recounting(worker, submission_id) as (out_dir, account):
-        return await repair_outputs(out_dir, worker.environ, account.client, account.shared.buffers)
+    repaired, _ = await _recounted(
+        worker,
+        submission_id,
+        lambda out_dir, account: repair_outputs(out_dir, worker.environ, account.client, account.shared.buffers),
+    )
+    return repaired
 
 
-async def read_last_costs(worker: Worker, submission_id: str) -> None:
-    """Read the costs of a batch that are not final yet, within `final_costs.PATIENCE_S`.
+async def read_last_costs(worker: Worker, submission_id: str) -> CostRow:
+    """Read the costs of a batch that are not final yet, within `final_costs.PATIENCE_S`; return the sum of all.
 
     Raises:
         BatchRefused: the batch is of another account.
     """
-    async with _recounting(worker, submission_id) as (out_dir, account):
-        await read_open_costs(out_dir, worker.environ, account.client)
+    _, costs = await _recounted(
+        worker, submission_id, lambda out_dir, account: read_open_costs(out_dir, worker.environ, account.client)
+    )
+    return costs
 
 
-@asynccontextmanager
-async def _recounting(worker: Worker, submission_id: str) -> AsyncIterator[tuple[Path, Account]]:
+async def _recounted(
+    worker: Worker, submission_id: str, mend: Callable[[Path, Account], Awaitable[T]]
+) -> tuple[T, CostRow]:
     """Mend a batch, and count its costs again afterwards: in its own status, and in the budget of all batches."""
     async with worker.mending(submission_id) as (out_dir, account):
-        has_budget = worker.budget.limit_usd is not None
-        before = await anyio.to_thread.run_sync(
-            lambda: read_account_use(worker.store[submission_id], worker.directory, has_budget=has_budget)
-        )
+        before = await anyio.to_thread.run_sync(worker.account_use, worker.store[submission_id])
         try:
-            yield out_dir, account
+            mended = await mend(out_dir, account)
         finally:
             with anyio.CancelScope(shield=True):
-                cost_usd = (await anyio.to_thread.run_sync(total_costs, out_dir)).cost_usd
+                costs = await anyio.to_thread.run_sync(total_costs, out_dir)
                 changed = await worker.store.update(
-                    submission_id, lambda now: {"counts": now.counts.model_copy(update={"cost_usd": cost_usd})}
+                    submission_id, lambda now: {"counts": now.counts.model_copy(update={"cost_usd": costs.cost_usd})}
                 )
-                after = await anyio.to_thread.run_sync(
-                    lambda: read_account_use(changed, worker.directory, has_budget=has_budget)
-                )
-                worker.count_again(before, after)
+                worker.count_again(before, await anyio.to_thread.run_sync(worker.account_use, changed))
                 await worker.sync_summary(submission_id)
+    return mended, costs

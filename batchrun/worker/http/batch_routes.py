@@ -14,7 +14,6 @@ from batchrun.errors import BatchRefused
 from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
 from batchrun.preflight.plan import Plan
-from batchrun.report.cost_sums import total_costs
 from batchrun.worker import batch_mending, batch_orders, retry_orders
 from batchrun.worker.batch_deletion import delete
 from batchrun.worker.http.batch_upload import Form, uploaded
@@ -215,11 +214,8 @@ async def repair_batch(request: web.Request) -> web.Response:
 
 async def read_last_costs(request: web.Request) -> web.Response:
     """Read the costs of a batch that rests which are not final yet; return the sum of all, as `cost` does."""
-    submission = submission_of(request)
-    out_dir = worker_of(request).directory.out_dir(submission)
     async with while_asked(request):
-        await batch_mending.read_last_costs(worker_of(request), submission.id)
-    total = await anyio.to_thread.run_sync(total_costs, out_dir)
+        total = await batch_mending.read_last_costs(worker_of(request), submission_of(request).id)
     return web.Response(body=write_json(asdict(total)), content_type="application/json")
 
 

@@ -36,7 +36,9 @@ class BatchHistory:
     run_times: Distribution | None
 
 
-def read_history(directory: Path, *, is_open: bool, last_s: float | None = None) -> BatchHistory | None:
+def read_history(
+    directory: Path, *, is_open: bool, last_s: float | None = None, run_times: Distribution | None = None
+) -> BatchHistory | None:
     """Return the history of an output directory; None if no job was admitted yet.
 
     A million jobs take about six seconds, most of them for `run_times`, and constant memory.
@@ -45,6 +47,7 @@ def read_history(directory: Path, *, is_open: bool, last_s: float | None = None)
         directory: of the ledger.
         is_open: True if a process runs the batch, so that its history goes on until now.
         last_s: only the last seconds; None: from the beginning.
+        run_times: as another history of the same Runs has them; None: they are read.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
         measures = ledger.measures
@@ -71,7 +74,7 @@ def read_history(directory: Path, *, is_open: bool, last_s: float | None = None)
             done=list(accumulate(map(add, successes, not_succeeded)))[1:],
             not_succeeded=list(accumulate(not_succeeded))[1:],
             cost_usd=list(accumulate(flow.cost_usd))[1:],
-            run_times=distribution(measures, Duration.RUN),
+            run_times=run_times or distribution(measures, Duration.RUN),
         )
 
 

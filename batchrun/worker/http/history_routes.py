@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from batchrun.report.batch_history import BatchHistory, read_history
+from batchrun.report.report_figures import Distribution
 from batchrun.worker.http.batch_files import has_ledger, out_dir_of
 from batchrun.worker.http.request_context import submission_of, whole_number, worker_of
 
@@ -24,9 +25,13 @@ _MAX_KEPT = 32
 class _Reading(NamedTuple):
     history: BatchHistory | None
     again_at: float
+    #: When how long Runs took is read again, which may be from another reading.
+    times_again_at: float
 
 
-_READINGS = web.AppKey("readings", dict[tuple[str, int, int], _Reading])
+#: A batch, the seconds that are read, and how many of its jobs are settled; -1: it is open.
+_Key = tuple[str, int, int]
+_READINGS = web.AppKey("readings", dict[_Key, _Reading])
 
 
 def prepare(app: web.Application) -> None:
@@ -44,17 +49,27 @@ async def get_history(request: web.Request) -> web.Response:
     key = (submission.id, last_s, -1 if is_open else submission.counts.settled)
     readings, now = request.app[_READINGS], anyio.current_time()
     if (known := readings.get(key)) is None or now >= known.again_at:
-        history = None
+        history, times = None, _newest_times(readings, key, now)
         if await has_ledger(out_dir):
             history = await anyio.to_thread.run_sync(
-                lambda: read_history(out_dir, is_open=is_open, last_s=last_s or None)
+                lambda: read_history(out_dir, is_open=is_open, last_s=last_s or None, run_times=times and times[0])
             )
         took_s = anyio.current_time() - now
-        known = readings[key] = _Reading(history, now + _REST_PER_READING * took_s)
+        again_at = now + _REST_PER_READING * took_s
+        known = readings[key] = _Reading(history, again_at, again_at if times is None else times[1])
         while len(readings) > _MAX_KEPT:
             del readings[next(iter(readings))]
     body = orjson.dumps(known.history, option=orjson.OPT_NON_STR_KEYS)  # percentiles are by number
     return web.Response(body=body, content_type="application/json")
+
+
+def _newest_times(readings: dict[_Key, _Reading], key: _Key, now: float) -> tuple[Distribution, float] | None:
+    """Return how long Runs took, which is the same over any time, and until when; None: it is to be read."""
+    for (batch, _, settled), known in readings.items():
+        times = known.history.run_times if known.history is not None else None
+        if times is not None and (batch, settled) == (key[0], key[2]) and now < known.times_again_at:
+            return times, known.times_again_at
+    return None
 
 
 async def get_worker_history(request: web.Request) -> web.Response:

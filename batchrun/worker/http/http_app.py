@@ -70,11 +70,9 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     app.on_response_prepare.append(_keep_from_browsers)
     for module in (batch_routes, history_routes, live_run_routes, live_event_routes, metrics_routes):
         module.prepare(app)
-    app[openapi_document.DOCUMENT] = openapi_document.document(
-        route for module in _ROUTE_MODULES for route in module.ROUTES
-    )
-    for module in _ROUTE_MODULES:
-        app.router.add_routes(module.ROUTES)
+    routes = [route for module in _ROUTE_MODULES for route in module.ROUTES]
+    app[openapi_document.DOCUMENT] = openapi_document.OpenApiDocument(routes)
+    app.router.add_routes(routes)
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -17,6 +17,7 @@ from batchrun.errors import ConfigError
 from batchrun.model import JsonObject
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.catalog.actor_input_schema import ActorInputSchema
+from batchrun.server.content.json_text import JSON_STRING
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import check_name, derived_id
 from batchrun.server.settings import InlineActor, ServerSettings
@@ -27,7 +28,7 @@ _BUNDLED_DIR = Path(__file__).parents[1] / "actors"
 #: Default memory of a coroutine Actor's Run in MB, the platform's minimum: it has no process to limit.
 _INLINE_MEMORY_MB = 128
 #: Comments outside of strings, and commas before a closing bracket: many actor.json files have them.
-_JSON_EXTRAS = re.compile(r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))|//[^\n]*|/\*.*?(?:\*/|\Z)|,(?=\s*[\]}])', re.DOTALL)
+_JSON_EXTRAS = re.compile(rf"({JSON_STRING})|//[^\n]*|/\*.*?(?:\*/|\Z)|,(?=\s*[\]}}])", re.DOTALL)
 _VERSION = re.compile(r"([0-9]|[1-9][0-9])\.([0-9]|[1-9][0-9])")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from batchrun.model import JsonObject
+from batchrun.server.content.json_text import JSON_STRING
 from batchrun.server.error_answers import value_invalid
 
 #: Source: webhook actions, "Default payload template".
@@ -21,10 +22,9 @@ DEFAULT_PAYLOAD = """{
 _MAX_TEMPLATE = 65_536
 #: Max characters of what it makes with its variables: hundreds of whole Runs.
 _MAX_RENDERED = 1 << 20
-#: A JSON string, or a variable outside of strings. A string without an end goes to the end of the text, and no part is
-#: tried twice: `*+`.
-_PARTS = re.compile(r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))|\{\{\s*([\w.]+)\s*\}\}', re.DOTALL)
 _IN_STRING = re.compile(r"\{\{\s*([\w.]+)\s*\}\}")
+#: A JSON string, or a variable outside of strings.
+_PARTS = re.compile(f"({JSON_STRING})|{_IN_STRING.pattern}", re.DOTALL)
 
 
 class PayloadTooLarge(Exception):

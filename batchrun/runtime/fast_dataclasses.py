@@ -1,9 +1,9 @@
 """Frozen dataclasses that are cheap to define and to make: the type checker alone keeps them from being changed.
 
 A frozen dataclass of the standard library compiles six methods, which for all of batchrun's values is a sixth of the
-time until a command does something; only `__init__` has to be compiled. It sets each field through
-`object.__setattr__`, and so takes three times as long to make. To mypy, `dataclass` and `replace` are the standard
-library's. At run time nothing prevents a change.
+time until a command does something. Only `__init__` has to be compiled, and it is when the first object is made: many
+classes are not used by a command. The standard library's sets each field through `object.__setattr__`, and so takes
+three times as long. To mypy, `dataclass` and `replace` are the standard library's. At run time, a change is possible.
 """
 
 from operator import attrgetter
@@ -22,7 +22,8 @@ else:
         """Make a dataclass; one that is `frozen` can be hashed, but is not frozen at run time."""
 
         def make(cls: type[T]) -> type[T]:
-            made = dataclasses.dataclass(cls, eq=False, repr=False, **options)
+            made = dataclasses.dataclass(cls, init=False, eq=False, repr=False, **options)
+            made.__init__ = _first_init(made)
             if eq and "__eq__" not in vars(made):
                 made.__eq__, made.__hash__ = _comparison(made)
                 if not frozen:
@@ -32,6 +33,19 @@ else:
             return made
 
         return make
+
+    def _first_init(cls: type) -> Callable[..., None]:
+        """Return what makes the first object: it compiles `__init__`, as that of a class with the same fields."""
+
+        def init(self: Any, *args: Any, **values: Any) -> None:
+            fields = [(each.name, each.type, each) for each in dataclasses.fields(cls)]
+            alike = dataclasses.make_dataclass(
+                cls.__name__, fields, eq=False, repr=False, slots=hasattr(cls, "__slots__")
+            )
+            cls.__init__ = alike.__init__
+            cls.__init__(self, *args, **values)
+
+        return init
 
     def _comparison(cls: type) -> tuple[Callable[[Any, Any], bool], Callable[[Any], int]]:
         """Return `__eq__` and `__hash__` of a class: by the values of the fields that count, as a tuple."""

@@ -40,3 +40,40 @@ def test_a_value_is_shown_like_one_of_the_standard_library() -> None:
 
     assert shown(fast_dataclasses.dataclass) == shown(dataclasses.dataclass)
     assert "secret" not in shown(fast_dataclasses.dataclass)
+
+
+def test_the_first_object_and_the_next_ones_are_made_like_those_of_the_standard_library() -> None:
+    """By position and by name, with defaults, factories and inherited fields; a wrong argument is the same error."""
+
+    def made(dataclass: Callable[..., Any], *, is_child_first: bool) -> list[object]:
+        @dataclass(frozen=True, slots=True)
+        class Shop:
+            name: str
+            tags: list[str] = dataclasses.field(default_factory=list)
+            visits: int = dataclasses.field(default=0, init=False)
+
+        @dataclass(frozen=True, slots=True, kw_only=True)
+        class Chain(Shop):
+            size: int = 1
+
+        calls: list[Callable[[], Any]] = [
+            lambda: Shop("a", ["b"]),
+            lambda: Shop(name="a"),
+            lambda: Chain("a", size=2),
+            Shop,
+            lambda: Shop("a", size=2),
+        ]
+        if is_child_first:
+            calls.reverse()
+        return [_outcome(call) for _ in range(2) for call in calls]
+
+    for is_child_first in (False, True):
+        ours = made(fast_dataclasses.dataclass, is_child_first=is_child_first)
+        assert ours == made(dataclasses.dataclass, is_child_first=is_child_first)
+
+
+def _outcome(call: Callable[[], Any]) -> object:
+    try:
+        return dataclasses.asdict(call())
+    except TypeError as error:
+        return str(error).partition("__init__")[2]

@@ -4,7 +4,6 @@ Proxies, firewalls, login pages and gateways answer in the API's place, with any
 says nothing about a job, a Run or the token.
 """
 
-import html
 import re
 from urllib.parse import urlsplit
 
@@ -42,6 +41,8 @@ def in_words(answer: Answer, redirected_to: str = "") -> str:
     if not body:
         what = "an empty answer"
     elif _is_page(answer):
+        import html  # noqa: PLC0415 - few commands meet a page
+
         title = _TITLE.search(body[:_SEARCHED_BYTES].decode("utf-8", "replace"))
         shown = _shown(html.unescape(title[1])) if title is not None else ""
         what = f'an HTML page "{shown}"' if shown else "an HTML page"

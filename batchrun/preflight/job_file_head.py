@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -11,9 +12,11 @@ from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
 from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
-from batchrun.preflight.input_checks import HeadCheck
 from batchrun.preflight.line_problems import LineProblems
 from batchrun.report.number_words import counted
+
+if TYPE_CHECKING:
+    from batchrun.preflight.input_checks import HeadCheck
 
 #: Bad lines that an error message shows.
 MAX_BAD_LINES_SHOWN = 20
@@ -94,7 +97,7 @@ def look_at_head(config: Config, look_at: Callable[[Job], None]) -> bool:
     return True
 
 
-def refuse_head(head: HeadCheck, config: Config) -> None:
+def refuse_head(head: "HeadCheck", config: Config) -> None:
     """Stop a batch at whose head inputs would be refused, or would cost money and do nothing new.
 
     Raises:
@@ -124,7 +127,7 @@ def _problem_lines(problems: LineProblems) -> Iterator[str]:
     )
 
 
-def _futile_lines(head: HeadCheck, config: Config) -> Iterator[str]:
+def _futile_lines(head: "HeadCheck", config: Config) -> Iterator[str]:
     yield f"{_count(head.futile)} at its head would buy nothing new:"
     yield from shown_problems(head.futile)
     is_csv = job_format(config, {}).kind in ("csv", "tsv")

@@ -113,6 +113,8 @@ def test_only_the_command_that_is_run_is_built(words: list[str], built: list[str
     assert done.stderr.split() == built
 
 
+#: Modules of the standard library that `run` can do without: for plugins of pydantic, for resources, for pages.
+LEAN_WITHOUT = {"importlib.metadata", "importlib.resources", "html"}
 #: Packages whose modules come after the first request: only the words and values of other modules are needed before.
 LATE = ("batchrun.engine.", "batchrun.maintenance.", "batchrun.report.")
 #: Runs a batch on a platform of its own that prints, at the first request, what was imported until then, and ends all.
@@ -141,6 +143,7 @@ def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
     own = {name for name in names if name.partition(".")[0] == "batchrun"}
     others = {name.partition(".")[0] for name in names - own if not name.startswith("_sysconfigdata")}
     assert {name for name in others if not name.startswith("_")} - sys.stdlib_module_names <= FOR_RUN
+    assert not names & LEAN_WITHOUT
     assert not {name for name in own if name.startswith(("batchrun.server.", "batchrun.worker"))}
     assert {name for name in own if name.startswith(LATE)} <= {
         *("batchrun.engine.limits", "batchrun.engine.limits.account_pool"),

@@ -56,12 +56,13 @@ def test_the_first_object_and_the_next_ones_are_made_like_those_of_the_standard_
         class Chain(Shop):
             size: int = 1
 
+        shop: Any = Shop  # called wrongly, too
         calls: list[Callable[[], Any]] = [
             lambda: Shop("a", ["b"]),
             lambda: Shop(name="a"),
             lambda: Chain("a", size=2),
-            Shop,
-            lambda: Shop("a", size=2),
+            shop,
+            lambda: shop("a", size=2),
         ]
         if is_child_first:
             calls.reverse()

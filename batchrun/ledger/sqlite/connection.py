@@ -5,7 +5,6 @@ import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -243,8 +242,7 @@ def apply_schema_steps(connection: Connection, file: Path) -> None:
     missing = SCHEMA_STEPS[_version(connection, file) :]
     if not missing:
         return
-    folder = resources.files("batchrun.ledger.sqlite")
-    steps = "\n".join(folder.joinpath(name).read_text("utf-8") for name in missing)
+    steps = "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in missing)
     try:
         connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {len(SCHEMA_STEPS)};\nCOMMIT;")
     except sqlite3.Error as error:

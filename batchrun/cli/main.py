@@ -12,6 +12,7 @@ from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
 from batchrun.cli.terminal import say
 from batchrun.errors import BatchrunError, first_error, is_out_of_memory, is_out_of_threads
+from batchrun.runtime.lean_imports import import_help_leanly
 from batchrun.version import __version__
 
 app = typer.Typer(
@@ -59,7 +60,10 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, never a traceback."""
-    _keep_only(sys.argv[1:], app)
+    words = sys.argv[1:]
+    _keep_only(words, app)
+    if not {"-h", "--help", "help"}.isdisjoint(words):
+        import_help_leanly()
     try:
         app(prog_name="batchrun")
     except KeyboardInterrupt:

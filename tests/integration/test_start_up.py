@@ -91,6 +91,21 @@ def test_help_is_shown_without_importing_what_does_the_work():
     assert own == OWN_FOR_HELP
 
 
+@pytest.mark.parametrize("words", [["--help"], ["run", "-h"], ["help", "worker", "list"]])
+def test_help_is_laid_out_without_markdown_and_tracebacks(words: list[str]):
+    """Typer imports them with rich, whether help has any or not."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "batchrun", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    names = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "rich" in names
+    assert not names & {"attr", "markdown_it", "mdurl", "pygments"}
+
+
 #: Runs a command line, and prints the names of the commands that typer builds for it.
 BUILT = """
 import sys

@@ -286,4 +286,8 @@ async def test_a_log_is_followed_while_it_rotates(client, tmp_path):
             line = await answer.content.readline()
             found += [line] if line.startswith(b'{"n":') else []
         assert found == [second, third]
+        before = (await anyio.Path(piece_of(log, 1)).stat()).st_size
+        for read, is_again in ((before, True), (before + len(third), False)):  # a reader that has lost its connection
+            async with client.session.get(f"{client.address}/v1/batches/{batch_id}/log?offset={read}") as rest:
+                assert (await rest.read()).startswith(third) is is_again
         (tmp_path / "stop").touch()

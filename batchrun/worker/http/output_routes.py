@@ -25,7 +25,7 @@ from batchrun.report.cost_sums import NO_COSTS, CostSums, cost_columns, cost_sum
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.report_page import make_report
 from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
-from batchrun.runtime.logs import piece_of
+from batchrun.runtime.logs import KEPT_PIECES, piece_of
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.batch_files import has_ledger, length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
@@ -94,9 +94,28 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
         return await length_of(out_dir, name)
 
     is_under_way = _is_under_way(request) if follows else None
-    earlier = piece_of(out_dir / name, 1) if name == BATCH_LOG else None
-    pieces = _pieces(out_dir / name, whole_number(request, "offset", 0, 1 << 53), end, length, is_under_way, earlier)
+    offset, earlier = whole_number(request, "offset", 0, 1 << 53), None
+    if name == BATCH_LOG:
+        earlier = piece_of(out_dir / name, 1)
+        offset = await anyio.to_thread.run_sync(_offset_in_log, out_dir / name, offset, end)
+    pieces = _pieces(out_dir / name, offset, end, length, is_under_way, earlier)
     return await _send(request, pieces, download=download)
+
+
+def _offset_in_log(log: Path, offset: int, end: int) -> int:
+    """Return where in a log its reader goes on that has read so many bytes, of pieces too that were renamed meanwhile.
+
+    One that has not read all of the newest piece stays where it is: beyond the log's end, which means that piece.
+    """
+    left = offset
+    for number in range(1, KEPT_PIECES + 1):
+        if left <= end:
+            break
+        try:
+            left -= piece_of(log, number).stat().st_size
+        except FileNotFoundError:
+            break
+    return left if 0 <= left <= end else offset
 
 
 async def _send(

@@ -134,7 +134,7 @@ class TaskConfig(Section):
         described = self.actor is not None and self.name is not None
         if (self.id is None) == (not described) or (self.id is not None and self.actor is not None):
             raise ValueError("needs either id, or actor and name")
-        if self.id is not None and (self.input or self.options != OptionsConfig()):
+        if self.id is not None and (self.input or self.options.model_fields_set):
             raise ValueError("input and options describe a new task; beside id, write [input] and [run] instead")
         return self
 

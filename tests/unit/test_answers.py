@@ -200,7 +200,7 @@ def _places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
 
 @pytest.mark.parametrize(("shape", "read"), _READERS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_an_answer_of_another_shape_is_read_or_not_understood(
     shape: JsonObject, read: Callable[[Answer], object], data: st.DataObject
 ) -> None:

@@ -267,7 +267,7 @@ ARRIVALS = st.lists(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(ARRIVALS, st.integers(1, 12), st.sampled_from([None, 1024, 4096]))
 def test_random_batches_all_end_and_no_permit_is_lost(arrivals, limit, memory_mb):
     """Random batches are stopped at random: each ends, the limit is never exceeded, and all permits are released."""

@@ -5,9 +5,10 @@ of one value are counted from the schema alone, before it is compiled.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import unquote
 
 from batchrun.model import JsonObject, write_json
@@ -15,6 +16,8 @@ from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
     import jsonschema_rs
+
+V = TypeVar("V")
 
 #: Max evaluations of subschemas for one value within an item. Each takes 0.01 to 1 µs.
 MAX_EVALUATIONS = 1_000
@@ -27,8 +30,11 @@ _TEXT_CHARS = 64
 MAX_SUBSCHEMAS = 5_000
 MAX_PATTERNS = 100
 MAX_PATTERN_BYTES = 1 << 20
-#: Max steps back of one match, which take 0.3 ms. A pattern without references and look-around takes none.
-MAX_BACKTRACKS = 10_000
+#: Max steps back of one match, and the fewest that a long text leaves. A pattern without references and look-around
+#: takes none.
+MAX_BACKTRACKS, _MIN_BACKTRACKS = 10_000, 10
+#: Max characters that such patterns look at in one value, some 0.4 s: each step back may look at all of a text.
+_MAX_LOOKED_AT = 100_000_000
 #: Max nesting of a value that jsonschema-rs checks.
 _MAX_DEPTH = 255
 
@@ -46,11 +52,50 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
 
 
+class PatternBounds(Generic[V]):
+    """Chooses the validator of a schema for a value, so that patterns take bounded time, however long its texts are.
+
+    Args:
+        make: compiles the schema, with `pattern_options`.
+
+    Raises:
+        jsonschema_rs.ValidationError: it is no JSON Schema.
+    """
+
+    def __init__(self, make: Callable[..., V]) -> None:
+        import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
+
+        self._make = make
+        self._by_backtracks: dict[int, V] = {}
+        #: Takes time in proportion to a text; None: a pattern has references or look-around.
+        self._linear: V | None = None
+        try:
+            self._linear = make(pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES))
+        except jsonschema_rs.ValidationError:
+            self._with_backtracks(MAX_BACKTRACKS)
+
+    def validator(self, value: Any, evaluations: int = 1) -> V:
+        """Return the validator for a value, whose parts are evaluated so many times."""
+        if self._linear is not None:
+            return self._linear
+        allowed = _MAX_LOOKED_AT // (evaluations * max(1, int(min(_bytes_of(value), _MAX_LOOKED_AT))))
+        fewer = 1 << max(0, allowed.bit_length() - 1)  # few validators in all
+        return self._with_backtracks(min(MAX_BACKTRACKS, max(_MIN_BACKTRACKS, fewer)))
+
+    def _with_backtracks(self, limit: int) -> V:
+        import jsonschema_rs  # noqa: PLC0415 - as above
+
+        if limit not in self._by_backtracks:
+            options = jsonschema_rs.FancyRegexOptions(backtrack_limit=limit, size_limit=MAX_PATTERN_BYTES)
+            self._by_backtracks[limit] = self._make(pattern_options=options)
+        return self._by_backtracks[limit]
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledSchema:
     """A JSON Schema that can check values, each in bounded time."""
 
-    validator: "jsonschema_rs.Validator"
+    bounds: "PatternBounds[jsonschema_rs.Validator]"
     #: Max evaluations of subschemas for one value within an item.
     evaluations: int
 
@@ -65,7 +110,7 @@ class CompiledSchema:
         # Almost every item is small; each of its values has a byte at least.
         if _bytes_of(item) > most and _size_of(item, most) > most:
             raise ValueError("the item is too large for a schema with so many parts for one value")
-        self.validator.validate(item)
+        self.bounds.validator(item, self.evaluations).validate(item)
 
 
 def _bytes_of(item: Any) -> float:
@@ -111,14 +156,13 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
             outside.append(uri)
         refuse_reference(uri)
 
-    limits = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKS, size_limit=MAX_PATTERN_BYTES)
     try:
-        validator = jsonschema_rs.validator_for(schema, retriever=retrieve, pattern_options=limits)
+        bounds = PatternBounds(partial(jsonschema_rs.validator_for, schema, retriever=retrieve))
     except jsonschema_rs.ValidationError as error:
         for uri in outside:
             refuse_reference(uri)
         raise ValueError(f"it is not a JSON Schema: {error.message[:500]}") from error
-    return CompiledSchema(validator, evaluations)
+    return CompiledSchema(bounds, evaluations)
 
 
 def refuse_reference(uri: str) -> Any:

@@ -103,6 +103,18 @@ def test_a_pattern_that_tries_for_long_is_given_up() -> None:
     assert "Max limit for backtracking" in verdict.problem.message
 
 
+def test_the_longer_a_text_the_fewer_steps_a_pattern_with_look_around_has() -> None:
+    """Each step may look at all of it: 10,000 of them on a text of 800 KB took more than a minute."""
+    expectation = Expectation(items_min=None, schema={"pattern": "foo(?!bar)"})
+    text = "foobar" * 1_000 + "foo"
+    assert judge(expectation, [text]) is None
+    verdict = judge(expectation, [text + "x" * 2_000_000])
+    assert verdict is not None
+    assert "Max limit for backtracking" in verdict.problem.message
+    plain = Expectation(items_min=None, schema={"pattern": "foob|fooa"})
+    assert judge(plain, ["foo" * 700_000 + "fooa"]) is None, "without look-around, time grows with the text alone"
+
+
 def test_one_error_of_an_item_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """All errors of a doubling schema would take memory for each of its 2^18 paths."""
     monkeypatch.setattr(json_schema, "MAX_EVALUATIONS", 1 << 20)

@@ -64,3 +64,12 @@ def test_a_schema_that_cannot_be_used_is_said_to_be(schema: dict[str, object]) -
     with pytest.raises(ErrorAnswer) as caught:
         ActorInputSchema(schema)
     assert caught.value.type == "invalid-input-schema"
+
+
+def test_a_pattern_that_takes_too_long_refuses_no_input() -> None:
+    """Whether it matches is not known; others are served meanwhile."""
+    field = {"title": "A", "type": "string", "editor": "textfield", "pattern": r"^(a|aa)+\1x"}
+    schema = ActorInputSchema({"properties": {"a": field}})
+    schema.check({"a": "a" * 30 + "b"})
+    with pytest.raises(ErrorAnswer):
+        schema.check({"a": "b"})

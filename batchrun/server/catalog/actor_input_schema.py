@@ -3,12 +3,13 @@
 The Apify format is not JSON Schema: the part that validates is translated, the rest describes a form. Pure.
 """
 
+from functools import partial
 from typing import Any
 
 import jsonschema_rs
 
 from batchrun.model import JsonObject
-from batchrun.policy.json_schema import refuse_reference
+from batchrun.policy.json_schema import PatternBounds, refuse_reference
 from batchrun.server.error_answers import ErrorAnswer, input_invalid
 
 _FIELD_KEYWORDS = (
@@ -17,12 +18,19 @@ _FIELD_KEYWORDS = (
 )  # fmt: skip
 
 
+#: How many patterns may look at one value, as a rule.
+_EVALUATIONS = 10
+#: Errors of a pattern that takes too long to match; they are no problem of the input.
+_UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
+
+
 class ActorInputSchema:
     def __init__(self, schema: JsonObject) -> None:
         self.schema = schema
         try:
             fields = _fields(schema)
-            self._validator = jsonschema_rs.Draft7Validator(_translate(schema), retriever=refuse_reference)
+            translated = _translate(schema)
+            self._bounds = PatternBounds(partial(jsonschema_rs.Draft7Validator, translated, retriever=refuse_reference))
         except (jsonschema_rs.ValidationError, ValueError, TypeError, AttributeError) as error:
             raise ErrorAnswer(400, "invalid-input-schema", f"Input schema is not valid: {error}") from error
         self._defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
@@ -42,8 +50,9 @@ class ActorInputSchema:
 
     def check(self, value: JsonObject) -> None:
         """Refuse an input, naming the first field that is wrong."""
-        for error in self._validator.iter_errors(value):
-            raise input_invalid(_sentence(error))
+        for error in self._bounds.validator(value, _EVALUATIONS).iter_errors(value):
+            if type(error.kind).__name__ not in _UNDECIDED:
+                raise input_invalid(_sentence(error))
 
 
 def _fields(schema: JsonObject) -> dict[str, JsonObject]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from io import SEEK_END, BufferedIOBase, BufferedReader, BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import orjson
@@ -337,7 +338,8 @@ class JobFile:
         if self._header is not None:
             return csv_rows(stream, start, encoding, self._header, note, holds_back=holds_back)
         if self._kind == "json":
-            return array_rows(stream, encoding, self._format.name, note)
+            file = self._format.copy or self._format.path
+            return array_rows(stream, encoding, self._format.name, Path(file).parent, note)
         return line_rows(stream, start, encoding, note)
 
     def _in_file_order(self, rows: Iterator[Row], end_of: Callable[[Row], ReadPoint]) -> Iterator[Job | BadLine]:

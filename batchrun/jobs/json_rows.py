@@ -1,9 +1,13 @@
 """Rows of JSON lines and of JSON arrays."""
 
+import mmap
 import re
+import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
+from pathlib import Path
+from typing import IO
 
 import orjson
 
@@ -13,8 +17,10 @@ from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief,
 from batchrun.model import MAX_BODY_BYTES, JsonObject, Position, read_json
 from batchrun.runtime.free_memory import check_memory
 
-#: Bytes of a JSON array: it is held in memory while it is read.
-MAX_ARRAY_BYTES = 64 << 20
+#: Max bytes of a JSON array; and of one that is held in memory while the batch goes on. A worker has many batches.
+MAX_ARRAY_BYTES, _MAX_HELD_BYTES = 64 << 20, 1 << 20
+#: Bytes of a longer array that are read at once.
+_PIECE_BYTES = 1 << 20
 #: Bytes of a row from which on it is checked that there is memory for what it holds, and the most that takes per byte.
 _LARGE_BYTES, _PARSED_BYTES = 1 << 16, 24
 
@@ -51,18 +57,18 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, note: Not
         offset += length
 
 
-def array_rows(stream: BufferedIOBase, encoding: str, name: str, note: Note | None = None) -> Iterator[Row]:
+def array_rows(
+    stream: BufferedIOBase, encoding: str, name: str, directory: Path, note: Note | None = None
+) -> Iterator[Row]:
     """Yield the elements of a JSON array as rows; `line` counts elements, offsets are those of the element.
 
-    Before each element, `note` is called with the text from the end of the last one to the end of this one.
+    Before each element, `note` is called with the text from the end of the last one to the end of this one. A large
+    array is in a file without a name meanwhile, in `directory` if that can be written: such pages need no memory.
 
     Raises:
         JobFileError: The file is no array, is broken between two elements, or is too large to hold.
     """
-    data = stream.read(MAX_ARRAY_BYTES + 1)
-    if len(data) > MAX_ARRAY_BYTES:
-        problem = f"is larger than {MAX_ARRAY_BYTES >> 20} MB; write one object per line and name it .jsonl"
-        raise JobFileError(problem, file=name)
+    data = _held(stream, name, directory)
     parse, noted = _parser(encoding), 0
     for line, (begin, end) in enumerate(_elements(data, name), start=1):
         raw = data[begin:end]
@@ -73,6 +79,28 @@ def array_rows(stream: BufferedIOBase, encoding: str, name: str, note: Note | No
         yield Row(Position(line=line, offset=begin, length=end - begin), value, problem, raw, line)
 
 
+def _held(stream: BufferedIOBase, name: str, directory: Path) -> bytes | mmap.mmap:
+    head = stream.read(_MAX_HELD_BYTES + 1)
+    if len(head) <= _MAX_HELD_BYTES:
+        return head
+    with _unnamed_file(directory) as file:
+        file.write(head)
+        while piece := stream.read(_PIECE_BYTES):
+            if file.tell() + len(piece) > MAX_ARRAY_BYTES:
+                problem = f"is larger than {MAX_ARRAY_BYTES >> 20} MB; write one object per line and name it .jsonl"
+                raise JobFileError(problem, file=name)
+            file.write(piece)
+        file.flush()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _unnamed_file(directory: Path) -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile(dir=directory)
+    except OSError:
+        return tempfile.TemporaryFile()
+
+
 _WRAPPED = re.compile(rb'\{\s*"([^"\\]+)"\s*:\s*\[')
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -80,9 +108,9 @@ _SCALAR = re.compile(_STRING + rb'|[^ \t\r\n\[\]{},"]++', re.DOTALL)
 _NESTING = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
 
 
-def _elements(data: bytes, name: str) -> Iterator[tuple[int, int]]:
+def _elements(data: bytes | mmap.mmap, name: str) -> Iterator[tuple[int, int]]:
     """Yield where each element of the array begins and ends, without checking what is inside."""
-    at = _past_space(data, len(BOM_UTF8) if data.startswith(BOM_UTF8) else 0)
+    at = _past_space(data, len(BOM_UTF8) if data[: len(BOM_UTF8)] == BOM_UTF8 else 0)
     if at == len(data):
         return
     if found := _WRAPPED.match(data, at):
@@ -108,12 +136,12 @@ def _elements(data: bytes, name: str) -> Iterator[tuple[int, int]]:
         raise JobFileError(_broken(data, at, "nothing after the array"), file=name, line=line or None)
 
 
-def _past_space(data: bytes, at: int) -> int:
+def _past_space(data: bytes | mmap.mmap, at: int) -> int:
     found = _SPACE.match(data, at)
     return found.end() if found else at
 
 
-def _end_of_value(data: bytes, at: int, name: str, line: int) -> int:
+def _end_of_value(data: bytes | mmap.mmap, at: int, name: str, line: int) -> int:
     if data[at : at + 1] not in (b"{", b"["):
         scalar = _SCALAR.match(data, at)
         if scalar is None:
@@ -134,7 +162,7 @@ def _end_of_value(data: bytes, at: int, name: str, line: int) -> int:
     raise JobFileError("begins here and never ends; the file may be cut off", file=name, line=line)
 
 
-def _broken(data: bytes, at: int, wanted: str) -> str:
+def _broken(data: bytes | mmap.mmap, at: int, wanted: str) -> str:
     found = brief(data[at : at + 20].decode("utf-8", "replace")) if at < len(data) else "the end of the file"
     return f"the array is broken at byte {at + 1:,}: expected {wanted}, found {found}"
 

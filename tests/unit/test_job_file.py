@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
-from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, text_source
+from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, json_rows, text_source
 from batchrun.jobs.rows import KEPT_BYTES, MAX_PARTS, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -293,6 +294,24 @@ def test_a_cut_off_compressed_file_gives_its_jobs_and_then_says_so(write: Write,
     assert caught.value.problem == "is cut off: the compressed data ends too early; copy it again"
     assert 1_000 < len(found) < 50_000
     assert not [bad for bad in found if isinstance(bad, BadLine)]
+
+
+def test_a_large_array_takes_no_memory_while_the_batch_goes_on(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker has fifty batches, and an array of 64 MB may be uploaded as some KB."""
+    rows = [{"n": n, "text": "x" * 1_000} for n in range(10_000)]
+    file = write("jobs.json", orjson.dumps(rows))
+    with JobFile(JobFormat(path=file)) as job_file:
+        tracemalloc.start()
+        read = job_file.read()
+        first = next(read)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert [orjson.loads(one.body) for one in (first, *read) if isinstance(one, Job)] == rows
+    assert held < 3 << 20
+    assert [each.name for each in file.parent.iterdir()] == ["jobs.json"]
+    monkeypatch.setattr(json_rows, "MAX_ARRAY_BYTES", 5 << 20)
+    with pytest.raises(JobFileError, match="is larger than 5 MB; write one object per line"):
+        jobs(file)
 
 
 def test_a_json_array_is_read_by_elements(write: Write) -> None:

@@ -252,8 +252,9 @@ def task_options(options: RunOptions) -> JsonObject:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def parse_options(options: JsonObject) -> RunOptions:
-    """Read the `options` of a task, or the default run options of an Actor."""
+def parse_options(given: Any) -> RunOptions:
+    """Read the `options` of a task, or the default run options of an Actor; what is no object has none."""
+    options = given if isinstance(given, dict) else {}
     return RunOptions(
         build=_text_or_none(options.get("build")),
         timeout_s=_count(options.get("timeoutSecs")),

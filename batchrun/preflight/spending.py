@@ -48,7 +48,7 @@ async def read_terms(client: ApifyClient, config: Config, account: AccountInfo, 
             ' limits.budget_mode = "best_effort" to start Runs without them. Nothing was started',
             key="limits.budget_usd",
         )
-    options = parse_options(task.options).over(parse_options(actor.get("defaultRunOptions") or {}))
+    options = parse_options(task.options).over(parse_options(actor.get("defaultRunOptions")))
     own_usd = config.limits.compute_unit_usd
     is_asked = config.limits.budget_usd is not None and own_usd is None
     try:

@@ -15,7 +15,8 @@ import anyio
 import orjson
 import pytest
 
-from batchrun.server.content.item_views import ItemView
+from batchrun.server.content.item_views import ItemView, view_of
+from batchrun.server.content.query import Query
 from tests.support.server_api import Api, open_api
 
 ITEMS = [
@@ -225,3 +226,9 @@ async def test_a_view_names_no_more_than_a_page_can_be_gone_through_for(api: Api
     dataset = (await api.send("POST", "/v2/datasets")).data["id"]
     answer = await api.get(f"/v2/datasets/{dataset}/items", **{name: ",".join("a" * 2001)})
     assert (answer.status, f"Parameter {name} may have up to" in answer.body["error"]["message"]) == (400, True)
+
+
+def test_names_to_leave_out_are_looked_up() -> None:
+    """Each property of each item is compared with them: thousands with thousands, if they were a list."""
+    view = view_of(Query("omit=a,b"))
+    assert (view.omit, view.apply([{"a": 1, "c": 2}])) == (frozenset("ab"), [{"c": 2}])

@@ -154,6 +154,7 @@ def _read_run(answer: Answer) -> None:
 def _read_actor(answer: Answer) -> None:
     actor = answers.actor_of(answer)
     parse_actor(actor)
+    parse_options(actor.get("defaultRunOptions"))
     parse_prices(actor, {}, datetime(2026, 6, 1, tzinfo=UTC), is_own=False)
 
 

@@ -30,7 +30,7 @@ class ItemView:
     unwind: Sequence[str] = ()
     flatten: Sequence[str] = ()
     fields: Sequence[str] = ()
-    omit: Sequence[str] = ()
+    omit: frozenset[str] = frozenset()
     output_fields: Sequence[str] = ()
     skips_hidden: bool = False
     skips_empty: bool = False
@@ -42,7 +42,7 @@ class ItemView:
     def is_quick(self, items: int) -> bool:
         """Return whether a small page of so many items is shown at once, without a thread."""
         has_passes = self.unwind or self.flatten or self.is_simplified
-        return not has_passes and items * (len(self.fields) + len(self.omit)) <= _MAX_LOOKUPS
+        return not has_passes and items * len(self.fields) <= _MAX_LOOKUPS
 
     def apply(self, items: Iterable[Any]) -> list[Any]:
         """Return the items as shown; there may be more or fewer of them."""
@@ -81,7 +81,7 @@ def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
         unwind=tuple(query.names("unwind") or _names(view.get("unwind"))),
         flatten=tuple(query.names("flatten") or _names(view.get("flatten"))),
         fields=tuple(fields or _names(view.get("fields"))),
-        omit=tuple(query.names("omit") or _names(view.get("omit"))),
+        omit=frozenset(query.names("omit") or _names(view.get("omit"))),
         output_fields=tuple(output_fields),
         skips_failed=query.boolean("skipFailedPages"),
         is_simplified=query.boolean("simplified"),

@@ -152,6 +152,23 @@ def test_the_memory_of_an_entry_s_json_is_bounded(monkeypatch):
     assert decode(encode(EntryKind.COMMIT, OWNER, "", commit_content(small)), no_objects) == commit_entry(small)
 
 
+def test_only_outside_of_a_fleet_a_log_may_begin_with_a_whole_ledger(tmp_path, monkeypatch):
+    """In a fleet, whoever can write to the store begins logs, and each worker in turn reads their first entry."""
+    monkeypatch.setattr(entries, "_MAX_PARSED_BYTES", 100_000)
+    store = open_log(tmp_path / "store")
+    large = commit_content(Commit(changes=[("DELETE FROM job", ())] * 1_000), is_first=True)
+    assert store.append(0, encode(EntryKind.CLAIM, OWNER, "", large))
+    for name in ("alone", "fleet"):
+        (tmp_path / name).mkdir()
+    with open_replica(store, tmp_path / "alone") as alone:
+        assert alone.catch_up() == 1
+    with (
+        open_replica(store, tmp_path / "fleet", is_of_fleet=True) as in_fleet,
+        pytest.raises(LedgerError, match="cannot be read: it would take"),
+    ):
+        in_fleet.catch_up()
+
+
 def test_an_entry_names_no_more_objects_than_it_may_hold():
     """Their names compress well: 4 MB could be asked for millions of times."""
     part = zstandard.compress(b"x")

@@ -130,7 +130,8 @@ async def _claim(
     membership: Membership | None,
 ) -> OwnedLog:
     async with AsyncExitStack() as stack:
-        replica = await anyio.to_thread.run_sync(stack.enter_context, open_replica(store, directory))
+        opened = open_replica(store, directory, is_of_fleet=membership is not None)
+        replica = await anyio.to_thread.run_sync(stack.enter_context, opened)
         children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
         children.start_soon(_stop_when_cancelled, replica)
         claimant = Claimant(replica, lease_s, membership)

@@ -59,8 +59,18 @@ class _Read:
 class Replica:
     """A directory that follows a log. Methods block; one thread at a time calls them, except `stop`."""
 
-    def __init__(self, store: LogStore, directory: Path, ledger: FollowingTables, files: FollowedFiles) -> None:
+    def __init__(
+        self,
+        store: LogStore,
+        directory: Path,
+        ledger: FollowingTables,
+        files: FollowedFiles,
+        *,
+        is_of_fleet: bool = False,
+    ) -> None:
         self._store = store
+        #: True if the first entry may hold a whole ledger; in a fleet, whoever may write begins logs.
+        self._may_begin_large = not is_of_fleet
         self._directory = directory
         self._ledger = ledger
         self._files = files
@@ -249,7 +259,9 @@ class Replica:
         last = self._last
         for each in encoded:
             number = last.position.entry + 1 if last is not None else 0
-            entry = decode(each, self._store.get_object, with_changes=with_changes, is_first=number == 0)
+            entry = decode(
+                each, self._store.get_object, with_changes=with_changes, is_first=number == 0 and self._may_begin_large
+            )
             if entry.previous != (last.position.digest if last is not None else ""):
                 raise LedgerError(f"entry {number} of the shared log does not continue the entry before: it is damaged")
             last = _Read(LogPosition(entry=number, digest=digest(each)), entry)
@@ -295,7 +307,7 @@ class Replica:
         with self._ledger.transaction():
             self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
         previous = self._last.position.digest if self._last is not None else ""
-        content = commit_content(self._everything(), is_first=True) if self._is_unlogged else NOTHING
+        content = commit_content(self._everything(), is_first=self._may_begin_large) if self._is_unlogged else NOTHING
         for name, part in content.objects.items():
             self._store.put_object(name, part)
         encoded, sent_at = encode(EntryKind.CLAIM, owner, previous, content), boot_time()
@@ -308,8 +320,13 @@ class Replica:
 
 
 @contextmanager
-def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
+def open_replica(store: LogStore, directory: Path, *, is_of_fleet: bool = False) -> Iterator[Replica]:
     """Open a directory that follows a log: a new one, or one that has followed or owned it before.
+
+    Args:
+        store: of the log.
+        directory: of the batch.
+        is_of_fleet: True for a batch of a fleet, which has a log from its beginning.
 
     Raises:
         LedgerError: It is of another log's batch.
@@ -324,4 +341,4 @@ def open_replica(store: LogStore, directory: Path) -> Iterator[Replica]:
         if len(lengths) < len(files.lengths):  # so that what a crash leaves in the files can be cut off
             with ledger.transaction():
                 ledger.note_output_lengths(files.lengths)
-        yield Replica(store, directory, ledger, files)
+        yield Replica(store, directory, ledger, files, is_of_fleet=is_of_fleet)

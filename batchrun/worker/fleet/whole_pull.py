@@ -55,7 +55,7 @@ def pull_whole(fleet_url: str, whole: WholeBatch, directory: Path) -> None:
                 with explaining(own):
                     make_private_directory(own.parent)
                     make_private_directory(own)
-                with open_replica(store, own) as replica:
+                with open_replica(store, own, is_of_fleet=True) as replica:
                     replica.catch_up()
                     replica.check()
             begun[name] = own

@@ -145,7 +145,9 @@ class Account:
 
     def uncount_money(self, batch: Path) -> None:
         """Count nothing of a closed batch any more."""
-        self.count_money(batch, spent_usd=0.0, reserved_usd=0.0)
+        if self._counted is not None:
+            self.count_money(batch, spent_usd=0.0, reserved_usd=0.0)
+            del self._counted[batch]
 
     def forget_money(self) -> None:
         """Count nothing of any batch, once none is open."""

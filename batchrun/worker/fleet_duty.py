@@ -18,6 +18,7 @@ from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.batch_deletion import drop
 from batchrun.worker.batch_orders import follow_order
 from batchrun.worker.fleet.fleet import Fleet
+from batchrun.worker.fleet.fleet_list import ListedBatch
 from batchrun.worker.fleet.member import Use
 from batchrun.worker.fleet.shared_page import LOOK_INTERVAL_S, Page
 from batchrun.worker.fleet.shares import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
@@ -62,8 +63,7 @@ async def leave_fleet(worker: Worker, fleet: Fleet) -> None:
         LogUnreachable: the store does not answer: the others take them over after 1.5 leases.
     """
     fleet.is_leaving = True
-    for batch in fleet.ready - fleet.deleted:
-        await fleet.publish(worker.store[batch])
+    await _publish(worker, fleet)
     while True:
         await fleet.read()
         if fleet.member.id not in fleet.page.members:
@@ -75,26 +75,51 @@ async def leave_fleet(worker: Worker, fleet: Fleet) -> None:
             return
 
 
+async def _publish(worker: Worker, fleet: Fleet) -> None:
+    """Put on the list what has become of this worker's batches, with what those have spent that are closed."""
+    for batch in sorted(fleet.ready - fleet.deleted):
+        counted = _counted(worker, batch) if batch not in worker.runners else None
+        await fleet.publish(worker.store[batch], counted)
+
+
 def _over(worker: Worker, fleet: Fleet) -> list[str]:
-    """Return the batches in this worker's name that nobody carries out any more."""
+    """Return the batches in this worker's name that nobody carries out any more.
+
+    The list says first what they have spent: when one of them goes on, this is what is taken back from what the page
+    counts as spent for good.
+    """
     mine = fleet.page.members.get(fleet.member.id)
     over = []
     for batch in mine.batches if mine is not None else ():
         listed = fleet.listed.get(batch)
         state = listed.submission.state if listed is not None else BatchState.FAILED
-        if not state.is_under_way and state is not BatchState.STOPPED and batch not in worker.runners:
+        is_listed = listed is None or _counted(worker, batch) in (None, listed.spent_micro_usd)
+        if not state.is_under_way and state is not BatchState.STOPPED and batch not in worker.runners and is_listed:
             over.append(batch)
     return over
 
 
-def _money(worker: Worker, fleet: Fleet, batch: str) -> int:
-    """Return what a batch that is closed has spent and reserved, in millionths of a US dollar."""
+def _counted(worker: Worker, batch: str) -> int | None:
+    """Return what a closed batch has spent and reserved, in millionths of a US dollar; None: it was not open here."""
     assert worker.account is not None, "batches are carried out in an account"
     money = worker.account.money_of(worker.directory.of(batch) / "out")
-    if money is None:  # it was over when this worker took it over
-        listed = fleet.listed.get(batch)
-        money = listed.submission.counts.cost_usd if listed is not None else 0.0
-    return micro_usd(money)
+    return None if money is None else micro_usd(money)
+
+
+def _money(worker: Worker, fleet: Fleet, batch: str) -> int:
+    """Return what a batch that is closed has spent and reserved, in millionths of a US dollar."""
+    if (counted := _counted(worker, batch)) is not None:
+        return counted
+    # It was over when this worker took it over, or has only obeyed an order here.
+    if batch in fleet.listed:
+        return _listed_money(fleet.listed[batch])
+    carried = fleet.page.members[fleet.member.id].batches.get(batch)
+    return carried.spent_before if carried is not None else 0  # it was deleted
+
+
+def _listed_money(listed: ListedBatch) -> int:
+    spent = listed.spent_micro_usd
+    return spent if spent is not None else micro_usd(listed.submission.counts.cost_usd)
 
 
 def set_all_aside(worker: Worker, fleet: Fleet) -> None:
@@ -170,13 +195,13 @@ class FleetDuty:
         self._forget()
         self._drop_deleted()
         self._mirror()
-        for batch in sorted(fleet.ready - fleet.deleted):
-            await fleet.publish(worker.store[batch])
+        await _publish(worker, fleet)
         self._follow_orders()
         over = [batch for batch in _over(worker, fleet) if batch not in self._coming and not self._is_wanted(batch)]
         fleet.member.settle([batch for batch in fleet.member.unsettled if self._is_settled(batch)])
         for batch in fleet.member.unsettled & fleet.refused:  # it has come back, with others of a member that is gone
             fleet.member.give_back(batch)
+        fleet.member.count_money([batch for batch in fleet.ready if _counted(worker, batch) is not None])
         self.obey(fleet.page)
         if worker.is_draining:
             over, waiting = [], list[str]()
@@ -191,6 +216,7 @@ class FleetDuty:
             boot_time(),
             self._use(),
             waiting=waiting,
+            rested={batch: _listed_money(fleet.listed[batch]) for batch in waiting},
             wanted=fleet.wanted,
             over={batch: _money(worker, fleet, batch) for batch in over},
             left={batch: _money(worker, fleet, batch) for batch in fleet.member.aside if batch not in worker.runners},

@@ -161,6 +161,33 @@ def test_the_budget_is_of_all_workers_together(tmp_path, api):
         assert spent_usd == pytest.approx(sum(run["usageTotalUsd"] for run in runs), abs=0.00001)
 
 
+def test_a_batch_that_goes_on_after_a_rest_counts_once(tmp_path, api):
+    """What it had spent before is not spent for good meanwhile; deleted, it has been spent all the same."""
+    runs_before, ends = len(api.runs()), tmp_path / "ends"
+    with two_workers(tmp_path, api, "max_concurrent_runs = 1\nbudget_usd = 1.0") as fleet:
+        jobs: list[dict[str, Any]] = [{"n": 0}, {"n": 1, "until": str(ends)}, {"n": 2}]
+        fleet.submit("again", jobs, task="again", limits__compute_unit_usd=0.3, **SETTINGS)
+        wait_until(lambda: live(api) and len(api.runs()) == runs_before + 2)
+        assert ask(fleet, 0, "pause", "again").code == 0
+        wait_until(lambda: fleet.states() != {"again": "active"})
+        ends.touch()
+        paused = spent_at_rest(fleet, "again", "paused")
+        assert ask(fleet, 1, "resume", "again").code == 0
+        finished = spent_at_rest(fleet, "again", "finished")
+        assert paused > 0
+        wait_until(lambda: ask(fleet, 0, "delete", "again").code == 0)
+        wait_until(lambda: not any(member.batches for member in fleet.page().members.values()))
+        assert fleet.page().spent_micro_usd == finished
+
+
+def spent_at_rest(fleet: FleetProcesses, batch: str, state: str) -> int:
+    """Wait until a fleet's only batch rests in a state; return what the page and the list have as spent, both."""
+    wait_until(lambda: fleet.states() == {batch: state})
+    wait_until(lambda: not any(member.batches for member in fleet.page().members.values()))
+    assert fleet.listed()[batch].spent_micro_usd == fleet.page().spent_micro_usd
+    return fleet.page().spent_micro_usd
+
+
 def test_a_deleted_batch_is_gone_from_every_worker(tmp_path, api):
     """Not while it is under way; then from the list and both directories, by order or by its age; its log stays."""
     with two_workers(tmp_path, api) as fleet:

@@ -1,6 +1,6 @@
 """Workers of a fleet that read and write one page, in any order, while some of them die or sleep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import permutations
@@ -442,6 +442,91 @@ def test_money_that_is_gone_leaves_room_for_whole_starts():
     needs = {each: Need(amount=900, lump=40, is_short=True, gone=gone) for each, gone in (("a", 3), ("b", 0))}
     assert targets(165, needs, {"a": 80, "b": 80}) == {"a": 83, "b": 80}
     assert targets(2, needs, {}) == {"a": 2, "b": 0}
+
+
+MONEY_LIMIT = 1000
+
+
+class Payer:
+    """A worker that only spends: what it may is decided by the page."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.page = world, SharedPage(world.store)
+        self.member = FleetMember(name, Member(name="", address="", lease_s=LEASE_S))
+        #: What it has counted as spent, of batches that it has opened.
+        self.spent: dict[str, int] = {}
+
+    def turn(self, rested: Mapping[str, int] = {}, over: Mapping[str, int] = {}, *, is_short: bool = False) -> None:
+        """Read the page, take what has rested, and leave what is over; ask for all if it is short."""
+        self.world.now += 0.1
+        page = self.page.read()
+        self.member.see(page, self.world.now)
+        self.member.count_money(self.spent)
+        used = sum(self.spent.values())
+        need = Need(amount=MONEY_LIMIT if is_short else used, is_short=is_short, gone=used)
+        use = Use(used={Resource.MONEY: used}, needs={Resource.MONEY: need}, limits={Resource.MONEY: MONEY_LIMIT})
+        number = self.page.number + 1
+        after = self.member.propose(
+            page, number, self.world.now, use, waiting=[*rested], rested=rested, over=over, is_urgent=True
+        )
+        assert after is not None
+        assert self.page.replace(after)
+        self.member.see(after, self.world.now)
+        for each in over:
+            self.spent.pop(each, None)
+
+    @property
+    def allowed(self) -> int:
+        """What it may have spent now."""
+        return self.member.allowed(self.page.page)[Resource.MONEY]
+
+    @property
+    def held(self) -> int:
+        """What it holds."""
+        return self.page.page.members[self.member.id].held.get(Resource.MONEY, 0)
+
+
+def test_a_batch_that_is_taken_from_rest_brings_back_what_it_had_spent():
+    """Its money counts once, as spent for good or as held by its worker, also while another worker is short."""
+    world = World()
+    one, two = Payer(world, "one"), Payer(world, "two")
+    assert SharedPage(world.store).replace(Page(spent_micro_usd=600))
+    one.turn()
+    two.turn(is_short=True)
+    one.turn(rested={"a": 500})
+    page = newest_page(world)
+    assert (page.spent_micro_usd, one.held, one.allowed) == (100, 500, 0)
+    for _ in range(3):
+        two.turn(is_short=True)
+        one.turn()
+    assert (newest_page(world).spent_micro_usd, one.held, two.held) == (100, 500, 400)
+    one.spent["a"] = 500  # it is opened
+    for _ in range(2):
+        one.turn()
+        two.turn(is_short=True)
+    assert (one.allowed, one.held, two.held) == (500, 500, 400)
+    one.turn(over={"a": 500})
+    assert (newest_page(world).spent_micro_usd, one.held, two.held) == (600, 0, 400)
+
+
+def test_a_batch_at_rest_that_only_obeys_an_order_costs_nothing_more():
+    """It is taken and left without being opened; so is one that its next worker inherits meanwhile."""
+    world = World()
+    one, two = Payer(world, "one"), Payer(world, "two")
+    assert SharedPage(world.store).replace(Page(spent_micro_usd=600))
+    one.turn()
+    two.turn(is_short=True)
+    for _ in range(3):
+        one.turn(rested={"a": 500})
+        two.turn(is_short=True)
+        one.turn(over={"a": 500})
+        assert (newest_page(world).spent_micro_usd, one.held) == (600, 0)
+    one.turn(rested={"a": 500})
+    for _ in range(40):
+        two.turn(is_short=True)
+    assert newest_page(world).members["two"].batches["a"].spent_before == 500
+    two.turn(over={"a": 500}, is_short=True)
+    assert (newest_page(world).spent_micro_usd, two.held) == (600, 400)
 
 
 def test_the_newest_page_is_found_among_many():

@@ -307,22 +307,31 @@ class Fleet:
         finally:
             self.wanted.discard(batch)
 
-    async def publish(self, submission: Submission) -> None:
-        """Put what has become of a batch of this worker on the list, if it is new."""
+    async def publish(self, submission: Submission, spent_micro_usd: int | None = None) -> None:
+        """Put what has become of a batch of this worker on the list, if it is new.
+
+        Args:
+            submission: the batch.
+            spent_micro_usd: what it has spent and reserved, if it is closed, in millionths of a US dollar.
+        """
         mine, known = self.page.members.get(self.member.id), self.listed.get(submission.id)
         if mine is None or submission.id not in mine.batches:
             return
         taken_at, worker = mine.batches[submission.id].taken_at, f"{mine.name} at {mine.address}"
-        if known is not None and (known.submission, known.worker) == (submission, worker):
+        changes: dict[str, object] = {"submission": submission, "worker": worker}
+        if spent_micro_usd is not None:
+            changes["spent_micro_usd"] = spent_micro_usd
+        if known is not None and all(getattr(known, name) == value for name, value in changes.items()):
             return
 
         def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
             known = listed.get(submission.id)
             if known is None or known.taken_at > taken_at or not self.member.may_start():
                 return None
-            return known.model_copy(update={"submission": submission, "taken_at": taken_at, "worker": worker})
+            return known.model_copy(update={**changes, "taken_at": taken_at})
 
         await self.call(partial(self._batches.append, decide))
+        self._note_list(await self.call(self._batches.read))
 
     async def delete(self, batch: str) -> None:
         """Delete a batch from the list, with its parts; all of it must be taken, and rest."""

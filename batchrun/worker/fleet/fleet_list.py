@@ -62,6 +62,9 @@ class ListedBatch(BaseModel):
     taken_at: Annotated[int, Field(ge=-1, le=2**53)] = -1
     #: The worker that has written this, for people: its name and address.
     worker: Annotated[str, AfterValidator(lambda worker: worker[:_MAX_WORKER])] = ""
+    #: What the page counts of it as spent for good while it rests, in millionths of a US dollar: with what its Runs may
+    #: cost whose cost is not final. None: an earlier version has written this.
+    spent_micro_usd: Annotated[int, Field(ge=0, le=2**53)] | None = None
     #: True: it was deleted, with its parts, for good.
     deleted: bool = False
     #: Of a batch in shards: what its parts are to obey, oldest first.

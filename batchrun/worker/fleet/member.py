@@ -60,6 +60,10 @@ class FleetMember:
         self._given_back: set[str] = set()
         #: What batches use that this member has closed, and is about to leave to the others.
         self._aside: dict[str, Amounts] = {}
+        #: What batches had spent before this member has taken them from rest, as long as it is not counted as used.
+        self._spent_before: dict[str, int] = {}
+        #: Batches of which all that they have spent counts as used.
+        self._counted: set[str] = set()
         self._sent: tuple[int, float] = (-1, float("-inf"))
         #: The page that this member wants to replace, and by which; the answer of the store may be lost.
         self._proposed: tuple[Page, Page] | None = None
@@ -102,6 +106,7 @@ class FleetMember:
             return not was_on_page
         self._is_on_page = True
         self._aside = {each: amounts for each, amounts in self._aside.items() if each in mine.batches}
+        self._spent_before = {each: carried.spent_before for each, carried in mine.batches.items()}
         self._beat = mine.beat
         if mine.beat == self._sent[0]:
             self._confirmed_at = self._sent[1]
@@ -136,6 +141,10 @@ class FleetMember:
             left.difference_update(batches)
             if not left:
                 del self._unsettled[each]
+
+    def count_money(self, batches: Collection[str]) -> None:
+        """Note of which batches all that they have spent counts as used."""
+        self._counted = set(batches)
 
     def give_back(self, batch: str) -> None:
         """Leave a batch to the others whose live Runs are not known: they go on to count against what is held."""
@@ -186,6 +195,8 @@ class FleetMember:
         if resource is Resource.RATE:
             return 0  # a member that is gone sends nothing
         aside = sum(uses.get(resource, 0) for uses in self._aside.values())
+        if resource is Resource.MONEY:
+            aside += sum(spent for each, spent in self._spent_before.items() if each not in self._counted)
         return aside + sum(held.get(resource, 0) for held, _ in self._unsettled.values())
 
     def propose(
@@ -196,6 +207,7 @@ class FleetMember:
         use: Use,
         *,
         waiting: Sequence[str] = (),
+        rested: Mapping[str, int] = {},
         wanted: Collection[str] = (),
         over: Mapping[str, int] = {},
         left: Mapping[str, int] = {},
@@ -211,6 +223,7 @@ class FleetMember:
             now: the time.
             use: of this worker.
             waiting: batches that wait for an owner, the oldest first.
+            rested: what some of them have spent before, in millionths of a US dollar; it counts as spent for good.
             wanted: batches among them that this worker takes in any case.
             over: batches of this worker that are over or rest, and what they have cost, in millionths of a US dollar.
             left: batches that are set aside and closed, and what they have spent and reserved, likewise.
@@ -228,7 +241,7 @@ class FleetMember:
         for each in self._heritage(page, now, refused):
             member = members.pop(each)
             batches |= {
-                batch: Carried(taken_at=number, counts=carried.counts) for batch, carried in member.batches.items()
+                batch: carried.model_copy(update={"taken_at": number}) for batch, carried in member.batches.items()
             }
             held.update(member.held)
             inherited.update(member.held if member.batches else {})
@@ -247,12 +260,20 @@ class FleetMember:
             members[f"{self._id}.{number}.{each[:16]}"] = self._left_by(before, estate, spare)
             held = +(held - Counter(spare))
         for each in self._takes(page, now, waiting, wanted, len(batches), max_batches):
-            batches[each] = Carried(taken_at=number)
+            back = min(spent, rested.get(each, 0))
+            batches[each] = Carried(taken_at=number, spent_before=back)
+            held[Resource.MONEY] += back  # it will count as used here
+            inherited[Resource.MONEY] += back
+            spent -= back
         mine = before.model_copy(
             update={"held": held, "needs": use.needs, "limits": dict(use.limits), "batches": batches}
         )
         after = page.model_copy(update={"members": {**members, self._id: mine}, "spent_micro_usd": spent})
-        gone = sum(cost for each, cost in over.items() if each in before.batches)
+        gone = sum(
+            cost if each in self._counted else self._spent_before.get(each, 0)
+            for each, cost in over.items()
+            if each in before.batches
+        )
         next_held = {}
         for resource in Resource:
             used = use.used.get(resource, 0) - (gone if resource is Resource.MONEY else 0)

@@ -56,6 +56,8 @@ class Carried(_Model):
     taken_at: Amount
     #: As of the member's last change of the page.
     counts: BatchCounts = BatchCounts()
+    #: What it had spent before when it was taken from rest, in millionths of a US dollar: the member holds it since.
+    spent_before: Amount = 0
 
 
 class Member(_Model):

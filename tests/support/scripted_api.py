@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -469,12 +470,18 @@ class ScriptedApi:
 
     def _note_date(self) -> None:
         if self.date_ahead_s is not None:
-            self.clock.note_date(format_datetime(self._wall(anyio.current_time() + self.date_ahead_s), usegmt=True))
+            at = self._wall(anyio.current_time() + self.date_ahead_s)
+            self.clock.note_date(_http_date(at.replace(microsecond=0)))
 
     def _fail_if_told(self, method: str) -> None:
         self._note_date()
         if self.errors.get(method):
             raise self.errors[method].pop(0)
+
+
+@lru_cache
+def _http_date(second: datetime) -> str:
+    return format_datetime(second, usegmt=True)
 
 
 def in_order(*plans: Plan, then: Plan | None = None) -> Callable[[int], Plan]:

@@ -19,8 +19,11 @@ class _JumpingSelector(selectors.BaseSelector):
         self.now_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0:
+            # Children are ready; what sockets and threads bring is looked at when none is.
+            return []
         ready = self._inner.select(0)
-        if ready or timeout == 0:
+        if ready:
             return ready
         if timeout is None:
             # Nothing is ready and no timer is set: only another thread or a socket could go on.

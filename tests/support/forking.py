@@ -41,6 +41,8 @@ _LATE_IMPORTS = (
     *("typer._adapters", "typer._click.decorators", "typer.rich_utils", "uvloop"),
 )
 
+_get_command = functools.cache(typer.main.get_command)
+
 
 def _import_everything() -> None:
     for each in pkgutil.walk_packages(batchrun.__path__, "batchrun."):
@@ -56,8 +58,8 @@ def _build_everything() -> None:
     for model in _models(BaseModel):
         if model.__module__.startswith("batchrun."):
             model.model_rebuild()
-    typer.main.get_command = functools.cache(typer.main.get_command)
-    typer.main.get_command(app)
+    typer.main.get_command = _get_command
+    _get_command(app)
     # What a child's garbage collector looks at, it copies: let it not look at what is shared.
     gc.collect()
     gc.freeze()
@@ -119,6 +121,8 @@ def _become(request: Request, streams: list[int]) -> list[str]:
     os.chdir(request.cwd)
     os.environ.clear()
     os.environ.update(request.environ)
+    if any(name.startswith("_TYPER_") for name in request.environ):
+        _get_command.cache_clear()  # Typer reads them as it builds
     for name, value in request.constants.items():
         module, _, constant = name.rpartition(".")
         assert hasattr(sys.modules[module], constant), name

@@ -302,7 +302,7 @@ class WorkerClient:
 
     async def page_link(self, address: str) -> str:
         """Return what opens the page once of the worker at an address."""
-        given = await self._ask("GET", "/v1/page-key", read=_object)
+        given = await self._ask("GET", "/v1/page-key", read=_page_key)
         host = given.get("host")  # of a worker that has been running for long: none
         return f"{at_page_host(address, host) if isinstance(host, str) else address}/#key={given['key']}"
 
@@ -426,6 +426,13 @@ def _path(ref: str) -> str:
 def _object(body: bytes) -> JsonObject:
     found: JsonObject = parse_json(body)
     return dict(found)
+
+
+def _page_key(body: bytes) -> JsonObject:
+    given = _object(body)
+    if not isinstance(given.get("key"), str):
+        raise ValueError("it has no key of the page")
+    return given
 
 
 async def _body(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -89,7 +89,7 @@ async def test_an_answer_of_another_program_is_an_error_in_words(body: bytes) ->
     for ask in (
         lambda client: client.worker(),
         lambda client: client.batch("x"),
-        lambda client: client.page_key(),
+        lambda client: client.page_link("127.0.0.1:1"),
         lambda client: client.cost("x", "day"),
         lambda client: client.plan({}, None),
         *([lambda client: client.report("x")] if body == b"\xff" else []),

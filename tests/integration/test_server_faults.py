@@ -20,7 +20,7 @@ import orjson
 import pytest
 
 from batchrun.errors import ConfigError
-from batchrun.server import InlineContext
+from batchrun.server import InlineContext, app
 from batchrun.server.faults.fault_config import parse_faults
 from tests.support.server_api import ACTORS, Answer, Api, open_api
 
@@ -291,6 +291,37 @@ async def test_a_gateway_does_not_undo_a_slow_start(opens):
         assert (await api.start(task, {"n": 1})).status == 504
         (run,) = await _until_listed(api)
         assert (await api.finish(run["id"]))["status"] == "SUCCEEDED"
+
+
+_PUSHES = ["POST /v2/datasets/*/items"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "copies"),
+    [
+        ([{"kind": "repeat", "routes": _PUSHES}], 2),
+        (
+            [
+                {"kind": "latency", "routes": _PUSHES, "seconds": 0.05},
+                {"kind": "gateway_timeout", "routes": _PUSHES, "seconds": 0.01},
+            ],
+            1,
+        ),
+    ],
+    ids=["repeated", "cut by a gateway"],
+)
+async def test_a_large_body_leaves_its_room_to_the_next_one(opens, monkeypatch, faults, copies):
+    """Each takes more than half of the memory for large bodies while its request is carried out, and then none."""
+    monkeypatch.setattr(app, "_BODIES_MB", 1)
+    async with opens(*faults) as (api, _):
+        dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+        with anyio.fail_after(20):
+            for pushed in range(copies, 3 * copies + 1, copies):
+                await api.send("POST", f"/v2/datasets/{dataset}/items", {"text": "x" * 300_000})
+                while (  # noqa: ASYNC110 - the server tells nobody when it has carried out what it has cut
+                    len((await api.get(f"/v2/datasets/{dataset}/items", fields="n")).body) < pushed
+                ):
+                    await anyio.sleep(0.01)
 
 
 @pytest.mark.parametrize("actor", ["test/echo", "local/sdk"])

@@ -158,12 +158,16 @@ async def _routed(
         query=query,
         per_s=backend.rate_limits.announced(route.per_s),
     )
-    try:
-        if injection is None:
+
+    async def carry_out() -> web.StreamResponse:
+        try:
             return await route.handler(call)
-        return await injection.answer(call, route, method, partial(_guarded, request, lambda: route.handler(call)))
-    finally:
-        call.leave_room()
+        finally:
+            call.leave_room()
+
+    if injection is None:
+        return await carry_out()
+    return await injection.answer(call, route, method, partial(_guarded, request, carry_out))
 
 
 def _method(request: web.BaseRequest, query: Query) -> str:

@@ -23,6 +23,7 @@ from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.worker.batch_deletion import retain
+from batchrun.worker.batch_list import list_rows
 from batchrun.worker.fleet_duty import leave_fleet, serve_fleet, set_all_aside
 from batchrun.worker.http import PageAccess, open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
@@ -91,7 +92,7 @@ def _show_opening(worker: Worker, address: str, page: PageAccess) -> None:
 
 
 def _status(worker: Worker) -> str:
-    view = worker_view(worker)
+    view = worker_view(worker, list_rows(worker))
     under_way = sum(count for state, count in view.batches.items() if state.is_under_way)
     trouble = f"; the platform cannot be reached: {view.outage}" if view.outage else ""
     return f"{counted(under_way, 'batch')} under way, {counted(view.live_runs, 'live Run')}{trouble}"

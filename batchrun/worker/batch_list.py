@@ -1,5 +1,6 @@
 """A page of the list of batches: filtered, searched and sorted here, so that a browser never holds all of them."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -99,10 +100,8 @@ class ListRow(NamedTuple):
                 return self.counts.failed > 0
 
 
-def find_batches(worker: Worker, query: BatchQuery) -> FoundBatches:
-    """Return the batches that a query asks for."""
-    rows = list_rows(worker)
-    groups = {group: sum(row.belongs_to(group) for row in rows) for group in BatchGroup}
+def find_batches(rows: list[ListRow], query: BatchQuery) -> FoundBatches:
+    """Return the batches that a query asks for, of `list_rows`."""
     search = query.search.casefold()
     found = [row for row in rows if _matches(row, query, search)]
     if query.sort is not BatchSort.NEWEST:
@@ -110,7 +109,20 @@ def find_batches(worker: Worker, query: BatchQuery) -> FoundBatches:
     if query.is_reversed:
         found.reverse()
     page = [row.submission for row in found[query.offset : query.offset + query.limit]]
-    return FoundBatches(page, len(found), groups)
+    return FoundBatches(page, len(found), count_groups(rows))
+
+
+def count_groups(rows: list[ListRow]) -> dict[BatchGroup, int]:
+    """Return how many rows `belong_to` each group, without asking each row about each group."""
+    states = Counter(row.submission.state for row in rows)
+    return {
+        BatchGroup.ALL: len(rows),
+        BatchGroup.ATTENTION: sum(row.needs_attention for row in rows),
+        BatchGroup.UNDER_WAY: sum(number for state, number in states.items() if state.is_under_way),
+        BatchGroup.PAUSED: states[BatchState.PAUSED],
+        BatchGroup.FINISHED: sum(number for state, number in states.items() if state.is_over),
+        BatchGroup.FAILURES: sum(row.counts.failed > 0 for row in rows),
+    }
 
 
 def list_rows(worker: Worker) -> list[ListRow]:

@@ -26,6 +26,7 @@ from batchrun.apify.request_meter import NO_ANSWER
 from batchrun.engine.instruments import Instruments
 from batchrun.output.layout import LEDGER
 from batchrun.runtime.histogram import Histogram
+from batchrun.worker.batch_list import list_rows
 from batchrun.worker.submission import BatchState
 from batchrun.worker.views import BatchView, WorkerView, batch_view, worker_view
 from batchrun.worker.worker import Worker
@@ -45,7 +46,7 @@ class MetricsSnapshot(NamedTuple):
 def snapshot(worker: Worker) -> MetricsSnapshot:
     """Return a worker's metrics; call it in the worker's event loop."""
     batches = _shown(worker)
-    found = [*_of_worker(worker_view(worker)), *_of_batches(batches)]
+    found = [*_of_worker(worker_view(worker, list_rows(worker))), *_of_batches(batches)]
     if worker.account is not None:
         found += _of_instruments(worker.account.shared.instruments)
         found.append(_requests(worker.account.client.requests.latencies))

@@ -9,7 +9,7 @@ from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.model import Outcome
 from batchrun.version import __version__
 from batchrun.worker.attention import attention_words
-from batchrun.worker.batch_list import BatchGroup, eta_s, list_rows, open_budget_usd
+from batchrun.worker.batch_list import BatchGroup, ListRow, eta_s, open_budget_usd
 from batchrun.worker.submission import (
     CANCELLABLE,
     PAUSABLE,
@@ -297,10 +297,9 @@ def _can(state: BatchState, counts: BatchCounts) -> list[str]:
     return found if state.is_under_way else [*found, "delete"]
 
 
-def worker_view(worker: Worker) -> WorkerView:
-    """Return the status of the worker."""
+def worker_view(worker: Worker, rows: list[ListRow]) -> WorkerView:
+    """Return the status of the worker, with the numbers of its `list_rows`."""
     pool = worker.account.shared.pool if worker.account is not None else None
-    rows = list_rows(worker)
     counts = Counter(row.submission.state for row in rows)
     attention = sum(row.needs_attention for row in rows)
     return WorkerView.model_construct(

@@ -13,7 +13,10 @@ from aiohttp import ClientSession
 
 from batchrun.runtime.byte_budget import ByteBudget, Room
 from batchrun.runtime.logs import piece_of
-from batchrun.worker.submission import BatchState
+from batchrun.worker import batch_list
+from batchrun.worker.http import live_event_routes
+from batchrun.worker.submission import BatchState, Submission
+from batchrun.worker.worker import Worker
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened
 from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
 from tests.support.worker_life import until
@@ -244,6 +247,24 @@ async def test_the_configuration_holds_what_differs_from_the_defaults_and_no_tok
     assert (await client.ask("GET", "/v1/profiles"))[1] == {"names": []}
     (client.worker.directory.profiles / "shop.toml").write_text("")
     assert (await client.ask("GET", "/v1/profiles"))[1] == {"names": ["shop"]}
+
+
+async def test_an_event_makes_the_row_of_each_batch_once(client, monkeypatch):
+    """For the worker's numbers and the page of the list together: there may be 10,000 batches."""
+    monkeypatch.setattr(live_event_routes, "INTERVAL_S", 600.0)
+    batch_id = await submit(client, "listed", [{"n": 1}])
+    await client.until(batch_id, BatchState.FINISHED)
+    made: list[str] = []
+    make = batch_list._row
+
+    def noted(worker: Worker, submission: Submission) -> batch_list.ListRow:
+        made.append(submission.id)
+        return make(worker, submission)
+
+    monkeypatch.setattr(batch_list, "_row", noted)
+    async with client.session.get(f"{client.address}/v1/events") as answer:
+        assert await answer.content.readline()
+    assert made == [batch_id]
 
 
 async def test_events_are_of_the_worker_and_of_a_list_or_one_batch(client):

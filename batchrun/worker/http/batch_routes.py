@@ -16,6 +16,7 @@ from batchrun.model import RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.worker import batch_mending, batch_orders, retry_orders
 from batchrun.worker.batch_deletion import delete
+from batchrun.worker.batch_list import list_rows
 from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
@@ -135,7 +136,8 @@ def _submission(submission_id: str, form: Form, key: str | None) -> Submission:
 
 async def list_batches(request: web.Request) -> web.Response:
     """List batches, newest first or as `sort` says; `state`, `group` and `search` restrict them."""
-    page = batch_page(worker_of(request), read_list_query(request))
+    worker = worker_of(request)
+    page = batch_page(worker, list_rows(worker), read_list_query(request))
     return web.json_response(text=page.model_dump_json())
 
 

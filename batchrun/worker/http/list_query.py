@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from batchrun.worker.batch_list import BatchGroup, BatchQuery, BatchSort, FoundBatches, find_batches
+from batchrun.worker.batch_list import BatchGroup, BatchQuery, BatchSort, ListRow, find_batches
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import search_of, whole_number
 from batchrun.worker.submission import BatchState
@@ -41,8 +41,8 @@ def read_list_query(request: web.Request) -> BatchQuery:
     )
 
 
-def batch_page(worker: Worker, query: BatchQuery) -> BatchPage:
-    """Return the page of the list that a query asks for."""
-    found: FoundBatches = find_batches(worker, query)
+def batch_page(worker: Worker, rows: list[ListRow], query: BatchQuery) -> BatchPage:
+    """Return the page of the list that a query asks for, of `list_rows`."""
+    found = find_batches(rows, query)
     items = [batch_view(worker, each) for each in found.page]
     return BatchPage.model_construct(items=items, total=found.total, groups=found.groups)

@@ -4,6 +4,7 @@ import anyio
 from aiohttp import web
 
 from batchrun.config.worker_config import WorkerLimitsConfig
+from batchrun.worker.batch_list import list_rows
 from batchrun.worker.http.request_context import read_object, validated, worker_of
 from batchrun.worker.views import NotifyTestView, notify_view, worker_view
 
@@ -26,7 +27,8 @@ async def ready(request: web.Request) -> web.Response:
 
 async def get_worker(request: web.Request) -> web.Response:
     """Return the status of the worker."""
-    return web.json_response(text=worker_view(worker_of(request)).model_dump_json())
+    worker = worker_of(request)
+    return web.json_response(text=worker_view(worker, list_rows(worker)).model_dump_json())
 
 
 async def get_limits(request: web.Request) -> web.Response:

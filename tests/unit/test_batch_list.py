@@ -1,0 +1,24 @@
+"""The list of batches: how many are in each group."""
+
+from datetime import UTC, datetime
+
+from batchrun.model import Outcome
+from batchrun.worker.batch_list import BatchGroup, ListRow, count_groups
+from batchrun.worker.submission import BatchCounts, BatchState, Submission
+
+
+def test_a_group_counts_the_batches_that_belong_to_it():
+    """In every state, with and without failures, and whether or not they need attention."""
+    rows = [
+        ListRow(
+            Submission(id="b", name="b", created_at=datetime.now(UTC), state=state),
+            BatchCounts(outcomes={Outcome.SUCCEEDED: 1, Outcome.FAILED: failed}),
+            None,
+            needs_attention,
+        )
+        for state in BatchState
+        for failed in (0, 1, 1)
+        for needs_attention in (True, False)
+    ]
+    assert count_groups(rows) == {group: sum(row.belongs_to(group) for row in rows) for group in BatchGroup}
+    assert all(count_groups(rows).values())

@@ -4,8 +4,8 @@ import ipaddress
 import secrets
 from urllib.parse import urlsplit, urlunsplit
 
-#: What browsers reach by a name under `localhost`.
-_LOCALHOST = frozenset({"127.0.0.1", "::1", "localhost"})
+#: What browsers reach by a name under `localhost`: this machine, and all its addresses.
+_LOCALHOST = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
 
 
 def new_page_host() -> str:
@@ -18,9 +18,12 @@ def new_page_host() -> str:
 
 
 def at_page_host(address: str, host: str) -> str:
-    """Return an address of this machine with another name; any other address as it is."""
+    """Return an address of this machine with another name; any other address as it is, and one with https.
+
+    No certificate is valid for a name that is made up.
+    """
     parts = urlsplit(address)
-    if parts.hostname not in _LOCALHOST:
+    if parts.scheme != "http" or parts.hostname not in _LOCALHOST:
         return address
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
 

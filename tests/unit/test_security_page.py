@@ -38,7 +38,7 @@ HELD = {
         "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
         "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",
     ),
-    "at a name no program had before": (
+    "locally at a name no program had": (
         "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",
         "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
     ),

@@ -82,8 +82,11 @@ async def open_batch(
     async with plain_errors():
         if config.replica.url is None:
             config = await check_before_start(config)
-        elif is_here(config):  # checked again once it is known how the batch was begun
-            await check_before_start(config)
+        else:
+            # A standby may wait for days, and the package may be another one when it takes over.
+            await need_module("batchrun.batch.ready_batch")
+            if is_here(config):  # checked again once it is known how the batch was begun
+                await check_before_start(config)
         channels = [] if notifier is not None else await anyio.to_thread.run_sync(open_channels, config.notify, environ)
         if account is None:  # before there is a directory, and before any wait for the network
             await anyio.to_thread.run_sync(read_token, config.api, environ)

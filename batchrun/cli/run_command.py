@@ -42,6 +42,8 @@ async def run_to_the_end(
     """
     began_at = anyio.current_time()
     noted = resumed_by if isinstance(resumed_by, Command) else None
+    if config.replica.url is not None:  # as in open_batch
+        await need_module("batchrun.cli.batch_on_screen")
     async with open_batch(config, command=noted, on_standby=_show_standby, on_copy=_show_copy) as batch:
         await need_module("batchrun.cli.batch_on_screen")
         from batchrun.cli.batch_on_screen import carry_out, show_end  # noqa: PLC0415 - not before the first request

@@ -2,11 +2,13 @@
 
 from typing import Any, NewType
 
+from batchrun.model.exact_json import write_json
 from batchrun.model.run import RunOptions
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.free_memory import parsed_bytes
 
-#: Bytes of memory that JSON takes at most per byte of its text; and bytes of a line from which on that counts.
-_MAX_PARSED, _LARGE_LINE_BYTES = 24, 4096
+#: Bytes of a line from which on it is reckoned how much memory its `meta` takes.
+_LARGE_LINE_BYTES = 4096
 
 JobKey = NewType("JobKey", str)
 #: The job's row in the ledger; ids grow in the order of admission.
@@ -48,9 +50,9 @@ class Job:
 
     @property
     def memory_bytes(self) -> int:
-        """About how many bytes of memory it takes at most: what its line holds beside the body stays parsed."""
-        is_plain = self.meta is None or self.position.length < _LARGE_LINE_BYTES
-        return len(self.body) + (0 if is_plain else _MAX_PARSED * self.position.length)
+        """About how many bytes of memory it takes: `meta` stays parsed. That of a short line is not counted."""
+        is_short = self.meta is None or self.position.length < _LARGE_LINE_BYTES
+        return len(self.body) + (0 if is_short else parsed_bytes(write_json(self.meta)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

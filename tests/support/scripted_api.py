@@ -143,7 +143,7 @@ class Post:
 class _Stored:
     id: RunId
     plan: Plan
-    user_agent: str
+    user_agent: str | None
     task_id: str
     began_at: float
     ends_at: float
@@ -264,7 +264,12 @@ class ScriptedApi:
         return AccountLimits(max_concurrent_runs=self.capacity, live_runs=live + self.others)
 
     def add_run(
-        self, plan: Plan | None = None, *, user_agent: str = "", task_id: str = TASK, began_at: float | None = None
+        self,
+        plan: Plan | None = None,
+        *,
+        user_agent: str | None = "",
+        task_id: str = TASK,
+        began_at: float | None = None,
     ) -> RunId:
         """Start a Run that no request of the engine's asked for."""
         at = anyio.current_time() if began_at is None else began_at
@@ -449,7 +454,9 @@ class ScriptedApi:
         if fits is not None and not fits(size):
             raise AnswerTooLarge(size)
 
-    def _create(self, plan: Plan, user_agent: str, began_at: float, task_id: str, options: RunOptions) -> _Stored:
+    def _create(
+        self, plan: Plan, user_agent: str | None, began_at: float, task_id: str, options: RunOptions
+    ) -> _Stored:
         run_id = RunId(f"{self._ids}-{len(self.begun_at) + len(self.refused_at) + 1}")
         ends_at = began_at + plan.run_s
         stored = _Stored(run_id, plan, user_agent, task_id, began_at, ends_at, options, self.runs_ahead_s)

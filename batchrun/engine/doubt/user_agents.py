@@ -22,18 +22,21 @@ class UserAgents:
     def __init__(self) -> None:
         #: Whether the platform echoes the mark of a start; None until a start has shown it.
         self.are_echoed: bool | None = None
-        #: By Run, oldest first.
-        self._known: OrderedDict[RunId, str] = OrderedDict()
+        #: By Run, oldest first; None: it was read, and the platform does not say so.
+        self._known: OrderedDict[RunId, str | None] = OrderedDict()
         #: Runs that a batch reads just now; others wait for what it finds.
         self._reading: dict[RunId, anyio.Event] = {}
         self._reads = anyio.Semaphore(MAX_OPEN_READS)
 
     def note(self, run: Run) -> None:
-        """Remember which client started a Run; nothing if the platform does not say so."""
+        """Remember which client started a Run; nothing if the answer does not say so: a later one may."""
         if run.user_agent is not None:
-            self._known[run.id] = run.user_agent
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._remember(run)
+
+    def _remember(self, run: Run) -> None:
+        self._known[run.id] = run.user_agent
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
     async def read(self, client: RunClient, run_id: RunId) -> str | None:
         """Return the User-Agent of the client that started a Run; None if the platform does not say so.
@@ -43,8 +46,8 @@ class UserAgents:
         """
         while (reading := self._reading.get(run_id)) is not None:
             await reading.wait()
-        if (known := self._known.get(run_id)) is not None:
-            return known
+        if run_id in self._known:
+            return self._known[run_id]
         self._reading[run_id] = is_read = anyio.Event()
         try:
             async with self._reads:
@@ -52,5 +55,5 @@ class UserAgents:
         finally:
             del self._reading[run_id]
             is_read.set()
-        self.note(run)
+        self._remember(run)
         return run.user_agent

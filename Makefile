@@ -37,7 +37,7 @@ crash: ## the long form of the crash suite: about 1,000 kills, in 50 minutes
 bench: ## about half an hour; BENCHMARKS="throughput slots" for some of them
 	python -m benchmarks $(BENCHMARKS)
 
-long: ## the long forms of other tests: 10,000 jobs of which 112 fail; a batch of 10 behind one of 100,000; public templates
+long: ## the long forms of other tests: 10,000 jobs of which 112 fail; public templates
 	pytest -n 0 tests/unit tests/integration -m long
 
 soak: ## a worker for ten minutes, batches coming and going and faults: memory, files, sockets, threads stay flat

@@ -49,7 +49,10 @@ def _import_pydantic() -> None:
     loader = ModuleType("pydantic.plugin._loader")
     vars(loader)["get_plugins"] = tuple
     sys.modules[loader.__name__] = loader
-    import pydantic.main  # noqa: F401, PLC0415 - see above
+    try:
+        import pydantic.main  # noqa: F401, PLC0415 - see above
+    except ImportError:  # it needs more of that module: whoever imports pydantic next has the real one
+        del sys.modules[loader.__name__]
 
 
 @contextmanager

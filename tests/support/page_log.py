@@ -7,12 +7,13 @@ from batchrun.ledger.shared_log.log_store import LogStore
 
 
 class PageLog(LogStore):
-    """A log in memory, whose next answer can be lost."""
+    """A log in memory, whose next answer can be lost, and which can be out of reach for readers."""
 
     def __init__(self) -> None:
         self.entries: list[bytes] = []
         self.objects: dict[str, bytes] = {}
         self.loses_answer = False
+        self.is_down = False
 
     def append(self, number: int, entry: bytes) -> bool:
         """Append an entry."""
@@ -26,10 +27,14 @@ class PageLog(LogStore):
 
     def read(self, number: int) -> bytes | None:
         """Return an entry."""
+        if self.is_down:
+            raise LogUnreachable("down")
         return self.entries[number] if number < len(self.entries) else None
 
     def read_from(self, number: int) -> Iterator[bytes]:
         """Yield the entries from one on."""
+        if self.is_down:
+            raise LogUnreachable("down")
         yield from self.entries[number:]
 
     def put_object(self, name: str, content: bytes) -> None:

@@ -78,7 +78,7 @@ class Process:
             clock.setattr(shared_page, "boot_time", lambda: self.world.now)
             try:
                 page = self.page.read()
-            except PageDamaged:
+            except (LogUnreachable, PageDamaged):
                 self.member.hear_nothing(self.world.now)
                 return
         if not self.member.see(page, self.world.now):
@@ -175,6 +175,7 @@ ACTS = [
     "lose",
     "refuse",
     "spoil",
+    "miss",
 ]
 
 
@@ -196,6 +197,7 @@ def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
         "refuse": partial(process.refused.symmetric_difference_update, "ab"),
         "lose": partial(setattr, world.store, "loses_answer", True),
         "spoil": partial(world.store.entries.append, NO_PAGE),
+        "miss": partial(process.member.hear_nothing, world.now),
     }
     acts[act]()
 
@@ -251,6 +253,35 @@ def test_a_silent_member_is_replaced_after_its_leases():
     assert not one.opened
     assert sorted(len(each.opened) for each in (two, three)) == [2, 3]
     assert sum(world.live.values()) == LIMIT
+
+
+def test_a_store_that_fails_now_and_then_delays_a_take_over_by_that_time_alone():
+    """Every third look fails: a silence of 3 s, which is 1.5 leases, takes 4 s instead of never being over."""
+    world, processes = fleet_of_three()
+    one, *others = processes
+    turns(processes, 6, world)
+    for _ in range(2):
+        turns(others, 2, world)
+        world.store.is_down = True
+        turns(others, 1, world)
+        world.store.is_down = False
+        assert one.member.id in newest_page(world).members
+    turns(others, 2, world)
+    assert one.member.id not in newest_page(world).members
+
+
+def test_an_outage_of_the_store_is_nobodys_silence():
+    """Whoever can read the page first again takes nobody's batches."""
+    world, processes = fleet_of_three()
+    turns(processes, 6, world)
+    opened = [each.opened for each in processes]
+    world.store.is_down = True
+    turns(processes, 20, world)
+    world.store.is_down = False
+    turns(processes[:1], 1, world)
+    turns(processes, 4, world)
+    assert [each.opened for each in processes] == opened
+    assert len(newest_page(world).members) == len(processes)
 
 
 def test_a_member_that_dies_after_another_one_is_not_waited_for():

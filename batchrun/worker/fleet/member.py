@@ -49,8 +49,10 @@ class FleetMember:
         self._id = member_id
         self._blank = blank
         self._predecessor = predecessor
-        #: Beat of each member, and when it was first seen.
+        #: Beat of each member, and when it was first seen; later by the time in which the page could not be read.
         self._seen: dict[str, tuple[int, float]] = {}
+        #: When the page was read last, or could not be read.
+        self._looked_at = float("-inf")
         #: Since when a batch waits for an owner, or a member that has left for its successor.
         self._waits_since: dict[str, float] = {}
         self._gone: frozenset[str] = frozenset()
@@ -95,6 +97,7 @@ class FleetMember:
 
     def see(self, page: Page, now: float) -> bool:
         """Take in the newest page; return False if this process has been replaced: it carries out nothing any more."""
+        self._looked_at = now
         self._gone |= self._seen.keys() - page.members.keys()
         self._seen = {
             each: seen if (seen := self._seen.get(each)) is not None and seen[0] == member.beat else (member.beat, now)
@@ -116,8 +119,9 @@ class FleetMember:
         return True
 
     def hear_nothing(self, now: float) -> None:
-        """Count no silence of others before this: the page could not be read, so that none could be heard."""
-        self._seen = {each: (beat, now) for each, (beat, _) in self._seen.items()}
+        """Count the time since the last look as nobody's silence: the page could not be read, and nobody heard."""
+        unread_s, self._looked_at = now - self._looked_at, now
+        self._seen = {each: (beat, min(now, at + unread_s)) for each, (beat, at) in self._seen.items()}
 
     def _take_over(self, before: Page, after: Page) -> None:
         """Note what this member has inherited by a page that it has written."""

@@ -1,8 +1,9 @@
 """What keeps the server safe by default: who reaches it, what it holds for whom, and what it never tells."""
 
 import os
+import socket
 import stat
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,24 @@ async def test_of_strangers_who_send_too_much_the_largest_is_reset(api: Api, mon
         assert (await api.send("PUT", path, raw=b"x" * (3 << 20))).status == 201
         await small.send(b"\r\n")
         assert (await small.receive()).startswith(b"HTTP/1.1 200")
+
+
+async def test_clients_with_a_token_may_send_much_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bytes may all come before the first of their tokens is looked at."""
+    monkeypatch.setattr(connection_cap, "MAX_UNANSWERED_BYTES", 1 << 19)
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    host, port = api.server.base_url.removeprefix("http://").split(":")
+    head = f"Host: x\r\nAuthorization: Bearer {api.server.token}\r\nContent-Length: 200000\r\n\r\n"
+    with ExitStack() as opened:
+        clients = [opened.enter_context(socket.socket()) for _ in range(8)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((host, int(port)))
+            line = f"PUT /v2/key-value-stores/{store}/records/x HTTP/1.1\r\n"
+            assert client.send(f"{line}{head}".encode() + b"x" * 200_000) > 200_000
+        for client in clients:
+            await anyio.wait_readable(client)
+            assert client.recv(12) == b"HTTP/1.1 201"
 
 
 async def test_a_stranger_who_asks_ahead_and_reads_nothing_is_reset(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,11 @@ UNREAD_S = 30
 #: Max bytes of requests that all clients without a credential may have sent and that may still be in memory, where they
 #: take about twice as much. The headers of one request may have 1 MB.
 MAX_UNANSWERED_BYTES = 64 << 20
+#: Turns of the event loop from a read to the look at its request's credential: aiohttp wakes the connection's task,
+#: which starts one for the request; and one turn more for other reads of the first one.
+_TURNS = 3
+#: How many times MAX_UNANSWERED_BYTES may come within these turns. A turn reads at most 256 KB of each connection.
+_MAX_AT_ONCE = 4
 #: Requests of a connection that are parsed while an answer is not read. aiohttp's own number is 32, and no option.
 _REQUESTS_AHEAD = 2
 web_protocol.MAX_MSG_QUEUE_SIZE = _REQUESTS_AHEAD
@@ -59,10 +64,10 @@ class _Connection(asyncio.Protocol):
         self.unanswered = 0
 
     def data_received(self, data: bytes) -> None:
+        self._handler.data_received(data)
         self._sent[-1] += len(data)
         self.unanswered += len(data)
         self._cap.note_received(self._handler, len(data))
-        self._handler.data_received(data)
 
     def eof_received(self) -> None:
         self._handler.eof_received()
@@ -133,10 +138,21 @@ class ConnectionCap:
         if handler not in self._idle:
             return
         self._unanswered += size
-        if self._unanswered > MAX_UNANSWERED_BYTES:
-            largest = max(self._idle, key=lambda each: self._idle[each].unanswered)
-            if (connection := self._take_out(largest)) is not None:
-                connection.transport.abort()
+        if self._unanswered > _MAX_AT_ONCE * MAX_UNANSWERED_BYTES:
+            self._reset_largest()
+        elif self._unanswered > MAX_UNANSWERED_BYTES:
+            self._reset_largest_after(_TURNS)
+
+    def _reset_largest_after(self, turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(self._reset_largest_after, turns - 1)
+        elif self._unanswered > MAX_UNANSWERED_BYTES:
+            self._reset_largest()
+
+    def _reset_largest(self) -> None:
+        largest = max(self._idle, key=lambda each: self._idle[each].unanswered)
+        if (connection := self._take_out(largest)) is not None:
+            connection.transport.abort()
 
     def spare(self, request: web.BaseRequest) -> None:
         """Keep a request's connection until `release`, however slowly it is read: its sender has shown a credential."""

@@ -1,0 +1,37 @@
+"""The help of a command: only that command is built for it."""
+
+import pytest
+from typer import Typer
+from typer.main import get_command
+
+from batchrun.cli.main import app, main
+
+
+def _named(group: Typer, *words: str) -> dict[tuple[str, ...], Typer | None]:
+    """Return all command lines that name a command or a group, with the group."""
+    found: dict[tuple[str, ...], Typer | None] = {(*words, str(each.name)): None for each in group.registered_commands}
+    for each in group.registered_groups:
+        if each.typer_instance is not None:
+            named = (*words, str(each.name))
+            found |= {named: each.typer_instance} | _named(each.typer_instance, *named)
+    return found
+
+
+def test_the_help_of_a_command_is_the_same_whether_others_are_built_or_not(monkeypatch, capsys):
+    """Of every command and group: what is left out is nothing that its help shows."""
+    whole, named = get_command(app), _named(app)
+    groups = [app, *filter(None, named.values())]
+    assert {("run",), ("worker",), ("worker", "list")} < set(named)
+    for words in named:
+        with monkeypatch.context() as restoring:
+            for group in groups:  # main keeps only the command that is run
+                restoring.setattr(group, "registered_commands", group.registered_commands)
+                restoring.setattr(group, "registered_groups", group.registered_groups)
+            restoring.setattr("sys.argv", ["batchrun", *words, "--help"])
+            with pytest.raises(SystemExit):
+                main()
+        alone = capsys.readouterr().out
+        with pytest.raises(SystemExit):
+            whole([*words, "--help"], prog_name="batchrun")
+        assert alone == capsys.readouterr().out
+        assert f"batchrun {' '.join(words)}" in alone

@@ -220,7 +220,7 @@ class AnswerTooLarge(BatchrunError):
     """The body of an answer is larger than its reader allowed, or than the memory of this process.
 
     Args:
-        size: bytes that are known of it, at least.
+        size: bytes of the body that are known, or of memory for its values.
     """
 
     def __init__(self, size: int) -> None:

@@ -20,7 +20,8 @@ from batchrun.policy.retry import Backoff
 #: Start requests of one job in a row that may have no effect, before the job ends: with the last one answered by a
 #: firewall or the like (a page with a status below 500), while other jobs' starts have an effect;
 MAX_FOREIGN_STARTS = 3
-#: with the last one not answered, or by a gateway that has no answer either, while other jobs' starts have an effect;
+#: with the last one not answered, or by a gateway's page (a status of 500 or above), while other jobs' starts have an
+#: effect;
 MAX_LOST_STARTS = 6
 #: and if no other job's start has had an effect meanwhile: starts as such may be out of order.
 MAX_LONE_STARTS = 10

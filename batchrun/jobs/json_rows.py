@@ -21,7 +21,8 @@ from batchrun.runtime.free_memory import check_memory
 MAX_ARRAY_BYTES, _MAX_HELD_BYTES = 64 << 20, 1 << 20
 #: Bytes of a longer array that are read at once.
 _PIECE_BYTES = 1 << 20
-#: Bytes of a row from which on it is checked that there is memory for what it holds, and the most that takes per byte.
+#: Bytes of a row from which on it is checked that there is memory for what it holds, and about how many bytes of memory
+#: each of them takes.
 _LARGE_BYTES, _PARSED_BYTES = 1 << 16, 24
 
 #: An object, or None; and what is wrong, or an empty text.

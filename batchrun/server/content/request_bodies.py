@@ -15,7 +15,6 @@ import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.runtime.free_memory import check_memory, parsed_bytes
 from batchrun.runtime.free_space import has_room
 from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.decoding import Decoder, decode, decoders_of
@@ -23,7 +22,8 @@ from batchrun.server.error_answers import body_too_large, body_too_slow, disk_fu
 
 #: Max bytes of a request's body, counted after decompression. Source: the API reference.
 MAX_BODY_BYTES = 9_437_184
-#: Max objects and lists in a body that is parsed: each takes 64 to 184 bytes of memory, and two of the body.
+#: Max objects and lists in a body that is parsed: each takes 64 to 184 bytes of memory, and two of the body. 9 MB of
+#: empty lists stop the event loop for seconds and take 190 MB.
 MAX_PARTS = 1_000_000
 #: Max announced bytes of a body that is read into memory at once, without a file.
 SMALL_BYTES = 65_536
@@ -98,28 +98,16 @@ def _decoded(body: bytes, decoders: Sequence[Decoder]) -> bytes:
 _NESTED_FROM = 200
 
 
-def check_parts(body: bytes) -> None:
-    """Check that a body is no bomb: 9 MB of empty lists stop the event loop for seconds and take 190 MB.
-
-    Raises:
-        ValueError: it is.
-    """
-    if len(body) > MAX_PARTS and (count := body.count(b"[") + body.count(b"{")) > MAX_PARTS:
-        raise ValueError(f"it holds {count:,} objects and lists; {MAX_PARTS:,} are allowed")
-
-
 def load_json(body: bytes) -> Any:
     """Return the JSON value of a body, if it can be written again, also as part of another value.
 
     Raises:
         ValueError: it is not JSON, is nested too deeply, or holds too many objects and lists.
-        MemoryError: this process has no memory for it.
     """
-    check_parts(body)
-    if len(body) > SMALL_BYTES:
-        check_memory(parsed_bytes(body))
+    if (parts := body.count(b"[") + body.count(b"{")) > MAX_PARTS:
+        raise ValueError(f"it holds {parts:,} objects and lists; {MAX_PARTS:,} are allowed")
     value = orjson.loads(body)
-    if body.count(b"[") + body.count(b"{") > _NESTED_FROM:
+    if parts > _NESTED_FROM:
         try:
             orjson.dumps([[[[value]]]])
         except orjson.JSONEncodeError:

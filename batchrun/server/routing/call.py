@@ -11,7 +11,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.runtime.byte_budget import Room
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.runtime.free_memory import parsed_bytes
+from batchrun.runtime.free_memory import check_memory, parsed_bytes
 from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.accounts.callers import Caller
@@ -69,7 +69,11 @@ class Call:
         self._body = body
 
     async def body(self) -> bytes:
-        """Return the decompressed body as a whole, once; a large one when there is room for it and its values."""
+        """Return the decompressed body as a whole, once; a large one when there is room for it and its values.
+
+        Raises:
+            MemoryError: this process has no memory for them.
+        """
         body = await self.body_or_spool()
         if (len(body) if isinstance(body, bytes) else body.size) <= SMALL_BYTES:
             return body if isinstance(body, bytes) else await anyio.to_thread.run_sync(body.take)
@@ -77,7 +81,9 @@ class Call:
         if isinstance(body, BodySpool):
             await room.grow(body.size)
             body = await anyio.to_thread.run_sync(body.take)
-        await room.grow(len(body) + parsed_bytes(body))
+        values_bytes = parsed_bytes(body)
+        await room.grow(len(body) + values_bytes)
+        check_memory(values_bytes)
         return body
 
     def leave_room(self) -> None:

@@ -233,8 +233,8 @@ function makeRow(box) {
     note.title = note.textContent;
     note.className = batch.attention ? "why trouble" : "why soft";
     bar.show(batch);
-    const whole = batch.jobs.total === null ? "" : ` of ${count(wholeOf(batch))}`;
-    setText(at.done, `${count(batch.jobs.settled)}${whole}`);
+    const whole = batch.jobs.total === null ? "an unknown number" : count(wholeOf(batch));
+    setText(at.done, `${count(batch.jobs.settled)} of ${whole}`);
     const failed = failedOf(batch);
     setText(at.failed, failed ? count(failed) : "–");
     at.failed.className = failed ? "trouble" : "soft";

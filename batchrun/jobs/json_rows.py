@@ -64,7 +64,8 @@ def array_rows(
     """Yield the elements of a JSON array as rows; `line` counts elements, offsets are those of the element.
 
     Before each element, `note` is called with the text from the end of the last one to the end of this one. A large
-    array is in a file without a name meanwhile, in `directory` if that can be written: such pages need no memory.
+    array is in a file without a name meanwhile, in `directory` if that can be written: such pages need no memory. If
+    the disk has no room for it, it is in memory.
 
     Raises:
         JobFileError: The file is no array, is broken between two elements, or is too large to hold.
@@ -84,22 +85,36 @@ def _held(stream: BufferedIOBase, name: str, directory: Path) -> bytes | mmap.mm
     head = stream.read(_MAX_HELD_BYTES + 1)
     if len(head) <= _MAX_HELD_BYTES:
         return head
+    data: bytes | mmap.mmap
     with _unnamed_file(directory) as file:
-        file.write(head)
-        while piece := stream.read(_PIECE_BYTES):
-            if file.tell() + len(piece) > MAX_ARRAY_BYTES:
-                problem = f"is larger than {MAX_ARRAY_BYTES >> 20} MB; write one object per line and name it .jsonl"
-                raise JobFileError(problem, file=name)
-            file.write(piece)
-        file.flush()
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        size, piece = 0, head
+        while piece and _takes(file, piece):
+            size += len(piece)
+            piece = stream.read(min(_PIECE_BYTES, MAX_ARRAY_BYTES + 1 - size))
+        if piece:  # the disk is full: the array is held in memory
+            file.seek(0)
+            data = file.read(size) + piece + stream.read(MAX_ARRAY_BYTES + 1 - size - len(piece))
+        else:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if len(data) > MAX_ARRAY_BYTES:
+        problem = f"is larger than {MAX_ARRAY_BYTES >> 20} MB; write one object per line and name it .jsonl"
+        raise JobFileError(problem, file=name)
+    return data
 
 
 def _unnamed_file(directory: Path) -> IO[bytes]:
     try:
-        return tempfile.TemporaryFile(dir=directory)
+        return tempfile.TemporaryFile(buffering=0, dir=directory)
     except OSError:
-        return tempfile.TemporaryFile()
+        return tempfile.TemporaryFile(buffering=0)
+
+
+def _takes(file: IO[bytes], piece: bytes) -> bool:
+    """Write bytes to a file; return False if the disk has no room for all of them."""
+    try:
+        return file.write(piece) == len(piece)
+    except OSError:
+        return False
 
 
 _WRAPPED = re.compile(rb'\{\s*"([^"\\]+)"\s*:\s*\[')

@@ -314,6 +314,25 @@ def test_a_large_array_takes_no_memory_while_the_batch_goes_on(write: Write, mon
         jobs(file)
 
 
+@pytest.mark.parametrize("max_bytes", [0, 3 << 20, 7 << 19])
+def test_a_large_array_is_held_in_memory_if_the_disk_is_full(
+    write: Write, monkeypatch: pytest.MonkeyPatch, max_bytes: int
+) -> None:
+    """The disk may have room for some pieces, and for a part of one."""
+    resource = pytest.importorskip("resource")
+    rows = [{"n": n, "text": "x" * 1_000} for n in range(5_000)]
+    file = write("jobs.json", orjson.dumps(rows))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
+    try:
+        assert bodies(file) == rows
+        monkeypatch.setattr(json_rows, "MAX_ARRAY_BYTES", 5_000_000)
+        with pytest.raises(JobFileError, match="is larger than 4 MB"):
+            jobs(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_json_array_is_read_by_elements(write: Write) -> None:
     """Lines count elements; offset and length are the element's; a bad element is a bad line."""
     path = write("jobs.json", b'\xef\xbb\xbf[\n {"a":"]}\\""},\n 7, {"b":{}}, {bad}\n]\n')

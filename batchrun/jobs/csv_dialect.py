@@ -102,19 +102,19 @@ def _given(job_format: JobFormat) -> tuple[str | None, str | None]:
 
 def _read(sample: bytes, encoding: str, dialect: CsvDialect, *, is_whole: bool) -> _Table | None:
     stream = BytesIO(sample)
-    try:
-        header = read_header(stream, encoding, dialect, "")
-    except JobFileError:
-        return None
     rows: dict[int, tuple[str, ...]] = {}
     bad_rows = 0
-    for row in islice(csv_rows(stream, header.end, encoding, header), _SAMPLE_ROWS):
-        if row.problem == NEVER_CLOSED and not is_whole:
-            break  # the sample may be cut within this row
-        if row.data is None:
-            bad_rows += 1
-        else:
-            rows[row.position.line] = tuple(row.data.values())
+    try:
+        header = read_header(stream, encoding, dialect, "")
+        for row in islice(csv_rows(stream, header.end, encoding, header, ""), _SAMPLE_ROWS):
+            if row.problem == NEVER_CLOSED and not is_whole:
+                break  # the sample may be cut within this row
+            if row.data is None:
+                bad_rows += 1
+            else:
+                rows[row.position.line] = tuple(row.data.values())
+    except JobFileError:
+        return None
     return _Table(dialect, header.columns, rows, bad_rows)
 
 

@@ -19,16 +19,15 @@ NEVER_CLOSED = (
     "opens a quote that is never closed; close it, write a literal quote twice, or set"
     ' jobs.quote = "none" if quotes are ordinary characters in this file'
 )
-#: The problem of such a row where too much was read again to look for its end.
-NOT_LOOKED_FOR = (
-    "opens a quote that is not closed on this line; after so many quotes that are never closed, only rows of one line"
-    " are read. Close them, write a literal quote twice, or set"
-    ' jobs.quote = "none" if quotes are ordinary characters in this file'
-)
 #: The problem of a row whose quote is closed further down, but not as a row of the file.
 NOT_ONE_ROW = (
     "opens a quote that is not closed on this line, and the next lines do not complete it to one row; close it, or"
     " write a literal quote twice"
+)
+_NOT_READ_FURTHER = (
+    "opens a quote that is not closed on this line, as so many lines before it that the file is read no further; close"
+    " them, write a literal quote twice, or set"
+    ' jobs.quote = "none" if quotes are ordinary characters in this file'
 )
 _REPEATED_HEADER = "repeats the header; leave out the header of each file but the first when you join files"
 #: What Excel reads as the delimiter, and never shows.
@@ -45,8 +44,8 @@ _DATA = re.compile(r"[-+]?[.,]?\d[\d.,]*$|[^\s@]+@[^\s@.]+(?:\.[^\s@.]+)+$")
 MAX_COLUMNS = 16_384
 #: Max lines of a row; each takes some 40 bytes besides its own.
 MAX_ROW_LINES = 500_000
-#: Max bytes that are read again, after rows that take several lines and are none, and how many more for each byte of
-#: the file. Above it such a row ends with its first line. A line counts some bytes more than it has: for its call.
+#: Max bytes that one reading of a file reads again, after rows that take several lines and are none, and how many more
+#: for each byte of the file. A line counts some bytes more than it has: for its call.
 _MAX_AGAIN_BYTES, _AGAIN_PER_BYTE, _LINE_BYTES = 512 << 20, 8, 64
 csv.field_size_limit(MAX_ROW_BYTES)
 
@@ -127,6 +126,7 @@ def csv_rows(
     start: ReadPoint,
     encoding: str,
     header: Header,
+    name: str,
     note: Note | None = None,
     *,
     holds_back: bool = False,
@@ -136,6 +136,9 @@ def csv_rows(
     A row that takes several lines and is none costs its first line; the next lines are read again as rows. If
     `holds_back`, a row whose quote is still open at the end of the file takes all lines up to there, and is the last.
     Before each row, `note` is called with the text from the end of the last one to the end of this one.
+
+    Raises:
+        JobFileError: too much was read again after rows that take several lines and are none.
     """
     lines = _Lines(stream, start, encoding, note)
     columns, trim = header.columns, header.dialect.trim
@@ -161,8 +164,8 @@ def csv_rows(
         if problem == NEVER_CLOSED and holds_back:
             yield Row(lines.position, None, problem, lines.raw, lines.line)
             return
-        if problem:
-            lines.keep_first()
+        if problem and not lines.keep_first():
+            raise JobFileError(_NOT_READ_FURTHER, file=name, line=lines.position.line)
         lines.end_row()
         data = None if problem else dict(zip(columns, cells, strict=False))
         yield Row(lines.position, data, problem, lines.raw, lines.line)
@@ -193,13 +196,14 @@ class _Lines:
         if self._note is not None and not self._is_noted:
             self._note(self.raw)
 
-    def keep_first(self) -> None:
-        """End the row with its first line; the others are given again."""
+    def keep_first(self) -> bool:
+        """End the row with its first line; the others are given again. Return False if that is too much."""
         if self.spans_lines:
             self._left -= sum(map(len, self._row)) + _LINE_BYTES * len(self._row)
             self._again.extendleft(reversed(self._row[1:]))
             del self._row[1:]
             self.offset, self.line = self._row_offset + len(self._row[0]), self._row_line + 1
+        return self._left >= 0
 
     @property
     def spans_lines(self) -> bool:
@@ -217,8 +221,6 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        if self._row and self._left < 0:
-            raise NotAJob(NOT_LOOKED_FOR)
         if self._again:
             raw = self._again.popleft()
         else:

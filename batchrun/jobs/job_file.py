@@ -336,7 +336,7 @@ class JobFile:
     ) -> Iterator[Row]:
         encoding = self._source.encoding
         if self._header is not None:
-            return csv_rows(stream, start, encoding, self._header, note, holds_back=holds_back)
+            return csv_rows(stream, start, encoding, self._header, self._format.name, note, holds_back=holds_back)
         if self._kind == "json":
             file = self._format.copy or self._format.path
             return array_rows(stream, encoding, self._format.name, Path(file).parent, note)

@@ -1,6 +1,6 @@
 """What a commit changes, for a log that other machines replay; the log itself is in `ledger/shared_log`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol
 
@@ -17,7 +17,9 @@ class FileGrowth:
 
     #: Length of the file before.
     offset: int
-    data: bytes
+    data: bytes = b""
+    #: In place of `data`, in an entry that is too large to be held: read once, and file by file in their order.
+    pieces: Iterable[bytes] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

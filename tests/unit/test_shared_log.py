@@ -4,6 +4,7 @@ import json
 import random
 import threading
 import time
+import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,6 +26,7 @@ from batchrun.ledger.shared_log import (
     bucket_store,
     directory_store,
     entries,
+    followed_files,
     nats_store,
     owned_log,
     packs,
@@ -51,6 +53,7 @@ from batchrun.ledger.sqlite import foreign_statements
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import BadLine, Position
 from batchrun.output.layout import ITEMS, RECORDS
+from batchrun.runtime import bounded_zstd
 from batchrun.runtime.free_space import RESERVED_BYTES
 from batchrun.runtime.steady_time import boot_time
 from tests.support.shared_logs import UncertainStore, claim, contents, open_log, replay
@@ -173,8 +176,79 @@ def test_an_entry_names_no_more_objects_than_it_may_hold():
     """Their names compress well: 4 MB could be asked for millions of times."""
     part = zstandard.compress(b"x")
     names = [digest(part)] * 300
-    with pytest.raises(LedgerError, match="it names too many objects"):
-        decode(zstandard.compress(orjson.dumps(_ENTRY | {"objects": names}) + b"\n"), {digest(part): part}.get)
+    for some, words in ((names, "it names too many objects"), (names[:2], "it names an object twice")):
+        with pytest.raises(LedgerError, match=words):
+            decode(zstandard.compress(orjson.dumps(_ENTRY | {"objects": some}) + b"\n"), {digest(part): part}.get)
+
+
+def test_the_bytes_of_a_large_entry_are_never_held_whole():
+    """A few kilobytes may hold 1 GB of them; so may an honest commit that has an OUTPUT of that size."""
+    sizes = {RECORDS: 70 << 20, ITEMS: 30 << 20}
+    files = {name: FileGrowth(offset=0, data=bytes(size)) for name, size in sizes.items()}
+    encoded = encode(EntryKind.COMMIT, OWNER, "", commit_content(Commit(files=files)))
+    del files
+    tracemalloc.start()
+    try:
+        entry = decode(encoded, no_objects)
+        assert {name: sum(map(len, each.pieces)) for name, each in entry.commit.files.items()} == sizes
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+    assert entry.length > sum(sizes.values())
+
+
+def small_entries_are_large(monkeypatch) -> None:
+    """Let the rules for large entries hold for small ones."""
+    for module, name in (
+        (bounded_zstd, "_MAX_AT_ONCE_BYTES"),
+        (entries, "_MAX_HELD_BYTES"),
+        (followed_files, "MAX_WAITING_BYTES"),
+    ):
+        monkeypatch.setattr(module, name, 1_000)
+    monkeypatch.setattr(entries, "_PIECE_BYTES", 700)
+
+
+def large_commit(offset: int) -> Commit:
+    """Return a commit with 11 KB for two files, which had a length before."""
+    noise = random.Random(offset)
+    return Commit(
+        changes=[("INSERT INTO batch VALUES (?, ?)", (f"fact {offset}", "1"))],
+        files={
+            RECORDS: FileGrowth(offset=offset, data=noise.randbytes(6_000)),
+            ITEMS: FileGrowth(offset=offset, data=noise.randbytes(5_000)),
+        },
+    )
+
+
+def test_a_large_entry_is_written_piece_by_piece(tmp_path, monkeypatch):
+    """The files are those of the owner, also where the objects of a commit hold it."""
+    monkeypatch.setattr(entries, "MAX_ENTRY_BYTES", 100)
+    commit, store = large_commit(0), open_log(tmp_path / "log")
+    content = commit_content(commit)
+    assert content.objects
+    for name, part in content.objects.items():
+        store.put_object(name, part)
+    store.append(0, encode(EntryKind.COMMIT, OWNER, "", content))
+    small_entries_are_large(monkeypatch)
+    assert replay(store, tmp_path / "a") == 1
+    files = contents(tmp_path / "a")
+    assert {name: files[name] for name in commit.files} == {name: each.data for name, each in commit.files.items()}
+
+
+@pytest.mark.parametrize("cut", [1, 4_000])
+def test_a_large_entry_that_ends_early_leaves_nothing_that_counts(tmp_path, monkeypatch, cut):
+    """Some of it was written before its damage was found: opening the directory again cuts it off."""
+    small_entries_are_large(monkeypatch)
+    store = open_log(tmp_path / "log")
+    store.append(0, encode(EntryKind.COMMIT, OWNER, "", commit_content(large_commit(0)))[:-cut])
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="an entry of the shared log cannot be read"):
+            replay(store, tmp_path / "a")
+    with open_replica(store, tmp_path / "a") as follower:
+        assert follower.last is None
+    files = contents(tmp_path / "a")
+    assert (files[RECORDS], files[ITEMS]) == (b"", b"")
 
 
 def test_the_name_of_an_owner_is_one_line():

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, field
 from enum import StrEnum
 from hashlib import sha256
+from io import BufferedIOBase
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ import zstandard
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
-from batchrun.runtime.bounded_zstd import decompress_bounded
+from batchrun.runtime.bounded_zstd import open_bounded
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 from batchrun.runtime.free_memory import parsed_bytes
 
@@ -33,8 +34,11 @@ MAX_OBJECT_BYTES = 4 << 20
 #: `limits.max_buffer_mb`, by default 64 MB.
 MAX_CONTENT_BYTES = 1 << 30
 #: Max bytes of memory that an entry's JSON may take, by reckoning: a change takes about 1 KB, and the largest commits
-#: have some 100,000. The first entry may hold a whole ledger that was begun without a log.
-_MAX_PARSED_BYTES, _MAX_FIRST_PARSED_BYTES = 512 << 20, 2 << 30
+#: have some 100,000. The first entry may hold a whole ledger that was begun without a log: a job and its attempt take
+#: 2.6 KB by reckoning and 500 bytes or more on the disk, of which there are 128 MB at most.
+_MAX_PARSED_BYTES, _MAX_FIRST_PARSED_BYTES = 512 << 20, 1 << 30
+#: So many bytes of files are held with their entry. More are decompressed as they are written, piece by piece.
+_MAX_HELD_BYTES, _PIECE_BYTES = 16 << 20, 1 << 20
 #: Longest lease of an owner, in seconds: a day.
 _MAX_LEASE_S = 86_400.0
 _MAX_OWNER_CHARS = 200
@@ -115,9 +119,11 @@ def commit_content(commit: Commit, *, is_first: bool = False) -> Content:
     line = orjson.dumps(_commit_header(commit), default=_bytes_json)
     body = b"".join(growth.data for growth in commit.files.values())
     if len(line) + len(body) > MAX_CONTENT_BYTES or parsed_bytes(line) > _max_parsed(is_first):
+        what_to_do = (
+            "run it to its end without [replica]" if is_first else "lower limits.max_buffer_mb, and run it again"
+        )
         raise LedgerError(
-            f"a commit of {(len(line) + len(body)) >> 20:,} MB is too large for the shared log; lower"
-            " limits.max_buffer_mb, and run it again"
+            f"a commit of {(len(line) + len(body)) >> 20:,} MB is too large for the shared log; {what_to_do}"
         )
     if len(line) + len(body) <= MAX_ENTRY_BYTES:
         return Content(line, body)
@@ -164,17 +170,18 @@ def decode(
     Raises:
         LedgerError: The bytes are no entry, or a newer batchrun wrote them.
     """
-    header, body, length = _split(encoded, is_first=is_first)
+    content = _split(encoded, is_first=is_first)
     with _explaining():
-        entry, content = _head(header), header
-        if names := header.get("objects"):
+        entry = _head(content.header)
+        if names := content.header.get("objects"):
             if len(names) > MAX_CONTENT_BYTES // MAX_OBJECT_BYTES + 1:
                 raise ValueError("it names too many objects")
+            if len(set(names)) < len(names):  # one object, named again and again, would fill the memory
+                raise ValueError("it names an object twice")
             parts = b"".join(read_part(name, get_object) for name in names)
-            content, body, length = _split(parts, is_first=is_first)
-        if entry.kind is EntryKind.COMMIT or "changes" in content:
-            commit = _commit(content, body, with_changes=with_changes)
-            return replace(entry, commit=commit, length=length)
+            content = _split(parts, is_first=is_first)
+        if entry.kind is EntryKind.COMMIT or "changes" in content.header:
+            return replace(entry, commit=_commit(content, with_changes=with_changes), length=content.length)
         return entry
 
 
@@ -184,9 +191,9 @@ def decode_head(encoded: bytes) -> Entry:
     Raises:
         LedgerError: as `decode` does.
     """
-    header, _, _ = _split(encoded, is_first=False)
+    content = _split(encoded, is_first=False)
     with _explaining():
-        return _head(header)
+        return _head(content.header)
 
 
 def _head(header: Any) -> Entry:
@@ -230,13 +237,25 @@ def _compress(content: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL).compress(content)
 
 
-def _split(encoded: bytes, *, is_first: bool) -> tuple[Any, bytes, int]:
-    """Return the JSON line of an entry or of a large commit, the bytes after it, and how many both are."""
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """An entry, or a large commit, of which only the JSON line was read."""
+
+    header: Any
+    #: What follows.
+    body: BufferedIOBase
+    body_length: int
+    #: Bytes of both.
+    length: int
+
+
+def _split(encoded: bytes, *, is_first: bool) -> _Split:
     try:
-        line, _, body = decompress_bounded(encoded, MAX_CONTENT_BYTES).partition(b"\n")
-        if (size := parsed_bytes(line)) > _max_parsed(is_first):
-            raise ValueError(f"would take {size >> 20:,} MB of memory")
-        return orjson.loads(line), body, len(line) + len(body)
+        content, size = open_bounded(encoded, MAX_CONTENT_BYTES)
+        line = content.readline(_max_parsed(is_first) + 1)
+        if (parsed := parsed_bytes(line)) > _max_parsed(is_first):
+            raise ValueError(f"would take {parsed >> 20:,} MB of memory")
+        return _Split(orjson.loads(line), content, size - len(line), size)
     except ValueError as error:
         raise LedgerError(f"an entry of the shared log cannot be read: it {error}") from error
 
@@ -253,23 +272,45 @@ def _commit_header(commit: Commit) -> dict[str, Any]:
     return {"statements": list(numbers), "changes": changes, "files": files}
 
 
-def _commit(header: Mapping[str, Any], body: bytes, *, with_changes: bool) -> Commit:
+def _commit(content: _Split, *, with_changes: bool) -> Commit:
+    header = content.header
     changes = _changes(header["statements"], header["changes"]) if with_changes else ()
-    files, at = {}, 0
-    for name, (offset, length) in header["files"].items():
+    named = header["files"]
+    for name, (offset, length) in named.items():
         if not (type(offset) is type(length) is int and offset >= 0 and length >= 0):
             raise ValueError(f"what it appends to {name[:100]!r} has no place")
-        files[name] = FileGrowth(offset=offset, data=body[at : at + length])
-        at += length
-    if at != len(body):
+    if sum(length for _, length in named.values()) != content.body_length:
         raise ValueError("its bytes are not those that it names")
+    is_large, files = content.body_length > _MAX_HELD_BYTES, {}
+    for name, (offset, length) in named.items():
+        if is_large:
+            files[name] = FileGrowth(offset=offset, pieces=_pieces(content.body, length))
+        else:
+            files[name] = FileGrowth(offset=offset, data=content.body.read(length))
+            if len(files[name].data) < length:
+                raise ValueError("its bytes end early")
     return Commit(changes=changes, files=files)
 
 
-def _changes(statements: Sequence[str], uses: Sequence[tuple[int, Any]]) -> list[tuple[str, Parameters]]:
+def _pieces(body: BufferedIOBase, length: int) -> Iterator[bytes]:
+    """Yield the next bytes of an entry, as they are asked for."""
+    while length:
+        with _explaining():
+            if not (piece := body.read(min(length, _PIECE_BYTES))):
+                raise ValueError("its bytes end early")
+        length -= len(piece)
+        yield piece
+
+
+def _changes(statements: Sequence[str], uses: Any) -> list[tuple[str, Parameters]]:
+    """Return changes with their statements, in place of those with numbers: there may be so many, and they go."""
     if not all(isinstance(sql, str) for sql in statements):
         raise ValueError("a statement of it is no text")
-    return [(statements[number], _parameters(values)) for number, values in uses]
+    if not isinstance(uses, list):
+        raise ValueError("its changes are no list")
+    for at, (number, values) in enumerate(uses):
+        uses[at] = (statements[number], _parameters(values))
+    return uses
 
 
 def _bytes_json(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The output files of a directory that follows a shared log."""
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from batchrun.errors import LedgerError, OutputError
@@ -8,6 +9,9 @@ from batchrun.ledger.shared_commits import FileGrowth
 from batchrun.output.layout import SHARED
 from batchrun.output.sink import Sink
 from batchrun.runtime.free_space import has_room
+
+#: Bytes that are gathered at most, but for one piece more.
+MAX_WAITING_BYTES = 16 << 20
 
 
 class FollowedFiles:
@@ -39,17 +43,21 @@ class FollowedFiles:
             raise
 
     def append(self, entry: int, growths: Mapping[str, FileGrowth]) -> None:
-        """Gather what an entry appends.
+        """Gather what an entry appends; much of it is flushed already.
 
         Raises:
-            LedgerError: It does not continue the files.
+            LedgerError: It does not continue the files, or is damaged.
+            OutputError: The disk is full or fails.
         """
         for name, growth in growths.items():
             if self.lengths.get(name) != growth.offset:
                 raise LedgerError(f"entry {entry} of the shared log does not continue {name}")
-            self._sinks[name].write(growth.data)
-            self.lengths[name] += len(growth.data)
-            self.waiting += len(growth.data)
+            for piece in chain((growth.data,), growth.pieces):
+                self._sinks[name].write(piece)
+                self.lengths[name] += len(piece)
+                self.waiting += len(piece)
+                if self.waiting > MAX_WAITING_BYTES:
+                    self.flush()
 
     def flush(self) -> None:
         """Append and sync what was gathered.

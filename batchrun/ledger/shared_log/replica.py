@@ -245,8 +245,6 @@ class Replica:
         for last in islice(self._checked(read_entries(self._store, 0), with_changes=False), end.entry + 1):
             log_bytes += last.entry.length
             self._files.append(last.position.entry, last.entry.commit.files)
-            if self._files.waiting > BYTES_PER_COMMIT:
-                self._files.flush()
             if self._stopped.is_set():
                 raise LedgerError("the process is about to end")
         self._files.flush()

@@ -46,11 +46,16 @@ def small_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counting(DirectoryStore):
-    """A store that notes which objects are asked for."""
+    """A store that notes which objects are asked for, and put."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.asked: list[str] = []
+        self.put: list[str] = []
+
+    def put_object(self, name: str, content: bytes) -> None:
+        self.put.append(name)
+        super().put_object(name, content)
 
     def get_object(self, name: str) -> bytes | None:
         self.asked.append(name)
@@ -102,6 +107,22 @@ def parts_of(store: DirectoryStore) -> list[str]:
     snapshot = read_snapshots(store)[-1]
     assert snapshot is not None
     return [*snapshot.parts]
+
+
+def test_a_part_that_has_not_changed_is_put_once(tmp_path, monkeypatch):
+    """NATS removes the bytes of an object that is put again, also while a standby reads them."""
+    monkeypatch.setattr(snapshots, "GROWTH", 1.0)
+    open_log(tmp_path / "log")
+    store, owner = Counting(tmp_path / "log"), tmp_path / "owner"
+    commit(owner, claim(store, owner), range(1, 10))
+    maker = SnapshotMaker(store, owner)
+    for _ in range(2):
+        assert maker.make_next()
+    first, second = read_snapshots(store)
+    assert first is not None
+    assert second is not None
+    assert [*first.parts] == [*second.parts]
+    assert sorted(store.put) == sorted([*first.parts, "snapshot-000000000", "snapshot-000000001"])
 
 
 def test_an_empty_directory_begins_with_a_snapshot(tmp_path, loaded):

@@ -157,6 +157,8 @@ class SnapshotMaker:
         self._next: int | None = None
         #: Length of the ledger below which none is made.
         self._min_bytes = MIN_BYTES
+        #: Parts of the last one, which the store has. NATS would take their bytes from those who read them just now.
+        self._stored = frozenset[str]()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -209,5 +211,7 @@ class SnapshotMaker:
                     return None
                 part = compressor.compress(piece)
                 names.append(digest(part))
-                self._store.put_object(names[-1], part)
+                if names[-1] not in self._stored:
+                    self._store.put_object(names[-1], part)
+        self._stored = frozenset(names)
         return names

@@ -38,7 +38,7 @@ HELD = {
         "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
         "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",
     ),
-    "locally at a name no program had": (
+    "on this machine at a new name": (
         "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",
         "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
     ),

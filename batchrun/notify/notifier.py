@@ -100,8 +100,10 @@ class Notifier:
 
     async def load(self) -> None:
         """Deliver what earlier processes have left; without a channel it stays."""
+        known = set(self._open)
         for notification in await anyio.to_thread.run_sync(self._outbox.load) if self.is_wanted else ():
-            if notification.id not in self._open:
+            # One that waited when the files were read may be delivered by now.
+            if notification.id not in known and notification.id not in self._open:
                 self._take(notification)
                 self._put(notification)
 

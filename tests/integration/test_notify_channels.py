@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -185,3 +186,39 @@ async def test_tests_that_are_asked_for_together_are_made_one_after_another(tmp_
         for _ in range(3):
             children.start_soon(notifier.test)
     assert noted.read_text() == "begun\nended\n" * 3
+
+
+class _SlowOutbox(Outbox):
+    """Returns what it has read once it is told to."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.may_return = threading.Event()
+        self.may_return.set()
+
+    def load(self) -> list[Notification]:
+        found = super().load()
+        self.may_return.wait()
+        return found
+
+
+async def test_what_is_delivered_while_the_outbox_is_read_is_delivered_once(
+    tmp_path: Path, receiver: WebhookReceiver
+) -> None:
+    """Other channels read the outbox for what earlier processes have left; what waits goes on meanwhile."""
+    outbox, config = _SlowOutbox(tmp_path / "outbox"), NotifyConfig()
+    async with receiving() as refuses:
+        refuses.statuses = [503] * 100
+        notifier = Notifier(config, open_channels(config, environ(refuses)), outbox)
+        async with delivering(notifier), anyio.create_task_group() as children:
+            await notifier.send(NOTICE)
+            await refuses.until(1)
+            outbox.may_return.clear()
+            try:
+                children.start_soon(notifier.change, config, open_channels(config, environ(receiver)))
+                await receiver.until(1)
+                await until(lambda: not notifier.waiting, "delivered")
+            finally:
+                outbox.may_return.set()
+        assert not notifier.waiting
+    assert [call.fields["id"] for call in receiver.received] == [NOTICE.id]

@@ -1,3 +1,4 @@
+import math
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -412,11 +413,12 @@ async def test_with_a_shared_log_the_steps_of_those_who_were_woken_are_gathered(
     assert committed == [(0.0, 4), (1.03, 3), (2.0, 1), (3.1, 1), (4.0, 4), (5.01, 1)]
 
 
-@pytest.mark.parametrize("is_shared", [True, False])
-async def test_with_a_shared_log_a_commit_wakes_a_few_children_per_turn_of_the_loop(
-    tmp_path: Path, is_shared: bool
+@pytest.mark.parametrize(("is_shared", "slow_commit_s"), [(True, 0.0), (True, math.inf), (False, 0.0)])
+async def test_a_slow_commit_of_a_shared_log_wakes_a_few_children_per_turn_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shared: bool, slow_commit_s: float
 ) -> None:
-    """Their requests and answers overlap with the next commit. Without one, all are woken at once."""
+    """Their requests and answers overlap with the next commit. Otherwise all are woken at once."""
+    monkeypatch.setattr(group_commit, "SLOW_COMMIT_S", slow_commit_s)
     turn = 0
     woken_in: Counter[int] = Counter()
 
@@ -441,7 +443,7 @@ async def test_with_a_shared_log_a_commit_wakes_a_few_children_per_turn_of_the_l
                 for job in jobs:
                     children.start_soon(intend_one, commit, job)
             counting.cancel_scope.cancel()
-    assert sorted(woken_in.values()) == ([most - 1, most, most] if is_shared else [3 * most - 1])
+    assert sorted(woken_in.values()) == ([most - 1, most, most] if is_shared and not slow_commit_s else [3 * most - 1])
 
 
 async def _in_shield(verb: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -449,8 +451,11 @@ async def _in_shield(verb: Callable[..., Awaitable[None]], *args: object) -> Non
         await verb(*args)
 
 
-async def test_a_commit_that_fails_while_children_are_woken_leaves_none_of_them_waiting(tmp_path: Path) -> None:
+async def test_a_commit_that_fails_while_children_are_woken_leaves_none_of_them_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is durable counts for each of those who wait for it; only what the failed commit had does not."""
+    monkeypatch.setattr(group_commit, "SLOW_COMMIT_S", 0.0)
     durable = list[JobId]()
 
     class FailingLater(Journal):

@@ -2,8 +2,8 @@
 
 One child commits, group after group. All others hand it their steps, and wait for the group of a step if they await it.
 
-With a shared log, a commit takes as long as the work of many jobs. So it must not find all jobs waiting for it: those
-that it wakes go on a few at a time, and the next commit begins when half of them have come back.
+With a shared log in a bucket, a commit takes as long as the work of many jobs. So it must not find all jobs waiting for
+it: those that it wakes go on a few at a time, and the next commit begins when half of them have come back.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -25,8 +25,11 @@ T = TypeVar("T")
 
 #: Longest time in seconds for which steps are gathered for a commit that a shared log has first.
 LONGEST_GATHERING_S = 0.1
-#: Max children that a commit wakes in one turn of the loop, with a shared log. All at once they would send their
-#: requests together, get their answers together, and wait for the next commit together. Measured with 4 to 32.
+#: Seconds of a commit from which on those who wait for it are woken a few at a time. Waking them so costs up to a tenth
+#: of the CPU time of a job, which a near store does not repay: its commits take a few milliseconds.
+SLOW_COMMIT_S = 0.02
+#: Max children that a slow commit wakes in one turn of the loop. All at once they would send their requests together,
+#: get their answers together, and wait for the next commit together. Measured with 4 to 32.
 WOKEN_AT_ONCE = 16
 
 
@@ -152,7 +155,7 @@ class GroupCommit:
                     return
                 await self._gather()
                 group = await self._commit_waiting()
-                if self._log is None:
+                if self._log is None or self._last_s < SLOW_COMMIT_S:
                     group.wake_all()
                 else:
                     wakers.start_soon(group.wake_by_parts)

@@ -40,7 +40,7 @@ bench: ## about half an hour; BENCHMARKS="throughput slots" for some of them
 long: ## the long forms of other tests: 10,000 jobs of which 112 fail; public templates
 	pytest -n 0 tests/unit tests/integration -m long
 
-soak: ## a worker for ten minutes, batches coming and going and faults: memory, files, sockets, threads stay flat
+soak: ## a worker for ten minutes, batches and retries coming and going, and faults: memory, files, sockets, threads stay flat
 	python -m tests.soak --minutes 10
 
 quickstart:

@@ -1,4 +1,4 @@
-"""A worker that takes batches for minutes while its platform misbehaves; fails when what it holds grows.
+"""A worker that takes batches and retries for minutes while its platform misbehaves; fails when what it holds grows.
 
     python -m tests.soak [--minutes 10]
 
@@ -22,6 +22,10 @@ from tests.support.worker_process import KilledWorker
 INTERVAL_S = 10.0
 #: Slow enough for the places that there are, so that batches come and go: one in five starts is in doubt for seconds.
 BATCH_EVERY_S = 4.0
+#: Of how many batches one is carried out again, all its jobs, once it has ended.
+RETRIED = 3
+#: An order of the jobs of a batch that has ended.
+EVERY_JOB = {"outcomes": ["succeeded", "failed"]}
 SETTINGS = "[limits]\nstart_horizon_s = 2\nlisting_lag_s = 0.2\n[retry]\nbackoff_s = 0.05\n"
 #: What the last third may hold more than the second: caches fill, and a thread or connection may be at work or not.
 MOST_GROWTH = {"rss_mb": 8.0, "fds": 10.0, "sockets": 10.0, "threads": 5.0}
@@ -80,6 +84,10 @@ def soak(directory: Path, minutes: float) -> bool:
             worker.start()
             samples = _watch(worker, chance, minutes * 60)
             wait_until(lambda: worker.is_done, 180)
+            retried = list(worker.jobs)[::RETRIED]
+            for name in retried:
+                worker.retry(name, EVERY_JOB, key="once")
+            wait_until(lambda: all(_has_two_rounds(worker, name) for name in retried), 180)
             pid = worker.process.pid
             wait_until(lambda: not open_in_spool(pid), 30)  # whatever is still open then is leaked
             assert worker.stop() == 0, worker.said()
@@ -87,15 +95,19 @@ def soak(directory: Path, minutes: float) -> bool:
             worker.end()
     done = sum(worker.summary(name) is not None for name in worker.jobs)
     grown = growth(samples)
-    print(f"{done} of {len(worker.jobs)} batches done; growth: {grown}")
+    print(f"{done} of {len(worker.jobs)} batches done, {len(retried)} of them twice; growth: {grown}")
     too_much = [name for name, most in MOST_GROWTH.items() if grown[name] > most]
     if too_much:
         print(f"grows: {', '.join(too_much)}")
     return not too_much
 
 
+def _has_two_rounds(worker: KilledWorker, name: str) -> bool:
+    return worker.records_file(name).read_bytes().count(b"\n") == 2 * len(worker.jobs[name])
+
+
 def _watch(worker: KilledWorker, chance: random.Random, length_s: float) -> list[Sample]:
-    samples: list[Sample] = []
+    samples, to_retry = list[Sample](), list[str]()
     began_at = time.monotonic()
     next_batch_s = next_look_s = 0.0
     print("   s   RSS MB   fds  sockets  threads  batches")
@@ -105,6 +117,9 @@ def _watch(worker: KilledWorker, chance: random.Random, length_s: float) -> list
             next_batch_s += BATCH_EVERY_S
             name = f"batch-{len(worker.jobs)}"
             worker.put_batch(name, some_jobs(chance.randint(1, 20), len(worker.jobs)), SETTINGS)
+            to_retry += [name] if (len(worker.jobs) - 1) % RETRIED == 0 else []
+        if to_retry and worker.summary(to_retry[0]) is not None:
+            worker.retry(to_retry.pop(0), EVERY_JOB, key="once")
         if now_s >= next_look_s:
             next_look_s += INTERVAL_S
             sample = look_at(worker.process.pid)

@@ -35,6 +35,10 @@ MAX_PATTERN_BYTES = 1 << 20
 MAX_BACKTRACKS, _MIN_BACKTRACKS = 10_000, 10
 #: Max characters that such patterns look at in one value, some 0.4 s: each step back may look at all of a text.
 _MAX_LOOKED_AT = 100_000_000
+#: How many patterns may look at one value of an Actor's input, as a rule.
+_INPUT_EVALUATIONS = 10
+#: Errors of a pattern that takes too long to match.
+_UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 #: Max nesting of a value that jsonschema-rs checks.
 _MAX_DEPTH = 255
 
@@ -74,8 +78,8 @@ class PatternBounds(Generic[V]):
         except jsonschema_rs.ValidationError:
             self._with_backtracks(MAX_BACKTRACKS)
 
-    def validator(self, value: Any, evaluations: int = 1) -> V:
-        """Return the validator for a value, whose parts are evaluated so many times."""
+    def validator(self, value: Any, evaluations: int) -> V:
+        """Return the validator for a value, each part of which is evaluated so many times."""
         if self._linear is not None:
             return self._linear
         allowed = _MAX_LOOKED_AT // (evaluations * max(1, int(min(_bytes_of(value), _MAX_LOOKED_AT))))
@@ -89,6 +93,37 @@ class PatternBounds(Generic[V]):
             options = jsonschema_rs.FancyRegexOptions(backtrack_limit=limit, size_limit=MAX_PATTERN_BYTES)
             self._by_backtracks[limit] = self._make(pattern_options=options)
         return self._by_backtracks[limit]
+
+
+class InputValidator:
+    """Checks inputs of an Actor, each in bounded time.
+
+    Args:
+        schema: of the inputs, as JSON Schema.
+
+    Raises:
+        ValueError: it is none, or refers to another schema.
+    """
+
+    def __init__(self, schema: JsonObject) -> None:
+        import jsonschema_rs  # noqa: PLC0415 - as above
+
+        self._bounds = PatternBounds(partial(jsonschema_rs.Draft7Validator, schema, retriever=refuse_reference))
+
+    def errors(self, value: Any) -> "Iterator[jsonschema_rs.ValidationError]":
+        """Yield what is wrong with an input; skip those that are `is_undecided`.
+
+        Raises:
+            ValueError: it is nested too deeply.
+        """
+        validator = self._bounds.validator(value, _INPUT_EVALUATIONS)
+        if not validator.is_valid(value):  # the quicker question, and almost every input is
+            yield from validator.iter_errors(value)
+
+
+def is_undecided(error: "jsonschema_rs.ValidationError") -> bool:
+    """Return whether a pattern takes too long to match; that is no problem of the input."""
+    return type(error.kind).__name__ in _UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,11 @@ above all is never followed. Source: the platform's documentation of the input s
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from batchrun.model import JsonObject
-from batchrun.policy.json_schema import PatternBounds, refuse_reference
+from batchrun.policy.json_schema import InputValidator, is_undecided
 from batchrun.policy.secret_fields import SecretFields
 
 if TYPE_CHECKING:
@@ -33,16 +32,6 @@ _PLAIN_WORDS = (
 _ENCRYPTED = "ENCRYPTED_"
 #: Converters of a template, by the type that a property wants.
 _CONVERTERS = {"integer": ":int", "number": ":float", "boolean": ":bool", "object": ":json"}
-#: How many patterns may look at one value, as a rule.
-_EVALUATIONS = 10
-#: Errors of a pattern that takes too long to match; they are no problem of the input.
-_UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
-
-
-def _bounds(schema: JsonObject) -> "PatternBounds[jsonschema_rs.Draft7Validator]":
-    import jsonschema_rs  # noqa: PLC0415 - three megabytes that a batch without a schema to check has no use for
-
-    return PatternBounds(partial(jsonschema_rs.Draft7Validator, schema, retriever=refuse_reference))
 
 
 class SchemaUnusable(ValueError):
@@ -61,7 +50,7 @@ class InputSchema:
         self.untried_patterns: list[str] = []
         try:
             fields = _objects(schema.get("properties", {}))
-            self._bounds = _bounds(self._translated({"type": "object", **schema}, "input"))
+            self._validator = InputValidator(self._translated({"type": "object", **schema}, "input"))
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise SchemaUnusable(_brief(str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
         #: The properties that the schema names, and each one's part of the schema.
@@ -88,10 +77,7 @@ class InputSchema:
         left out, since they may be secrets.
         """
         try:
-            validator = self._bounds.validator(value, _EVALUATIONS)
-            if validator.is_valid(value):
-                return []
-            errors = islice(validator.iter_errors(value), MAX_PROBLEMS_PER_INPUT)
+            errors = islice(self._validator.errors(value), MAX_PROBLEMS_PER_INPUT)
             return list(dict.fromkeys(message for error in errors for message in self._messages(error, value)))
         except ValueError as error:  # the input nests too deeply for the validator
             return [f"The input cannot be checked: {_brief(str(error))}"]
@@ -107,7 +93,7 @@ class InputSchema:
         path = list(error.instance_path)
         if path and path[0] in self._secrets and str(value[path[0]]).startswith(_ENCRYPTED):
             return
-        if type(error.kind).__name__ in _UNDECIDED:
+        if is_undecided(error):
             return
         named = ".".join(["input", *("*" if isinstance(part, int) else str(part) for part in path)])
         for message in _sentences(error, named):
@@ -150,7 +136,7 @@ class InputSchema:
 
     def _can_be_tried(self, pattern: str, path: str) -> bool:
         try:
-            _bounds({"pattern": pattern})
+            InputValidator({"pattern": pattern})
         except ValueError:
             self.untried_patterns.append(path)
             return False

@@ -3,13 +3,12 @@
 The Apify format is not JSON Schema: the part that validates is translated, the rest describes a form. Pure.
 """
 
-from functools import partial
 from typing import Any
 
 import jsonschema_rs
 
 from batchrun.model import JsonObject
-from batchrun.policy.json_schema import PatternBounds, refuse_reference
+from batchrun.policy.json_schema import InputValidator, is_undecided
 from batchrun.server.error_answers import ErrorAnswer, input_invalid
 
 _FIELD_KEYWORDS = (
@@ -18,19 +17,12 @@ _FIELD_KEYWORDS = (
 )  # fmt: skip
 
 
-#: How many patterns may look at one value, as a rule.
-_EVALUATIONS = 10
-#: Errors of a pattern that takes too long to match; they are no problem of the input.
-_UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
-
-
 class ActorInputSchema:
     def __init__(self, schema: JsonObject) -> None:
         self.schema = schema
         try:
             fields = _fields(schema)
-            translated = _translate(schema)
-            self._bounds = PatternBounds(partial(jsonschema_rs.Draft7Validator, translated, retriever=refuse_reference))
+            self._validator = InputValidator(_translate(schema))
         except (jsonschema_rs.ValidationError, ValueError, TypeError, AttributeError) as error:
             raise ErrorAnswer(400, "invalid-input-schema", f"Input schema is not valid: {error}") from error
         self._defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
@@ -50,8 +42,8 @@ class ActorInputSchema:
 
     def check(self, value: JsonObject) -> None:
         """Refuse an input, naming the first field that is wrong."""
-        for error in self._bounds.validator(value, _EVALUATIONS).iter_errors(value):
-            if type(error.kind).__name__ not in _UNDECIDED:
+        for error in self._validator.errors(value):
+            if not is_undecided(error):
                 raise input_invalid(_sentence(error))
 
 

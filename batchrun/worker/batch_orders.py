@@ -6,7 +6,7 @@ All of these raise:
 """
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -28,26 +28,40 @@ from batchrun.worker.submission_store import WrongState
 from batchrun.worker.worker import Worker
 
 
+class _Stop(NamedTuple):
+    """An order that ends the starts of a batch."""
+
+    verb: OrderVerb
+    #: States in which it was obeyed already, and those in which it can be given.
+    already: frozenset[BatchState]
+    allowed: frozenset[BatchState]
+    #: In words.
+    done: str
+    #: Of the batch until the order is carried out.
+    state: BatchState
+
+
+_PAUSE = _Stop(OrderVerb.PAUSE, PAUSED_ALREADY, PAUSABLE, "paused", BatchState.PAUSING)
+_CANCEL = _Stop(OrderVerb.CANCEL, CANCELLED_ALREADY, CANCELLABLE, "cancelled", BatchState.CANCELLING)
+
+
 async def pause(worker: Worker, submission_id: str) -> Submission:
     """Stop new starts of a batch; it rests when its live Runs have ended. May be repeated."""
-    if worker.store[submission_id].state in PAUSED_ALREADY:
-        return worker.store[submission_id]
-    if (wholes := worker.orders_for(submission_id)) is not None:
-        return await wholes.order(submission_id, OrderVerb.PAUSE, PAUSABLE, "paused")
-    async with worker.ordered(submission_id):
-        changed = await worker.store.change(submission_id, PAUSABLE, "paused", state=BatchState.PAUSING)
-        await worker.apply_state(changed)
-    return worker.store[submission_id]
+    return await _stop(worker, submission_id, _PAUSE)
 
 
 async def cancel(worker: Worker, submission_id: str) -> Submission:
     """Stop new starts of a batch and abort its live Runs; it ends when all have records. May be repeated."""
-    if worker.store[submission_id].state in CANCELLED_ALREADY:
+    return await _stop(worker, submission_id, _CANCEL)
+
+
+async def _stop(worker: Worker, submission_id: str, stop: _Stop) -> Submission:
+    if worker.store[submission_id].state in stop.already:
         return worker.store[submission_id]
     if (wholes := worker.orders_for(submission_id)) is not None:
-        return await wholes.order(submission_id, OrderVerb.CANCEL, CANCELLABLE, "cancelled")
+        return await wholes.order(submission_id, stop.verb, stop.allowed, stop.done)
     async with worker.ordered(submission_id):
-        changed = await worker.store.change(submission_id, CANCELLABLE, "cancelled", state=BatchState.CANCELLING)
+        changed = await worker.store.change(submission_id, stop.allowed, stop.done, state=stop.state)
         await worker.apply_state(changed)
     return worker.store[submission_id]
 

@@ -67,7 +67,7 @@ class Intake:
         return changed
 
     def _check(self, submission: Submission) -> Config:
-        config = config_of(submission, self._directory, self._config(), self._environ)
+        config = self._config_of(submission)
         if self._fleet is not None:
             config = self._fleet.with_log(config, submission.id)
         elif submission.shards is not None:
@@ -92,7 +92,8 @@ class Intake:
         Raises:
             ConfigError: the configuration is invalid.
         """
-        config = await anyio.to_thread.run_sync(
-            config_of, submission, self._directory, self._config(), self._environ, limiter=self._checks
-        )
+        config = await anyio.to_thread.run_sync(self._config_of, submission, limiter=self._checks)
         return config.limits.budget_usd
+
+    def _config_of(self, submission: Submission) -> Config:
+        return config_of(submission, self._directory, self._config(), self._environ)

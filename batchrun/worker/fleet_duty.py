@@ -1,6 +1,5 @@
 """What a worker does for its fleet, again and again: read the page, obey it, write what it has, take what waits."""
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -407,7 +406,7 @@ class FleetDuty:
                 amount=used_money + (needs_runs * self._start_cost if is_hungry else 0),
                 lump=max(1, self._start_cost),
                 is_short=is_hungry and self._start_cost > 0,
-                gone=min(used_money, math.ceil(budget.spent_usd * MICRO)),
+                gone=min(used_money, micro_usd(budget.spent_usd)),
             ),
         }
         return Use(

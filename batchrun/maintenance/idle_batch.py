@@ -12,6 +12,7 @@ from batchrun.account.connected_task import refuse_other_account
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.engine.doubt.candidates import Candidates, Listing
+from batchrun.engine.doubt.user_agents import UserAgents
 from batchrun.ledger.facts import ACCOUNT
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.reader import open_for_reading
@@ -41,7 +42,7 @@ class IdleBatch:
             return await anyio.to_thread.run_sync(_known_runs, directory, run_ids)
 
         earliest_start = min(doubt.attempt.earliest_start for doubt in doubts)
-        return await Candidates(self.client, self.task_id).since(earliest_start, known)
+        return await Candidates(self.client, self.task_id, UserAgents()).since(earliest_start, known)
 
 
 def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:

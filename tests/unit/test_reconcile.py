@@ -40,7 +40,7 @@ class Doubts:
             start_horizon_s=HORIZON_S,
             listing_lag_s=LAG_S,
             earlier=EarlierDoubts(echoes=echoes, watched_s=self.ledger.fact(WATCHED_S) or {}),
-            agents=agents,
+            agents=agents or UserAgents(),
         )
         self.permits = permits_over(gate_of())
         self.found: dict[str, str] = {}

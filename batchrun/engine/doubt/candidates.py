@@ -46,7 +46,7 @@ class Candidates:
     Args:
         client: the platform.
         task_id: the task's id as the platform spells it; Runs of other tasks are left out.
-        agents: what the account's batches know of the clients that started its Runs; None: this one is alone.
+        agents: what the account's batches know of the clients that started its Runs.
         report: called once if the account's Runs may not be listed, with the reason.
     """
 
@@ -54,12 +54,12 @@ class Candidates:
         self,
         client: RunClient,
         task_id: TaskId,
-        agents: UserAgents | None = None,
+        agents: UserAgents,
         report: Callable[[Notice], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._task_id = task_id
-        self._agents = UserAgents() if agents is None else agents
+        self._agents = agents
         #: Of the Runs in the latest listing.
         self._user_agents: dict[RunId, str | None] = {}
         #: True once the account's Runs may not be listed: then the task's own list is read.

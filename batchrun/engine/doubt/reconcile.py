@@ -105,14 +105,14 @@ class Reconciler:
         start_horizon_s: float,
         listing_lag_s: float,
         earlier: EarlierDoubts,
-        agents: UserAgents | None = None,
+        agents: UserAgents,
         progress: Progress | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
         progress = Progress() if progress is None else progress
-        self._agents = UserAgents() if agents is None else agents
-        self._candidates = Candidates(client, task_id, self._agents, progress.notices.add)
+        self._agents = agents
+        self._candidates = Candidates(client, task_id, agents, progress.notices.add)
         self.second_runs = SecondRuns(
             client, ledger, self._candidates, unlisted_since=earlier.unlisted_since, progress=progress
         )

@@ -94,7 +94,7 @@ class ApifyClient:
         return failed[-1] if failed else self._outage.last_failure
 
     async def within(self, limit_s: float, answer: Awaitable[T]) -> T:
-        """Wait at most so many seconds for an answer that is retried without limit.
+        """Wait for an answer that is retried without limit, at most `limit_s` seconds.
 
         Raises:
             NoUsableAnswer: none came that can be used.

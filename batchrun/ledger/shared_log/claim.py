@@ -101,7 +101,7 @@ async def claimed_log(
 
 
 async def _keep_alive(log: OwnedLog, lease_s: float) -> None:
-    thread = anyio.CapacityLimiter(1)  # of its own: all others may wait for a slow store
+    thread = anyio.CapacityLimiter(1)  # not a shared one: all of these may wait for a slow store
     while log.refused is None:
         await anyio.sleep(lease_s * HEARTBEAT_PART / 2)
         with suppress(OutputError):  # `log.refused` and `log.trouble` say it

@@ -33,7 +33,7 @@ def read_ahead(
         read: called in several threads.
         numbers: what it is called with.
         at_once: max calls in flight.
-        first: so many at first, and one more with each result; None: `at_once`.
+        first: max calls in flight at first; each result allows one more, up to `at_once`. None: `at_once`.
     """
     left = iter(numbers)
     under_way: deque[Future[V]] = deque()

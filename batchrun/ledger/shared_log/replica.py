@@ -69,7 +69,7 @@ class Replica:
         is_of_fleet: bool = False,
     ) -> None:
         self._store = store
-        #: True if the first entry may hold a whole ledger; in a fleet, whoever may write begins logs.
+        #: True if the first entry may hold a whole ledger. In a fleet, anybody who can write to the store begins logs.
         self._may_begin_large = not is_of_fleet
         self._directory = directory
         self._ledger = ledger

@@ -34,8 +34,8 @@ MIN_BYTES = 16 << 20
 GROWTH = 1.25
 #: Bytes of a ledger in one object, before it is compressed.
 PIECE_BYTES = 8 << 20
-#: Max bytes of a snapshot's ledger for each byte that the entries before it hold, and beyond those. A ledger has
-#: fewer bytes than they. Whoever can write to the store could otherwise fill any disk with a forged one.
+#: Max bytes of a snapshot's ledger: for each byte that the entries before it hold, and besides. A ledger is smaller
+#: than its entries; a forged one could fill any disk.
 MAX_BYTES_PER_LOG_BYTE = 4
 MAX_BYTES_WITHOUT_LOG = 64 << 20
 #: Max parts of a snapshot: of a ledger of 256 GB.

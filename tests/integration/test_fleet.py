@@ -21,6 +21,7 @@ from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
 from batchrun.worker.fleet.shared_page import PAGE_LOG, SharedPage
 from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR, TOKEN
+from tests.support.busy_threads import all_threads_waiting
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses
@@ -356,13 +357,6 @@ async def test_a_worker_looks_at_the_page_while_all_threads_wait(tmp_path):
     (tmp_path / "store").mkdir()
     store = DirectoryStore(tmp_path / "store")
     fleet = await anyio.to_thread.run_sync(fleet_in_this_process, tmp_path, store)
-    goes_on = threading.Event()
-    limiter = anyio.to_thread.current_default_thread_limiter()
-    async with anyio.create_task_group() as children:
-        for _ in range(int(limiter.total_tokens)):
-            children.start_soon(anyio.to_thread.run_sync, goes_on.wait, 60)
-        await anyio.wait_all_tasks_blocked()
+    async with all_threads_waiting():
         with anyio.fail_after(30):
             await fleet.read()
-        assert limiter.available_tokens == 0
-        goes_on.set()

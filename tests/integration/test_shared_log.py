@@ -2,7 +2,6 @@
 
 import base64
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from batchrun.ledger.sqlite.group_commit import open_commit
 from batchrun.ledger.sqlite.journal import open_journal
 from tests.support import log_stores
 from tests.support.api_process import TOKEN
+from tests.support.busy_threads import all_threads_waiting
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import PROCESS_LIMIT_S, Api, CrashBatch, open_api, some_jobs, wait_until
 from tests.support.worker_life import until
@@ -226,16 +226,13 @@ async def test_a_batch_commits_and_lives_while_all_threads_wait(tmp_path):
     (tmp_path / "log").mkdir()
     (tmp_path / "out").mkdir()
     claims = claimed_log(log_of(tmp_path), 0.1, tmp_path / "out", may_wait=False)
-    goes_on = threading.Event()
-    async with claims as log, open_journal(tmp_path / "out", log) as journal, open_commit(journal) as commit:
-        limiter = anyio.to_thread.current_default_thread_limiter()
-        async with anyio.create_task_group() as children:
-            for _ in range(int(limiter.total_tokens)):
-                children.start_soon(anyio.to_thread.run_sync, goes_on.wait, 60)
-            await anyio.wait_all_tasks_blocked()
-            with anyio.fail_after(30):
-                await commit.bound_runs()
-            before = log.last.entry
-            await until(lambda: log.last.entry >= before + 2, "the log has heartbeats", limit_s=30)
-            assert limiter.available_tokens == 0
-            goes_on.set()
+    async with (
+        claims as log,
+        open_journal(tmp_path / "out", log) as journal,
+        open_commit(journal) as commit,
+        all_threads_waiting(),
+    ):
+        with anyio.fail_after(30):
+            await commit.bound_runs()
+        before = log.last.entry
+        await until(lambda: log.last.entry >= before + 2, "the log has heartbeats", limit_s=30)

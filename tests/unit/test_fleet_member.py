@@ -517,13 +517,19 @@ class Payer:
         return self.page.page.members[self.member.id].held.get(Resource.MONEY, 0)
 
 
-def test_a_batch_that_is_taken_from_rest_brings_back_what_it_had_spent():
-    """Its money counts once, as spent for good or as held by its worker, also while another worker is short."""
+def _payers() -> tuple[World, Payer, Payer]:
+    """Return two members of which the second is short; much is spent for good."""
     world = World()
     one, two = Payer(world, "one"), Payer(world, "two")
     assert SharedPage(world.store).replace(Page(spent_micro_usd=600))
     one.turn()
     two.turn(is_short=True)
+    return world, one, two
+
+
+def test_a_batch_that_is_taken_from_rest_brings_back_what_it_had_spent():
+    """Its money counts once, as spent for good or as held by its worker, also while another worker is short."""
+    world, one, two = _payers()
     one.turn(rested={"a": 500})
     page = newest_page(world)
     assert (page.spent_micro_usd, one.held, one.allowed) == (100, 500, 0)
@@ -542,11 +548,7 @@ def test_a_batch_that_is_taken_from_rest_brings_back_what_it_had_spent():
 
 def test_a_batch_at_rest_that_only_obeys_an_order_costs_nothing_more():
     """It is taken and left without being opened; so is one that its next worker inherits meanwhile."""
-    world = World()
-    one, two = Payer(world, "one"), Payer(world, "two")
-    assert SharedPage(world.store).replace(Page(spent_micro_usd=600))
-    one.turn()
-    two.turn(is_short=True)
+    world, one, two = _payers()
     for _ in range(3):
         one.turn(rested={"a": 500})
         two.turn(is_short=True)

@@ -138,3 +138,25 @@ async def test_a_retry_whose_job_file_was_edited_reopens_nothing(tmp_path, api):
         await order_retry(worker, batch.id, WantedJobs(), "second")
         await batch.until(BatchState.FINISHED)
         assert rounds(batch) == {1: 3, 2: 2}
+
+
+async def test_a_retry_beside_a_huge_batch_gets_the_first_released_permit(tmp_path, api):
+    """And keeps its share to the end of its round: of the huge batch one Run has ended by then."""
+    stop = tmp_path / "stop"
+    first, *others = [{"@key": f"job{n}", "n": n, "until": str(stop)} for n in range(40)]
+    first["until"] = str(tmp_path / "first")
+    async with working(tmp_path / "data", api, limits__max_concurrent_runs=2) as worker:
+        small = await submit_batch(worker, jobs_of(3, 0), task="small", **ONCE)
+        await small.until(BatchState.FINISHED)
+        huge = await submit_batch(worker, [first, *others], task="huge", **ONCE)
+        await huge.until_live(2)
+        assert worker.account is not None
+        members = worker.account.shared.pool._members
+        of_huge = [*members]
+        await order_retry(worker, small.id, WantedJobs(), "first")
+        await until(lambda: any(each.wants_permit for each in members if each not in of_huge), "the retry waits")
+        (tmp_path / "first").touch()
+        await until(lambda: rounds(small) == {1: 3, 2: 3}, "the retries of all three")
+        assert len(huge.records()) == 1
+        stop.touch()
+        await huge.until(BatchState.FINISHED)

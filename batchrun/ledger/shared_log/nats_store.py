@@ -1,13 +1,13 @@
 """A shared log in a stream of NATS JetStream: a message an entry, appended at an expected sequence number."""
 
-import io
+import base64
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
@@ -18,21 +18,22 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NoAnswer
-from nats.js import JetStreamContext
 from nats.js.api import ObjectStoreConfig, StorageType, StreamConfig
-from nats.js.errors import APIError, NotFoundError, ObjectNotFoundError
-from nats.js.object_store import ObjectStore
+from nats.js.errors import APIError
+from nats.js.object_store import (
+    OBJ_CHUNKS_PRE_TEMPLATE,
+    OBJ_META_PRE_TEMPLATE,
+    OBJ_STREAM_TEMPLATE,
+    ObjectStore,
+)
 
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.object_names import MAX_READ_ENTRY_BYTES, MAX_READ_OBJECT_BYTES
 from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
 #: Seconds for one request.
 _REQUEST_S = 5.0
-#: Seconds for an object, which is read in pieces.
+#: Seconds for an object, which is read chunk by chunk.
 _OBJECT_S = 60.0
 #: Seconds for the first connection, over all servers.
 _CONNECT_S = 10.0
@@ -55,10 +56,11 @@ class NatsStore:
     """The stream of one log, with an object store beside it. Entry N is the message with sequence number N + 1."""
 
     def __init__(
-        self, portal: BlockingPortal, js: JetStreamContext, objects: ObjectStore, stream: str, monitors: Sequence[str]
+        self, portal: BlockingPortal, client: Client, objects: ObjectStore, stream: str, monitors: Sequence[str]
     ) -> None:
         self._portal = portal
-        self._js = js
+        self._client = client
+        self._js = client.jetstream(timeout=_REQUEST_S)
         self._objects = objects
         self._stream = stream
         #: The monitoring address of each server.
@@ -78,13 +80,10 @@ class NatsStore:
 
     def read(self, number: int) -> bytes | None:
         with _explaining(self._stream):
-            try:
-                entry = self._portal.call(partial(self._js.get_msg, self._stream, number + 1)).data or b""
-                return entry if len(entry) <= MAX_READ_ENTRY_BYTES else b""
-            except NotFoundError as error:
-                if error.err_code != _NO_MESSAGE:  # the stream itself is missing, say: that is no empty log
-                    raise
+            stored = self._portal.call(partial(_stored, self._client, self._stream, seq=number + 1))
+            if stored is None:
                 return None
+            return stored.content if len(stored.content) <= MAX_READ_ENTRY_BYTES else b""
 
     def read_from(self, number: int) -> Iterator[bytes]:
         return read_up_to_the_end(self.read, number)
@@ -97,20 +96,35 @@ class NatsStore:
         with _explaining(self._stream):
             try:
                 return self._portal.call(self._read_object, name)
-            except ObjectNotFoundError:
-                return None
             except (ValueError, LookupError, TypeError, AttributeError):
                 return b""  # what describes it was not written by a client of NATS
 
-    async def _read_object(self, name: str) -> bytes:
-        """Return an object; empty if it is too large, or a link, which could lead to another store or to itself."""
-        with anyio.fail_after(_OBJECT_S):  # one that lacks its end is waited for
-            info = await self._objects.get_info(name)
-            if info.is_link() or (info.size or 0) > MAX_READ_OBJECT_BYTES:
+    async def _read_object(self, name: str) -> bytes | None:
+        """Return an object; empty if it is not as large as it says; None if there is none. Links are not followed.
+
+        Its chunks are asked for one by one. The subscription of `ObjectStore.get` receives what the server goes on
+        sending, which may be more than the object says, and stays behind after an error.
+        """
+        bucket = objects_of(self._stream)
+        stream = OBJ_STREAM_TEMPLATE.format(bucket=bucket)
+        meta = OBJ_META_PRE_TEMPLATE.format(bucket=bucket, obj=base64.urlsafe_b64encode(name.encode()).decode())
+        with anyio.fail_after(_OBJECT_S):
+            if (stored := await _stored(self._client, stream, last_by_subj=meta)) is None:
+                return None
+            described = orjson.loads(stored.content)
+            if described.get("deleted"):
+                return None
+            size = int(described["size"])
+            if size > MAX_READ_OBJECT_BYTES:
                 return b""
-            content = _BoundedBytes()
-            await self._objects.get(name, writeinto=content)
-            return content.getvalue()
+            chunks = OBJ_CHUNKS_PRE_TEMPLATE.format(bucket=bucket, obj=described["nuid"])
+            content, number = bytearray(), 0
+            while len(content) < size:
+                if (chunk := await _stored(self._client, stream, seq=number + 1, next_by_subj=chunks)) is None:
+                    raise LogUnreachable(f"NATS stream {stream}: the end of {name} is missing")
+                content += chunk.content
+                number = chunk.number
+        return bytes(content) if len(content) == size else b""
 
     def has_later(self, number: int) -> bool:  # noqa: ARG002 - the stream counts its messages, and refuses any but the next
         return False
@@ -131,13 +145,26 @@ class NatsStore:
         )
 
 
-class _BoundedBytes(io.BytesIO):
-    """What is read of an object, which may be larger than it says."""
+class _Message(NamedTuple):
+    """A stored message: its sequence number and its content."""
 
-    def write(self, content: "ReadableBuffer") -> int:
-        if self.tell() + memoryview(content).nbytes > MAX_READ_OBJECT_BYTES:
-            raise ValueError("it is larger than it says")
-        return super().write(content)
+    number: int
+    content: bytes
+
+
+async def _stored(client: Client, stream: str, *, timeout_s: float = _REQUEST_S, **which: str | int) -> _Message | None:
+    """Return a message of a stream; None: there is none.
+
+    The client's `get_msg` parses the headers too, as those of an e-mail: by recursion, as deep as they say.
+    """
+    asked = await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", orjson.dumps(which), timeout=timeout_s)
+    answer = orjson.loads(asked.data)
+    if (refusal := answer.get("error")) is None:
+        return _Message(answer["message"]["seq"], base64.b64decode(answer["message"].get("data", "")))
+    if refusal.get("err_code") == _NO_MESSAGE:
+        return None
+    # The stream itself is missing, say: that is no empty log.
+    raise APIError(refusal.get("code"), refusal.get("description"), refusal.get("err_code"))
 
 
 def _synced_every_s(monitor: str) -> float | None:
@@ -155,7 +182,7 @@ def _explaining(stream: str) -> Iterator[None]:
     """Turn the client's errors into ones that name the stream."""
     try:
         yield
-    except (NatsError, OSError, TimeoutError) as error:
+    except (NatsError, OSError, TimeoutError, RecursionError) as error:  # the last one of headers, when it writes
         raise LogUnreachable(f"NATS stream {stream}: {str(error) or type(error).__name__}") from error
 
 
@@ -184,9 +211,9 @@ def open_nats_store(url: str) -> Iterator[NatsStore]:
     monitors = [f"http://{f'[{host}]' if ':' in host else host}:{monitor}" for host in hosts]
     with start_blocking_portal() as portal:
         with _explaining(stream):
-            client, js, objects = portal.call(_connect, servers, stream, replicas)
+            client, objects = portal.call(_connect, servers, stream, replicas)
         try:
-            yield NatsStore(portal, js, objects, stream, monitors)
+            yield NatsStore(portal, client, objects, stream, monitors)
         finally:
             portal.call(client.close)
 
@@ -215,7 +242,7 @@ def parts_of(url: str) -> tuple[list[str], str, int, int]:
     )
 
 
-async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Client, JetStreamContext, ObjectStore]:
+async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Client, ObjectStore]:
     async def quiet(_: Any) -> None:
         """Errors come from the requests themselves."""
 
@@ -231,15 +258,14 @@ async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Clie
             max_reconnect_attempts=-1,
         )
     try:
-        js = client.jetstream(timeout=_REQUEST_S)
-        await _create(client.jetstream(timeout=_CREATE_S), stream, replicas)
-        return client, js, await js.object_store(objects_of(stream))
+        await _create(client, stream, replicas)
+        return client, await client.jetstream(timeout=_REQUEST_S).object_store(objects_of(stream))
     except BaseException:
         await client.close()
         raise
 
 
-async def _create(js: JetStreamContext, stream: str, replicas: int) -> None:
+async def _create(client: Client, stream: str, replicas: int) -> None:
     """Create what is missing of a log, and wait until its servers have agreed who leads it.
 
     While they do, and while another client creates the same, some requests are never answered: they are sent again.
@@ -252,13 +278,14 @@ async def _create(js: JetStreamContext, stream: str, replicas: int) -> None:
         deny_delete=True,
     )
     objects = ObjectStoreConfig(storage=StorageType.FILE, replicas=replicas)
+    js = client.jetstream(timeout=_CREATE_S)
     with anyio.fail_after(_CREATED_IN_S):
         while True:
             with suppress(NoAnswer):
                 await js.add_stream(log)
                 await js.create_object_store(objects_of(stream), config=objects)
-                with suppress(NotFoundError):  # an answer is all that is asked for
-                    await js.get_msg(stream, 1)
+                with suppress(APIError):  # an answer is all that is asked for
+                    await _stored(client, stream, timeout_s=_CREATE_S, seq=1)
                 await js.object_store(objects_of(stream))
                 return
             await anyio.sleep(_LEADER_LOOK_S)

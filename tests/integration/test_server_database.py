@@ -72,3 +72,25 @@ async def test_the_write_ahead_log_is_begun_anew(
             before, length = length, await anyio.to_thread.run_sync(lambda: log.stat().st_size)
             written, times_cut = written + 1, times_cut + (length < before)
     assert len(await database.read(names)) == written
+
+
+async def test_what_fails_after_a_commit_is_the_trouble_of_its_caller_alone(database: Database) -> None:
+    """Those that were committed with it get their results."""
+    results: dict[str, str] = {}
+
+    def refuse_bad(name: str) -> None:
+        if name == "odd":
+            raise LookupError(name)
+
+    async def write(name: str) -> None:
+        try:
+            await database.write(put, name, then=lambda _: refuse_bad(name))
+            results[name] = "kept"
+        except LookupError:
+            results[name] = "failed"
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as children:
+            for name in ("a", "odd", "c"):
+                children.start_soon(write, name)
+    assert results == {"a": "kept", "odd": "failed", "c": "kept"}

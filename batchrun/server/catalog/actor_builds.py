@@ -11,6 +11,7 @@ import structlog
 
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject
+from batchrun.runtime.containment import contained
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.catalog import actor_files
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand, actor_folders, read_actor
@@ -56,7 +57,8 @@ class ActorBuilds:
         """Pick up changes of directories; runs until cancelled."""
         while self._settings.actors:
             await anyio.sleep(self._settings.reload_every_s)
-            await self.look()
+            with contained("actors_not_read"):
+                await self.look()
 
     async def look(self) -> None:
         folders = await anyio.to_thread.run_sync(self._folders)

@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from batchrun.runtime.containment import contained
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import connections_within_limit
 
@@ -84,7 +85,7 @@ class _ForwardProxy:
         self._strangers: dict[anyio.CancelScope, None] = {}
 
     async def attend(self, client: anyio.abc.SocketStream) -> None:
-        with anyio.CancelScope() as scope:
+        with contained("proxy_client_broken"), anyio.CancelScope() as scope:
             self._count += 1
             self._strangers[scope] = None
             if self._count > connections_within_limit(_MAX_CLIENTS):

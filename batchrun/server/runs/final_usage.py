@@ -1,13 +1,14 @@
 """Makes the usage of Runs final a few seconds after their end, as the platform does, and sums it by account."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import anyio
 
 from batchrun.model import JsonObject
 from batchrun.runtime.changed import Changed
+from batchrun.runtime.containment import contained
 from batchrun.server.ids import now_ms
 from batchrun.server.store import final_usage_table, usage_table
 from batchrun.server.store.database import Database
@@ -77,6 +78,18 @@ class FinalUsage:
         reads = self.reads.take()
         if not run_ids and not reads:
             return
+        is_done = False
+        with contained("usage_not_final"):
+            await self._make_final(run_ids, reads, show)
+            is_done = True
+        # Of a group that cannot be stored, each alone. The next server tries the others again.
+        for run_id in () if is_done else run_ids:
+            with contained("usage_not_final", run_id=run_id):
+                await self._make_final([run_id], {}, show)
+
+    async def _make_final(
+        self, run_ids: Sequence[str], reads: Mapping[str, tuple[int, int]], show: Callable[[JsonObject], None]
+    ) -> None:
         for doc, usd in await self._database.write(final_usage_table.make_final, run_ids, reads):
             self.note_spent(doc, usd)
             show(doc)

@@ -13,9 +13,12 @@ from typing import TypeVar
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import orjson
+import structlog
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.runtime.containment import contained
 from batchrun.server import prices
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.run_quota import RunQuota
@@ -46,9 +49,11 @@ from batchrun.server.runs.run_docs import (
 )
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import final_usage_table, run_table, storage_table, stored_value_table, webhook_table
-from batchrun.server.store.database import Database
+from batchrun.server.store.database import Database, is_of_the_file
 from batchrun.server.webhooks.webhook_book import WebhookBook
 from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
+
+_log = structlog.get_logger()
 
 #: Max start times in memory, about 3 MB.
 _MAX_START_TIMES = 100_000
@@ -56,12 +61,19 @@ _MAX_START_TIMES = 100_000
 _BEGINS_WITHIN_S = 1
 #: Max ended Runs in memory: those that their followers are about to read once more.
 _MAX_JUST_ENDED = 1000
+#: Seconds until an end that could not be committed is committed again.
+_END_AGAIN_S = 1
 _PROXY_NOTE = (
     "ACTOR: The proxy is this server's own and goes out directly: it hides no address; groups and countries have no "
     "effect. With APIFY_PROXY_PASSWORD in the server's environment, Actors use Apify Proxy."
 )
 ABORTED = RunEnd(status=RunStatus.ABORTED, message="The Actor run was aborted")
 TIMED_OUT = RunEnd(status=RunStatus.TIMED_OUT, message="The Actor timed out")
+_BROKEN = RunEnd(
+    status=RunStatus.FAILED,
+    message="There was an unexpected error on the server, which its log describes",
+    is_decisive=True,
+)
 
 T = TypeVar("T")
 
@@ -301,9 +313,13 @@ class Runs:
         """Continue a live Run of the previous process, or end it with `ending`. No limit is checked."""
         self._quota_of(doc).take_over(doc["options"]["memoryMbytes"])
         self._count_live()
-        live = await self._revived(doc, extras, actor)
-        await self._database.write(run_table.revive, live.doc, extras)
-        await self._webhooks.load_run(live.id)
+        try:
+            live = await self._revived(doc, extras, actor)
+            await self._database.write(run_table.revive, live.doc, extras)
+            await self._webhooks.load_run(live.id)
+        except Exception:
+            self._give_quota_back(doc)
+            raise
         self._launch(live, ending)
 
     async def watch_memory(self) -> None:
@@ -403,13 +419,37 @@ class Runs:
         self._children.start_soon(self._carry_out, live, ending)
 
     async def _carry_out(self, live: HostedRun, ending: RunEnd | None) -> None:
-        if ending is None:
-            with live.scope:
-                ending = await self._executor.execute(live)
-        # An aborted Run is ABORTED however its work ended. Without an end, the time limit has cut the work.
+        ending = ending or await self._executed(live)
+        # An aborted Run is ABORTED however its work ended.
         if live.status is RunStatus.ABORTING:
             ending = replace(ABORTED, message=live.stop_reason, is_decisive=True) if live.stop_reason else ABORTED
-        ending = ending or TIMED_OUT
+        while self._live.get(live.id) is live:
+            try:
+                await self._commit_end(live, ending)
+            except Exception as error:  # noqa: BLE001 - one Run's trouble is no other's
+                _log.exception("run_not_ended", run_id=live.id)
+                await anyio.sleep(_END_AGAIN_S)
+                if not is_of_the_file(error):
+                    await self._forget_changes(live)
+                    ending = _BROKEN
+
+    async def _executed(self, live: HostedRun) -> RunEnd:
+        """Execute a Run's Actor; return how it ended."""
+        with contained("run_broken", run_id=live.id):
+            with live.scope:
+                return await self._executor.execute(live)
+            return TIMED_OUT  # the time limit has cut the work
+        # A server that closes leaves the Run to the next one.
+        await anyio.lowlevel.checkpoint()
+        return _BROKEN
+
+    async def _forget_changes(self, live: HostedRun) -> None:
+        """Make a Run that cannot be stored what it was when it was last stored."""
+        with contained("run_not_read", run_id=live.id):
+            stored = await self._database.read(run_table.read, live.id)
+            live.doc = orjson.loads(stored or b"{}")
+
+    async def _commit_end(self, live: HostedRun, ending: RunEnd) -> None:
         ended = self._ended_doc(live, ending)
         event, usage = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}", self._final_usage
         args = (final_usage_table.end, ended, usage.delay_s, usage.reads.take() if usage.delay_s == 0 else {})

@@ -5,6 +5,7 @@ import anyio.to_thread
 import structlog
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.runtime.containment import contained
 from batchrun.server.catalog.actor_catalog import Actor, Catalog
 from batchrun.server.ids import now_ms
 from batchrun.server.runs import process_groups
@@ -39,11 +40,12 @@ async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> None
     """Start the live Runs of the previous process again, under their ids, with the rest of their time limits."""
     alive_ms = int(await database.write(account_table.read_or_set, "alive_ms", str(now_ms())))
     for doc, kept in await database.read(run_table.load_live):
-        actor = catalog.find(current_part(doc)[0])
-        doc["stats"]["migrationCount"] += 1
-        ending = _ending_left_over(RunStatus(doc["status"]), is_actor_known=actor is not None)
-        await live_runs.take_over(doc, migrated_extras(doc, kept, alive_ms), actor or _missing_actor(doc), ending)
-        _log.info("run_migrated", run_id=doc["id"])
+        with contained("run_not_migrated", run_id=doc["id"]):
+            actor = catalog.find(current_part(doc)[0])
+            doc["stats"]["migrationCount"] += 1
+            ending = _ending_left_over(RunStatus(doc["status"]), is_actor_known=actor is not None)
+            await live_runs.take_over(doc, migrated_extras(doc, kept, alive_ms), actor or _missing_actor(doc), ending)
+            _log.info("run_migrated", run_id=doc["id"])
 
 
 async def announce_migration(database: Database, live_runs: Runs, notice_s: float) -> None:
@@ -70,7 +72,8 @@ async def note_time(database: Database, live_runs: Runs) -> None:
     """Store the time every few seconds, as a lower bound of live Runs' run time; runs until cancelled."""
     while True:
         if live_runs.live_count:
-            await _note_time(database)
+            with contained("time_not_noted"):
+                await _note_time(database)
         await anyio.sleep(_NOTE_TIME_EVERY_S)
 
 

@@ -16,6 +16,7 @@ import orjson
 import structlog
 
 from batchrun.model import RunStatus
+from batchrun.runtime.containment import contained
 from batchrun.server.catalog.actor_catalog import LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import process_groups
@@ -96,10 +97,11 @@ class ProcessRunner:
             await anyio.sleep(_MEASURE_EVERY_S)
             if not self._running:
                 continue
-            groups = {pid: live.id for pid, live in self._running.items()}
-            usages = await anyio.to_thread.run_sync(self._meter.measure, groups)
-            for pid, usage in usages.items():
-                self._judge(pid, usage, anyio.current_time() - began)
+            with contained("memory_not_measured"):
+                groups = {pid: live.id for pid, live in self._running.items()}
+                usages = await anyio.to_thread.run_sync(self._meter.measure, groups)
+                for pid, usage in usages.items():
+                    self._judge(pid, usage, anyio.current_time() - began)
 
     def _judge(self, pid: int, usage: GroupUsage, elapsed_s: float) -> None:
         if (live := self._running.get(pid)) is None:

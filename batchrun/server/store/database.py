@@ -29,6 +29,9 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import structlog
+
+_log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -110,7 +113,7 @@ class _Worker:
             with self._transaction():
                 for operation in group:
                     self._attempt(operation)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - it is raised where the operations are awaited
             # The transaction itself failed (disk full, file locked), so all operations failed.
             for operation in group:
                 operation.error = operation.error or error
@@ -181,13 +184,22 @@ def _move_log(connection: sqlite3.Connection) -> None:
 def _deliver(group: Sequence[_Operation]) -> None:
     for operation in group:
         if operation.error is None and operation.then is not None:
-            operation.then(operation.result)
+            try:
+                operation.then(operation.result)
+            except Exception as error:  # noqa: BLE001 - it is raised where the operation is awaited
+                _log.exception("commit_not_followed_up")
+                operation.error = error
         if operation.waiter.done():
             continue
         if operation.error is not None:
             operation.waiter.set_exception(operation.error)
         else:
             operation.waiter.set_result(operation.result)
+
+
+def is_of_the_file(error: Exception) -> bool:
+    """True if an operation failed for the sake of the file (disk full, say), not for what it was to store."""
+    return isinstance(error, sqlite3.OperationalError)
 
 
 class Database:

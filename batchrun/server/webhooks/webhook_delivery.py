@@ -21,6 +21,7 @@ import structlog
 
 from batchrun.model import JsonObject
 from batchrun.runtime.authorities import need_authorities
+from batchrun.runtime.containment import contained
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
@@ -36,6 +37,8 @@ _MAX_RETRIES = 11
 _CALL_TIMEOUT_S = 30
 #: Max calls at once, so that a few slow receivers do not delay the others.
 _MAX_OPEN_CALLS = 16
+#: Seconds until a dispatch is read again after an unexpected error.
+_READ_AGAIN_S = 60
 #: Max bytes stored of a receiver's answer.
 _MAX_KEPT_BODY = 4096
 _DELETED: JsonObject = {"errorMessage": "The webhook was deleted"}
@@ -111,11 +114,11 @@ class WebhookDelivery:
         return heapq.heappop(self._due)[1]
 
     async def _deliver(self, session: aiohttp.ClientSession, limit: anyio.CapacityLimiter, dispatch_id: str) -> None:
-        after_s: float | None = None
+        after_s: float | None = _READ_AGAIN_S
         try:
-            doc = await self._database.read(webhook_table.read_dispatch, dispatch_id)
-            if doc is not None and doc["status"] == "ACTIVE":
-                after_s = await self._try(session, doc)
+            with contained("webhook_broken", dispatch_id=dispatch_id):
+                doc = await self._database.read(webhook_table.read_dispatch, dispatch_id)
+                after_s = await self._try(session, doc) if doc is not None and doc["status"] == "ACTIVE" else None
         finally:
             limit.release_on_behalf_of(dispatch_id)
             self._known.discard(dispatch_id)
@@ -131,6 +134,9 @@ class WebhookDelivery:
             answer = _DELETED if webhook is None else await self._call(session, webhook, doc)
         except PayloadTooLarge as error:
             is_too_large, answer = True, {"errorMessage": str(error)}
+        except Exception as error:  # noqa: BLE001 - one webhook's trouble is no other's
+            _log.exception("webhook_not_called", dispatch_id=doc["id"])
+            answer = {"errorMessage": f"There was an unexpected error on the server: {type(error).__name__}"}
         doc["calls"].append({"startedAt": started_at, "finishedAt": iso(now_ms()), **answer})
         is_success = 200 <= answer.get("responseStatus", 0) < 300
         is_last = webhook is None or is_too_large or webhook["doNotRetry"] or len(doc["calls"]) > _MAX_RETRIES

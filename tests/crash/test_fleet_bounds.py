@@ -59,14 +59,8 @@ def three_workers(directory: Path, api: Api, limits: str) -> Iterator[FleetProce
     url = f"file://{directory}/store"
     (directory / "store").mkdir()
     config = f'[worker]\nfleet = "{url}"\nlease_s = {LEASE_S}\n[limits]\nmax_concurrent_runs = 20\n{limits}\n'
-    fleet = FleetProcesses(directory, api, url, 3, config)
-    try:
-        for worker in fleet.workers:
-            worker.start()
-        wait_until(lambda: len(fleet.page().members) == 3)
+    with FleetProcesses(directory, api, url, 3, config) as fleet:
         yield fleet
-    finally:
-        fleet.end()
 
 
 def test_a_dead_workers_runs_and_money_count_until_they_are_over(tmp_path):

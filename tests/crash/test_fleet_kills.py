@@ -79,7 +79,7 @@ def _forms(short_jobs: int, long_jobs: int) -> pytest.MarkDecorator:
 
 @contextmanager
 def _fleet(tmp_path: Path, store: str, usage_settle_s: float = 0.0) -> Iterator[tuple[FleetProcesses, Api]]:
-    """Run three workers of one fleet and their platform; write down what they said if a test fails."""
+    """Run three workers of one fleet and their platform."""
     with ExitStack() as stack:
         opened = stack.enter_context(STORES[store](tmp_path / "store"))
         api = stack.enter_context(open_api(tmp_path / "api", usage_settle_s=usage_settle_s))
@@ -87,16 +87,7 @@ def _fleet(tmp_path: Path, store: str, usage_settle_s: float = 0.0) -> Iterator[
         for name, value in opened.environ.items():
             environ.setenv(name, value)
         url = opened.log("fleet")
-        fleet = FleetProcesses(tmp_path, api, url, 3, _config(url))
-        stack.callback(fleet.end)
-        try:
-            for worker in fleet.workers:
-                worker.start()
-            wait_until(lambda: len(fleet.page().members) == 3)
-            yield fleet, api
-        except BaseException:
-            (tmp_path / "said.txt").write_text(fleet.said())
-            raise
+        yield stack.enter_context(FleetProcesses(tmp_path, api, url, 3, _config(url))), api
 
 
 @_forms(short_jobs=30, long_jobs=150)

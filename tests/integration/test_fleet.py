@@ -46,14 +46,8 @@ def two_workers(directory: Path, api: Api, limits: str = "max_concurrent_runs = 
     store = directory / "store"
     store.mkdir()
     config = f'[worker]\nfleet = "file://{store}"\nlease_s = {LEASE_S}\n[limits]\n{limits}\n'
-    fleet = FleetProcesses(directory, api, f"file://{store}", 2, config)
-    try:
-        for worker in fleet.workers:
-            worker.start()
-        wait_until(lambda: len(fleet.page().members) == 2)
+    with FleetProcesses(directory, api, f"file://{store}", 2, config) as fleet:
         yield fleet
-    finally:
-        fleet.end()
 
 
 def ask(fleet: FleetProcesses, who: int, *arguments: str) -> Said:

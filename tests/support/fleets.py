@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.ledger.shared_log.replica import open_replica
@@ -15,14 +16,14 @@ from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.shared_page import PAGE_LOG, Page, SharedPage
 from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR
-from tests.support.crash import Api
+from tests.support.crash import Api, wait_until
 from tests.support.json_lines import read_lines, to_lines
 from tests.support.worker_life import SETTINGS
 from tests.support.worker_process import KilledWorker
 
 
 class FleetProcesses:
-    """Some workers, each with a data directory of its own."""
+    """Some workers, each with a data directory of its own. A test that fails within `with` shows all that they know."""
 
     def __init__(self, directory: Path, api: Api, url: str, count: int, config: str) -> None:
         self.directory = directory
@@ -30,6 +31,25 @@ class FleetProcesses:
         self._open = ExitStack()
         self.jobs: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.workers = [KilledWorker(directory / f"worker-{n}", api.base_url, config) for n in range(count)]
+
+    def __enter__(self) -> Self:
+        """Start the workers; return once all are on the page."""
+        try:
+            for worker in self.workers:
+                worker.start()
+            wait_until(lambda: len(self.page().members) == len(self.workers))
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if error is not None:
+                logs = (f"== {log}\n{log.read_text()}" for log in self.directory.glob("worker-*/batches/*/out/*.log"))
+                error.add_note("\n".join([self.said(), *logs, self.page().model_dump_json(), str(self.states())]))
+        finally:
+            self.end()
 
     def submit(
         self,

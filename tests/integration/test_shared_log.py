@@ -13,6 +13,8 @@ import pytest
 from batchrun.errors import LogUnreachable
 from batchrun.ledger.shared_log import nats_store
 from batchrun.ledger.shared_log.claim import claimed_log
+from batchrun.ledger.shared_log.directory_store import DirectoryStore
+from batchrun.ledger.shared_log.entries import EntryKind, decode_head
 from batchrun.ledger.shared_log.log_store import open_store
 from batchrun.ledger.sqlite.group_commit import open_commit
 from batchrun.ledger.sqlite.journal import open_journal
@@ -261,3 +263,27 @@ async def test_a_batch_commits_and_lives_while_all_threads_wait(tmp_path):
             await commit.bound_runs()
         before = log.last.entry
         await until(lambda: log.last.entry >= before + 2, "the log has heartbeats", limit_s=30)
+
+
+async def test_a_claim_that_is_cancelled_as_it_is_made_is_released(tmp_path, monkeypatch):
+    """A batch that a worker lets go of at that moment need not wait for its lease to end."""
+    append = DirectoryStore.append
+
+    def append_and_cancel(store: DirectoryStore, number: int, entry: bytes) -> bool:
+        is_appended = append(store, number, entry)
+        anyio.from_thread.run_sync(scope.cancel)
+        return is_appended
+
+    monkeypatch.setattr(DirectoryStore, "append", append_and_cancel)
+    (tmp_path / "log").mkdir()
+    (tmp_path / "out").mkdir()
+    with anyio.CancelScope() as scope:
+        async with claimed_log(log_of(tmp_path), 600, tmp_path / "out", may_wait=False):
+            await anyio.sleep_forever()
+    kinds = await anyio.to_thread.run_sync(_kinds_of_entries, log_of(tmp_path))
+    assert kinds == [EntryKind.CLAIM, EntryKind.RELEASE]
+
+
+def _kinds_of_entries(url: str) -> list[EntryKind]:
+    with open_store(url) as store:
+        return [decode_head(entry).kind for entry in store.read_from(0)]

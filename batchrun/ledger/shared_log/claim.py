@@ -96,8 +96,12 @@ async def claimed_log(
                     snapshots.stop()
                     log.give_up_soon()  # a heartbeat under way must not hold up the end
         finally:
-            with anyio.CancelScope(shield=True), suppress(OutputError):  # without a release, the next claim has to wait
-                await anyio.to_thread.run_sync(log.release)
+            await _release(log)
+
+
+async def _release(log: OwnedLog) -> None:
+    with anyio.CancelScope(shield=True), suppress(OutputError):  # without a release, the next claim has to wait
+        await anyio.to_thread.run_sync(log.release)
 
 
 async def _keep_alive(log: OwnedLog, lease_s: float) -> None:
@@ -129,25 +133,33 @@ async def _claim(
     check: Callable[[], None],
     membership: Membership | None,
 ) -> OwnedLog:
-    async with AsyncExitStack() as stack:
-        opened = open_replica(store, directory, is_of_fleet=membership is not None)
-        replica = await anyio.to_thread.run_sync(stack.enter_context, opened)
-        children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
-        children.start_soon(_stop_when_cancelled, replica)
-        claimant = Claimant(replica, lease_s, membership)
-        await anyio.to_thread.run_sync(replica.catch_up)
-        await anyio.to_thread.run_sync(check)
-        told: Standby | None = None
-        while True:
-            found = await anyio.to_thread.run_sync(claimant.look)
-            if isinstance(found, OwnedLog):
-                return found
-            if not may_wait:
-                raise OutputError(_refusal(directory, found))
-            if found != told and on_standby is not None:
-                on_standby(found)
-            told = found
-            await anyio.sleep(min(lease_s * _LOOK_PART, _LONGEST_LOOK_S))
+    log: OwnedLog | None = None
+    told: Standby | None = None
+    try:
+        async with AsyncExitStack() as stack:
+            opened = open_replica(store, directory, is_of_fleet=membership is not None)
+            replica = await anyio.to_thread.run_sync(stack.enter_context, opened)
+            children = await stack.enter_async_context(open_children(cancels_on_leaving=True))
+            children.start_soon(_stop_when_cancelled, replica)
+            claimant = Claimant(replica, lease_s, membership)
+            await anyio.to_thread.run_sync(replica.catch_up)
+            await anyio.to_thread.run_sync(check)
+            while True:
+                found = await anyio.to_thread.run_sync(claimant.look)
+                if isinstance(found, OwnedLog):
+                    log = found
+                    break
+                if not may_wait:
+                    raise OutputError(_refusal(directory, found))
+                if found != told and on_standby is not None:
+                    on_standby(found)
+                told = found
+                await anyio.sleep(min(lease_s * _LOOK_PART, _LONGEST_LOOK_S))
+    except BaseException:
+        if log is not None:  # cancelled just as it was claimed
+            await _release(log)
+        raise
+    return log
 
 
 async def _stop_when_cancelled(replica: Replica) -> None:

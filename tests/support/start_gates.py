@@ -42,15 +42,22 @@ def gate_of(
     return StartGate(tokens, capacity, Changed(), meter, contenders, rank=tuple, throttle=throttle)
 
 
-def permits_over(gate: StartGate, count: int = MANY) -> Permits:
-    """Return this many permits over a gate."""
-    return Permits(AccountPool(count), gate, Changed())
+def permits_over(
+    gate: StartGate, count: int = MANY, *, pool: AccountPool | None = None, changed: Changed | None = None
+) -> Permits:
+    """Return this many permits over a gate, or those that a pool gives."""
+    return Permits(pool or AccountPool(count), gate, changed or Changed())
 
 
-def queue_over(permits: Permits, *, purse: Purse | None = None, chunks_ready: int = 1) -> StartQueue:
-    """Return a start queue over these permits, without weights; without a purse, there is no budget."""
+def queue_over(
+    permits: Permits, *, purse: Purse | None = None, chunks_ready: int = 1, changed: Changed | None = None
+) -> StartQueue:
+    """Return a start queue over these permits, without weights; without a purse, there is no budget.
+
+    `changed` is what the permits notify, if a test waits for a permit of others.
+    """
     purse = without_budget() if purse is None else purse
-    changed = Changed()
+    changed = Changed() if changed is None else changed
     purse.budget.subscribe(changed.notify)
     return StartQueue(
         permits=permits,

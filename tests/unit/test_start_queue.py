@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import anyio
 
+from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.start_queue import MAX_CHUNK, MAX_UNAFFORDABLE, MIN_CHUNK, StartQueue
@@ -11,6 +12,7 @@ from batchrun.engine.work import Postponed
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import Prices
+from batchrun.runtime.changed import Changed
 from tests.support.memory_ledger import make_job
 from tests.support.start_gates import gate_of, permits_over, queue_over, work_of
 
@@ -129,6 +131,29 @@ async def test_jobs_that_can_never_be_paid_for_are_left_and_after_many_of_them_t
     capped(queue, *[11] * MAX_UNAFFORDABLE)
     assert await taken(queue, permits) is None
     assert queue.has_given_up_on_budget
+
+
+async def test_a_batch_that_can_pay_for_no_job_lets_the_next_one_go() -> None:
+    """It is the first to be called when a permit of the account comes free, and takes none."""
+    pool, batches = AccountPool(1), list[tuple[StartQueue, Permits]]()
+    for purse in (None, purse_of(10), None):
+        changed = Changed()
+        permits = permits_over(gate_of(), pool=pool, changed=changed)
+        batches.append((queue_over(permits, purse=purse, changed=changed), permits))
+    (first, _), (poor, _), (last, permits_of_last) = batches
+    for queue in (first, last):
+        queue.push(work_of(make_job()))
+    capped(poor, 11)
+    live = await taken(*batches[0])
+    assert live is not None
+    async with anyio.create_task_group() as children:
+        for batch in batches[1:]:
+            children.start_soon(taken, *batch)
+            await anyio.wait_all_tasks_blocked()
+        live[1].release()
+        await anyio.wait_all_tasks_blocked()
+        assert (poor.is_out_of_budget, permits_of_last.reserved) == (True, 1)
+        children.cancel_scope.cancel()
 
 
 async def test_lines_are_wanted_while_few_jobs_are_ready() -> None:

@@ -186,12 +186,15 @@ class Permits(PoolMember):
         self.wants_permit = True
 
     def want_none(self) -> None:
-        """Count as not waiting: no job is ready. Other batches may go first."""
+        """Count as not waiting: no job is ready. Other batches may go first.
+
+        One of them is called in any case: this batch may have been called, and be able to pay for none of its jobs.
+        """
         if self.wants_permit or self.wants_mb is not None:
             self.wants_permit = False
             self.wants_mb = None
             self.skipped = 0
-            self._pool.call_next()
+        self._pool.call_next()
 
     def let_others_go(self) -> None:
         """Let other batches go first: none of the ready jobs fits into what is free."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.worker.fleet import member, shared_page
 from batchrun.worker.fleet.member import FleetMember, Use
-from batchrun.worker.fleet.shared_page import Member, Page, PageDamaged, SharedPage
+from batchrun.worker.fleet.shared_page import Carried, Member, Page, PageDamaged, SharedPage
 from batchrun.worker.fleet.shares import WHOLE_RATE, Need, Resource, next_amount, targets
 from tests.support.page_log import PageLog
 
@@ -572,3 +572,27 @@ def test_the_newest_page_is_found_among_many():
             assert reader.read().spent_micro_usd == n
     assert (late.read().spent_micro_usd, late.number) == (39, 39)
     assert not reader.replace(Page(spent_micro_usd=99))
+
+
+class _FarPages(PageLog):
+    """A log in which somebody has put copies of its only page far behind it, where a look for the newest one is led."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = {2**power - 2: zstandard.compress(b'{"spent_micro_usd": 1}') for power in range(1, 60)}
+
+    def append(self, number: int, entry: bytes) -> bool:
+        """Append an entry, whatever is before it."""
+        return self.pages.setdefault(number, entry) is entry
+
+    def read(self, number: int) -> bytes | None:
+        """Return an entry."""
+        return self.pages.get(number)
+
+
+def test_pages_far_behind_the_newest_lead_to_no_number_that_a_page_cannot_hold():
+    """A member that goes on from there can still take batches."""
+    page = SharedPage(_FarPages())
+    assert page.read().spent_micro_usd == 1
+    member = Member(name="", address="", lease_s=LEASE_S, batches={"a": Carried(taken_at=page.number + 1)})
+    assert page.replace(Page(members={"m": member}))

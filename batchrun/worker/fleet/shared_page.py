@@ -32,6 +32,9 @@ LOOK_INTERVAL_S = 0.4
 SILENT_LEASES = 1.5
 #: Max entries in a row that are skipped.
 MAX_SKIPPED = 100
+#: Max numbers between two pages that are looked at: whoever may write to the store can leave out some of the numbers in
+#: between, but lead no member to numbers that are too large for a page within fewer than 2^30 entries.
+_MAX_STEP = 1 << 20
 #: Max members of a fleet, with the batches that some of them have left: each looks through all of them several times a
 #: second. No member writes a page that has more, since none could read it.
 MAX_MEMBERS = 500
@@ -138,7 +141,7 @@ class SharedPage:
         step = 1
         while (found := self._store.read(newest + step)) is not None:  # pages have all numbers up to the newest
             newest, encoded = newest + step, found
-            step *= 2
+            step = min(2 * step, _MAX_STEP)
         while step > 1:
             step //= 2
             if (found := self._store.read(newest + step)) is not None:

@@ -75,8 +75,14 @@ def soon_final_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(name, value)
 
 
-@pytest.fixture(autouse=True)
-def blockbuster() -> Iterator[BlockBuster]:
-    """Fail any test in which batchrun blocks the event loop, by SQLite or a file too."""
+@pytest.fixture(scope="session")
+def _blockbuster() -> Iterator[BlockBuster]:
     with blockbuster_ctx("batchrun") as watch:
         yield watch
+
+
+@pytest.fixture(autouse=True)
+def blockbuster(_blockbuster: BlockBuster) -> Iterator[BlockBuster]:
+    """Fail any test in which batchrun blocks the event loop, by SQLite or a file too. A test may deactivate it."""
+    yield _blockbuster
+    _blockbuster.activate()

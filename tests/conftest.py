@@ -49,6 +49,21 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mix files that mostly wait for processes with unit tests, which only compute, so that no processor idles.
+
+    The longest come first: the crash tests, then the worker's. The last fifth of the unit tests fills up the end.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    unit, crash, integration = (
+        [file for file in files if kind in file.parts] for kind in ("unit", "crash", "integration")
+    )
+    waiting = [*crash, *reversed(integration)]
+    place = {file: n / len(unit) for n, file in enumerate(unit)}
+    place |= {file: 0.8 * n / len(waiting) for n, file in enumerate(waiting)}
+    items.sort(key=lambda item: place[item.path])
+
+
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """Run asynchronous tests on asyncio's own loop; unit tests swap in virtual time."""

@@ -81,7 +81,7 @@ async def test_whatever_comes_together_the_batch_ends_and_the_promise_holds(seed
     options = [RunOptions(memory_mb=size_mb, timeout_s=60) for size_mb in SIZES_MB]
     jobs = [
         make_job(line, group=chance.choice([None, "a", "b", "c"]), options=chance.choice(options))
-        for line in range(1, 301)
+        for line in range(1, 201)
     ]
     limit_usd = chance.choice([None, 0.5, 2.0])
     ledger = WatchedLedger(sync_s=0.01)
@@ -139,12 +139,12 @@ async def test_an_escalation_above_all_memory_settles_the_job_by_its_last_run() 
 
 async def test_small_jobs_that_come_due_again_do_not_lock_out_a_large_one() -> None:
     """After a while all others wait for the large job, and it starts."""
-    sizes = [128] * 100 + [8192] + [128] * 298
+    sizes = [128] * 69 + [8192] + [128] * 200
     jobs = [make_job(line, options=RunOptions(memory_mb=size_mb)) for line, size_mb in enumerate(sizes, 1)]
-    api = ScriptedApi(lambda n: Plan(run_s=60 if n <= 180 else 5, status=RunStatus.FAILED))
-    engine = Engine(api, WatchedLedger(), ListSource(jobs), slots=200, memory_mb=128 * 101, retry=retries(2, first_s=1))
+    api = ScriptedApi(lambda n: Plan(run_s=60 if n <= 120 else 5, status=RunStatus.FAILED))
+    engine = Engine(api, WatchedLedger(), ListSource(jobs), slots=200, memory_mb=128 * 70, retry=retries(2, first_s=1))
     with anyio.fail_after(50_000):
-        assert len(await engine.run()) == 399
+        assert len(await engine.run()) == 270
 
 
 async def test_a_budget_set_later_counts_what_is_live() -> None:

@@ -202,7 +202,7 @@ def act_out(act: str, who: int, processes: list[Process], world: World) -> None:
     acts[act]()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 2)), min_size=20, max_size=60))
 def test_all_together_never_use_more_than_the_limit(acts):
     """Whatever the order of reading, writing, starting, dying and sleeping, with lost answers and entries of others."""

@@ -284,7 +284,7 @@ async def test_progress_counts_what_was_done() -> None:
 async def test_more_slots_while_it_runs_are_used() -> None:
     """A limit that grows takes effect at once and nothing gets stuck."""
     api = ScriptedApi(Plan(run_s=10))
-    engine = Engine(api, WatchedLedger(), numbered(800), slots=2)
+    engine = Engine(api, WatchedLedger(), numbered(500), slots=2)
     async with anyio.create_task_group() as children:
         children.start_soon(engine.run)
         await anyio.sleep(15)
@@ -292,7 +292,7 @@ async def test_more_slots_while_it_runs_are_used() -> None:
         engine.permits.resize(300)
         await anyio.sleep(10)
         assert api.peak > 100
-    assert len(engine.records) == 800
+    assert len(engine.records) == 500
 
 
 async def test_fewer_slots_while_it_runs_are_kept() -> None:

@@ -103,7 +103,8 @@ def test_the_budget_is_of_all_shards_together(tmp_path, api):
     """
     before, ends = {run["id"] for run in api.runs()}, tmp_path / "ends"
     with two_workers(tmp_path, api) as fleet:
-        jobs = [{"n": n, "until": str(ends)} for n in range(16)]
+        # With keys: those made of the input hold a path that is new each time, and then a shard may have no job at all.
+        jobs = [{"@key": f"k{n}", "n": n, "until": str(ends)} for n in range(16)]
         fleet.submit(
             "dear", jobs, task="dear", shards=4, limits__compute_unit_usd=0.3, limits__budget_usd=0.03, **SETTINGS
         )

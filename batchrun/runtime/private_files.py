@@ -18,7 +18,10 @@ _IS_ANOTHERS_TO_CLOSE = (
 )
 _IS_ANOTHERS = "it belongs to another user; make it yours (chown), or remove it if you did not put it there"
 _IS_NO_FILE = "it is no regular file (a FIFO, a device or a directory); remove it if you did not put it there"
+_NAMES_A_FILE = "it names a file that SQLite would delete, as none of batchrun's does; remove it, if it is not yours"
 _IS_OPEN = "other users can write to it, and so choose what is in it; close it (chmod go-w) if you trust what is there"
+#: The end of a journal of SQLite that names another one, of a commit to several files. Source: SQLite, pager.c.
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 
 
 def private_opener(path: str, flags: int) -> int:
@@ -76,10 +79,23 @@ def refuse_link(path: Path) -> None:
 
 
 def refuse_special(database: Path) -> None:
-    """Raise OSError if a database of SQLite, or a file beside it, is no regular file: SQLite opens it by its path."""
+    """Raise OSError if SQLite would do harm by opening a database: it opens it, and the files beside it, by path.
+
+    Each has to be a regular file. A journal may name any file as another journal, which SQLite deletes once it has
+    undone what the journal is of.
+    """
     for each in (database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-journal")):
         if each.exists() and not each.is_file():
             raise OSError(errno.EINVAL, _IS_NO_FILE, str(each))
+    journal = database.with_name(f"{database.name}-journal")
+    if journal.exists() and _last_bytes(journal, len(_NAMES_ANOTHER)) == _NAMES_ANOTHER:
+        raise OSError(errno.EINVAL, _NAMES_A_FILE, str(journal))
+
+
+def _last_bytes(file: Path, count: int) -> bytes:
+    with open(file, "rb", opener=private_opener) as opened:
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - count))
+        return opened.read()
 
 
 def refuse_anothers(file: Path, found: os.stat_result) -> None:

@@ -2,18 +2,22 @@
 
 import os
 import re
+import sqlite3
 import stat
+import struct
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import batchrun as batchrun_package
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
 from batchrun.config.worker_config import load_worker_config
-from batchrun.errors import BatchrunError, ConfigError, OutputError
+from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.ledger.sqlite.tables import open_ledger
@@ -33,6 +37,7 @@ from batchrun.output.lock import holder, locked
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import Sink
 from batchrun.runtime.private_files import close_to_others
+from batchrun.server import open_server
 from batchrun.server.accounts.account_book import with_tokens
 from batchrun.server.settings import ServerSettings
 from batchrun.worker.data_directory import DataDirectory
@@ -301,6 +306,45 @@ def test_no_configuration_is_taken_that_another_user_has_put_there(tmp_path):
             read()
         os.chown(file.parent, 54321, 54321)
         read()
+
+
+def test_no_file_is_deleted_that_a_journal_names(tmp_path):
+    """SQLite deletes the file that the journal of a database names as another journal, whatever it is."""
+    victim = tmp_path / "victim"
+    with open_ledger(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    (tmp_path / "server.sqlite3").write_bytes((tmp_path / LEDGER).read_bytes())
+    journals = [_name_file(tmp_path / name, victim) for name in (LEDGER, "server.sqlite3")]
+    victim.write_text("of the user")
+    with pytest.raises(LedgerError, match="journal: it names a file that SQLite would delete"), open_ledger(tmp_path):
+        pass
+    with pytest.raises(OutputError, match="journal cannot be used: it names a file that SQLite would delete"):
+        anyio.run(_open_state, tmp_path)
+    assert victim.exists()
+    for journal in journals:
+        with closing(sqlite3.connect(journal.with_name(journal.name.removesuffix("-journal")))) as connection:
+            connection.execute("SELECT * FROM sqlite_schema")
+        assert not victim.exists(), "SQLite does no harm any more"
+        victim.write_text("of the user")
+
+
+async def _open_state(directory: Path) -> None:
+    async with open_server(ServerSettings(data_dir=directory)):
+        pass
+
+
+def _name_file(database: Path, victim: Path) -> Path:
+    """Write a journal that is to be undone and names a file as another journal; return it."""
+    page_bytes, magic, name = 4096, bytes.fromhex("d9d505f920a163d7"), bytes(victim)
+    pages = database.stat().st_size // page_bytes
+    head = magic + struct.pack(">IIIII", 0, 1, pages, 512, page_bytes)
+    page_of_locks = 0x40000000 // page_bytes + 1
+    tail = struct.pack(">I", page_of_locks) + name + struct.pack(">II", len(name), sum(name)) + magic
+    journal = database.with_name(f"{database.name}-journal")
+    journal.write_bytes(head.ljust(512, b"\0") + tail)
+    return journal
 
 
 def test_what_another_user_has_closed_is_no_bug(capsys):

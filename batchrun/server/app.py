@@ -143,7 +143,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 actor_proxy = _actor_proxy(settings, proxy.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django's
                 backend = await _compose(settings, database, catalog, accounts, demo, children, base_url, actor_proxy)
                 children.start_soon(serve_forward_proxy, proxy, backend.runs.admit_to_proxy)
-                await end_orphans(database)
+                await end_orphans(database, backend.tokens.of_run)
                 await backend.webhooks.load()
                 await backend.builds.take_in_all()
                 await backend.final_usage.load()

@@ -4,8 +4,10 @@ import ctypes
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import aiohttp
@@ -230,6 +232,22 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escape
         await _are_gone(pids)
         await api.items(run, 2)
         assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["migrationCount"] == 1
+
+
+async def test_a_state_directory_chooses_no_process_that_is_killed(tmp_path: Path) -> None:
+    """Who supplies it can note any process in it, with its start time; only those of its own Runs are ended."""
+
+    def note(pid: int) -> None:
+        with closing(sqlite3.connect(tmp_path / "server.sqlite3")) as connection, connection:
+            connection.execute("INSERT INTO processes VALUES ('supplied', ?, ?)", (pid, start_time(pid)))
+
+    async with open_api(tmp_path):
+        pass
+    async with await anyio.open_process(["sleep", "60"], start_new_session=True) as process:
+        await anyio.to_thread.run_sync(note, process.pid)
+        async with open_api(tmp_path):
+            assert await anyio.to_thread.run_sync(start_time, process.pid)
+        process.kill()
 
 
 async def test_the_first_status_is_ready_and_a_reader_sees_it_begin(api: Api) -> None:

@@ -1,5 +1,7 @@
 """From one server process to the next: orphaned processes are killed, and live Runs start again as migrated ones."""
 
+from collections.abc import Callable
+
 import anyio
 import anyio.to_thread
 import structlog
@@ -11,6 +13,7 @@ from batchrun.server.ids import now_ms
 from batchrun.server.runs import process_groups
 from batchrun.server.runs.hosted_run import RunEnd
 from batchrun.server.runs.lifecycle import ABORTED, TIMED_OUT, Runs
+from batchrun.server.runs.process_groups import Orphan
 from batchrun.server.runs.run_docs import current_part, migrated_extras
 from batchrun.server.store import account_table, run_table
 from batchrun.server.store.database import Database
@@ -25,14 +28,13 @@ _SAVE_WITHIN_S = 1
 _MARK_WITHIN_S = 0.3
 
 
-async def end_orphans(database: Database) -> None:
+async def end_orphans(database: Database, token_of: Callable[[str], str]) -> None:
     """Kill all processes of a dead server process, also those outside of their groups; before any Run starts."""
-    noted = await database.read(run_table.read_processes)
-    for _, pid, started in noted:
-        if await anyio.to_thread.run_sync(process_groups.end_orphan, pid, started):
-            _log.info("orphan_ended", pid=pid)
+    processes = await database.read(run_table.read_processes)
+    noted = [Orphan(run_id, token_of(run_id), pid, started) for run_id, pid, started in processes]
     if noted:
-        await anyio.to_thread.run_sync(process_groups.end_runs, {run_id for run_id, _, _ in noted})
+        for run_id in await anyio.to_thread.run_sync(process_groups.end_orphans, noted):
+            _log.info("orphan_ended", run_id=run_id)
     await database.write(run_table.forget_processes)
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +21,26 @@ from typing import NamedTuple
 _IS_LINUX = sys.platform == "linux"
 #: Max searches for processes of a Run, while each finds new ones.
 _MAX_SEARCHES = 20
-_RUN_ID = b"ACTOR_RUN_ID="
 #: Source: prctl(2). Without it, /proc/PID/environ and /proc/PID/mem are root's.
 _PR_SET_DUMPABLE = 4
+
+
+class Orphan(NamedTuple):
+    """A Run's process that a dead server process has left, as its state notes it."""
+
+    run_id: str
+    #: The Run's token, which no other server gives.
+    token: str
+    #: Of the leader of its group.
+    pid: int
+    start_time: str
+
+
+class _Mark(NamedTuple):
+    """What the environment of a process says of its Run."""
+
+    run_id: str
+    token: str
 
 
 @dataclass(slots=True)
@@ -54,25 +71,37 @@ def end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def end_orphan(pid: int, noted_start_time: str) -> bool:
-    """Kill the group of an orphaned process, unless its pid belongs to another process now.
+def end_orphans(noted: Collection[Orphan]) -> set[str]:
+    """Kill what is left of these processes, and return the ids of their Runs.
 
-    If the leader is gone, its group is killed too: while members live, no new process can get the group's id.
+    The server's state may be somebody else's, who may have noted any process. On Linux a process is killed if its
+    environment has its Run's token, together with the group that is noted, if it is in that. Elsewhere a group is
+    killed whose leader has the noted start time.
     """
-    now = start_time(pid)
-    if now is not None and now != noted_start_time:
-        return False
-    end_group(pid)
-    return now is not None
+    if not _IS_LINUX:
+        left = [each for each in noted if each.pid > 1 and start_time(each.pid) == each.start_time]
+        for each in left:
+            end_group(each.pid)
+        return {each.run_id for each in left}
+    by_mark = {_Mark(each.run_id, each.token): each for each in noted}
+    found = {pid: by_mark[mark] for pid in _pids() if (mark := _mark_of(pid)) in by_mark}
+    for pid, orphan in found.items():
+        if _group_of(pid) == orphan.pid > 1:
+            end_group(orphan.pid)  # with those of its members that have cleared their environment
+    _end_all(lambda pid: _mark_of(pid) in by_mark)
+    return {orphan.run_id for orphan in found.values()}
 
 
 def end_runs(run_ids: Collection[str]) -> None:
     """Kill the processes of these Runs in any group, and the processes that those start meanwhile."""
-    if not _IS_LINUX:
-        return
+    if _IS_LINUX:
+        _end_all(lambda pid: _mark_of(pid).run_id in run_ids)
+
+
+def _end_all(is_meant: Callable[[int], bool]) -> None:
     killed = {os.getpid()}
     for _ in range(_MAX_SEARCHES):
-        found = {pid for pid in _pids() if pid not in killed and _run_of(pid) in run_ids}
+        found = {pid for pid in _pids() if pid not in killed and is_meant(pid)}
         if not found:
             return
         for pid in found:
@@ -86,19 +115,19 @@ class Meter:
 
     def __init__(self) -> None:
         #: (Pid, start time) of a process outside of the groups -> its Run. A cache: an environment is slow to read.
-        self._runs: dict[tuple[int, str], str | None] = {}
+        self._runs: dict[tuple[int, str], str] = {}
 
     def measure(self, groups: Mapping[int, str]) -> dict[int, GroupUsage]:
         """Return the usage of each Run's process group, given {leader's pid: Run id}. One that is gone uses nothing."""
         usages = {group: GroupUsage() for group in groups}
         group_of_run = {run_id: group for group, run_id in groups.items()}
-        outside: dict[tuple[int, str], str | None] = {}
+        outside: dict[tuple[int, str], str] = {}
         for process in _linux_processes() if _IS_LINUX else _posix_processes():
             usage = usages.get(process.group)
             if usage is None and _IS_LINUX:
                 key = process.pid, process.start_time
-                run_id = outside[key] = self._runs[key] if key in self._runs else _run_of(process.pid)
-                usage = usages.get(group_of_run.get(run_id or "", 0))
+                run_id = outside[key] = self._runs[key] if key in self._runs else _mark_of(process.pid).run_id
+                usage = usages.get(group_of_run.get(run_id, 0))
             if usage is not None:
                 usage.resident_bytes += process.resident_bytes
                 usage.cpu_s += process.cpu_s
@@ -120,14 +149,20 @@ def _pids() -> Iterator[int]:
             yield int(entry.name)
 
 
-def _run_of(pid: int) -> str | None:
-    """Return the Run id in the environment of this user's process; None if there is none."""
+def _mark_of(pid: int) -> _Mark:
+    """Return what the environment of this user's process says of its Run; empty texts if nothing."""
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     except OSError:
-        return None
-    found = (variable for variable in environment.split(b"\0") if variable.startswith(_RUN_ID))
-    return next(found, b"").removeprefix(_RUN_ID).decode(errors="replace") or None
+        return _Mark("", "")
+    variables = dict(variable.split("=", 1) for variable in environment.split("\0") if "=" in variable)
+    return _Mark(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
+
+
+def _group_of(pid: int) -> int:
+    """Return the group of a process; 0 if the process is gone."""
+    fields = _stat_fields(pid)
+    return int(fields[2]) if fields else 0
 
 
 def _linux_processes() -> Iterator[_Process]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from batchrun.config import Config
-from batchrun.config.batch_settings import PATHS, ApiConfig
+from batchrun.config.batch_settings import PATHS
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, PLACE, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
@@ -62,8 +62,7 @@ def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Con
 
     Raises:
         LedgerError: the directory holds no batch, or its first opening failed.
-        ConfigError: only a shared log has the configuration, or the directory may be another one's: who has written it
-            would choose who gets the token, or what is run.
+        ConfigError: only a shared log has the configuration, or the directory may be somebody else's.
     """
     noted = _read(directory)
     if noted.is_of_log and noted.given is None:
@@ -72,32 +71,22 @@ def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Con
             " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
         )
     config = config_of(noted.given, directory)
-    if not has_platform and not _is_of_this_place(noted, directory) and (chosen := _chosen(config)):
-        raise ConfigError(
-            f"{directory}: was not last run by you in this place, and would choose {' and '.join(chosen)}."
-            " A directory from somebody else must not choose that. If the batch is yours, run it here first, with your"
-            " own file: `batchrun run BATCH.toml`"
-        )
+    if not has_platform:
+        _refuse_another_place(noted, directory)
     return config, noted.task_id
 
 
-def _is_of_this_place(noted: _Noted, directory: Path) -> bool:
-    """True unless the directory is a copy, or belongs to another user."""
+def _refuse_another_place(noted: _Noted, directory: Path) -> None:
+    """Refuse a directory that is a copy, or another user's: all in it may be somebody else's choice."""
     found = directory.stat()
-    return found.st_ino == noted.place and found.st_uid == os.geteuid()
-
-
-def _chosen(config: Config) -> list[str]:
-    """Return in words what a configuration chooses that a stranger must not choose."""
-    is_usual = config.api.is_embedded or config.api.base_url == ApiConfig().base_url
-    choices = {
-        f"the platform that gets your token ({config.api.base_url!r}, `api.base_url`)": not is_usual,
-        "a file with a token (`api.token_file`)": config.api.token_file is not None,
-        "a command or an address to be called (`[notify]`)": bool(config.notify.command or config.notify.url_file),
-        "Actors to be run (`server.actors`)": bool(config.server.actors),
-        "the store of a shared log (`replica.url`)": config.replica.url is not None,
-    }
-    return [words for words, is_chosen in choices.items() if is_chosen]
+    is_own = found.st_uid == os.geteuid()
+    if is_own and found.st_ino == noted.place:
+        return
+    why = "was not last run by you in this place" if is_own else "belongs to another user (chown makes it yours)"
+    raise ConfigError(
+        f"{directory}: {why}. What it holds may be somebody else's, who would choose who gets your token, what is read"
+        " and what is run. If the batch is yours, run it here first, with your own file: `batchrun run BATCH.toml`"
+    )
 
 
 def _read(directory: Path) -> _Noted:

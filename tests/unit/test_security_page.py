@@ -79,8 +79,12 @@ HELD = {
         "unit/test_platform_of_log.py::test_a_configuration_that_only_a_shared_log_has_gets_no_token",
         "unit/test_platform_of_log.py::test_no_command_of_a_shared_log_is_shown_to_be_pasted",
     ),
-    "It cannot choose, for `abort`, `retry` or `resolve`, who gets your token": (
+    "`abort`, `repair`, `resolve` and `retry` refuse a copied directory until you run its batch there": (
         "integration/test_supplied_directory.py::test_a_copied_directory_chooses_nothing",
+    ),
+    "No file that it names is deleted, no process killed": (
+        "integration/test_private_files.py::test_no_file_is_deleted_that_a_journal_names",
+        "integration/test_server_processes.py::test_a_state_directory_chooses_no_process_that_is_killed",
     ),
     "no file outside the batch's directory": (
         "unit/test_shared_log.py::test_a_damaged_log_is_refused_and_changes_nothing",

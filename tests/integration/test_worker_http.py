@@ -17,11 +17,20 @@ from aiohttp import ClientSession, FormData, UnixConnector
 from anyio.abc import SocketStream
 from yarl import URL
 
+from batchrun.output.layout import BATCH_LOG
 from batchrun.runtime import free_space
 from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http import connection_cap
 from batchrun.worker import batch_deletion
-from batchrun.worker.http import PageAccess, batch_upload, http_app, live_event_routes, open_http, request_context
+from batchrun.worker.http import (
+    PageAccess,
+    batch_upload,
+    http_app,
+    live_event_routes,
+    open_http,
+    request_context,
+    token_check,
+)
 from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.http.page_access import MAX_TICKETS
 from batchrun.worker.local_socket import short_path
@@ -598,6 +607,30 @@ async def test_a_signed_link_opens_the_output_of_one_batch_for_a_while(client):
         expired = f"until=0&signature={client.page._signature(first, '0')}"
         assert await status(f"/v1/batches/{first}/records", expired) == 401
         assert await status(f"/v1/batches/{first}/records", f"until=0&signature={'é' * 64}") == 401
+
+
+async def test_the_holder_of_a_link_takes_few_connections(client, monkeypatch):
+    """Of too many downloads by links, the oldest is reset; and a link does not follow, which would outlast it."""
+    monkeypatch.setattr(token_check, "_MAX_LINKED", 1)
+    batch_id = await client.submit_batch([{"n": 1}], name="long")
+    await client.until(batch_id, BatchState.FINISHED)
+    log = anyio.Path(client.worker.directory.of(batch_id) / "out" / BATCH_LOG)
+    await log.write_bytes(b"{}\n" * 3_000_000)
+    access = (await client.ask("GET", f"/v1/batches/{batch_id}/access"))[1]["access"]
+    path = f"/v1/batches/{batch_id}/log?{access}"
+    async with (
+        await raw(client.address, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n") as unread,
+        ClientSession() as session,
+    ):
+        received = len(await unread.receive())
+        async with session.get(f"{client.address}{path}") as answer:
+            assert len(await answer.read()) == 9_000_000
+        with anyio.fail_after(20), suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+            while received < 9_000_000:
+                received += len(await unread.receive())
+        assert received < 9_000_000
+        async with session.get(f"{client.address}{path}&follow=1") as answer:
+            assert answer.status == 401
 
 
 @pytest.mark.parametrize("output", ["records", "items", "log", "report", "failures", "config", ""])

@@ -22,25 +22,41 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.j
 _TICKET_PATH = "/v1/page-session"
 #: What a signed link may open of its batch.
 _LINKED = frozenset({"costs", "records", "items", "log", "report"})
+#: Max downloads by links at once; above it the oldest is reset. Each takes a connection and about 0.6 MB.
+_MAX_LINKED = 32
 
 
 def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middleware:
     """Return the middleware that refuses requests without the token, and spares the connections of those with it."""
+    #: Downloads by links that are under way, the oldest first.
+    linked: dict[web.RequestHandler, None] = {}
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if not _may_ask(request, token, page):
-                return await _answer_stranger(request, handler)
+            if not _shows_credential(request, token, page):
+                if not _is_linked(request, page):
+                    return await _answer_stranger(request, handler)
+                _admit_link(request.protocol, linked)
             cap.spare(request)
             answer = await handler(request)
             await answer.prepare(request)
             await answer.write_eof()
             return answer
         finally:
+            linked.pop(request.protocol, None)
             cap.release(request)
 
     return check
+
+
+def _admit_link(connection: web.RequestHandler, linked: dict[web.RequestHandler, None]) -> None:
+    if len(linked) >= _MAX_LINKED:
+        oldest = next(iter(linked))
+        del linked[oldest]
+        if oldest.transport is not None:
+            oldest.transport.abort()
+    linked[connection] = None
 
 
 async def _answer_stranger(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -53,7 +69,9 @@ async def _answer_stranger(request: web.Request, handler: Handler) -> web.Stream
             return error_answer(403, "host-not-allowed", message)
         return await handler(request)
     if "signature" in request.query:
-        return error_answer(401, "link-not-valid", "this link is too old; open it from the worker's page again")
+        return error_answer(
+            401, "link-not-valid", "this link is too old, or for another thing; open it from the worker's page"
+        )
     return error_answer(
         401, "token-not-valid", "send the worker's token as `Authorization: Bearer …`; it is in DATA/token"
     )
@@ -74,13 +92,19 @@ def _is_local(request: web.Request) -> bool:
     return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
 
 
-def _may_ask(request: web.Request, token: Token, page: PageAccess) -> bool:
+def _shows_credential(request: web.Request, token: Token, page: PageAccess) -> bool:
+    """True if the request may do what the token may."""
     if _is_local(request):
         return True
     scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        shown = shown.strip()
-        return hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode()) or page.is_key(shown)
+    shown = shown.strip()
+    is_token = hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode())
+    return scheme.lower() == "bearer" and (is_token or page.is_key(shown))
+
+
+def _is_linked(request: web.Request, page: PageAccess) -> bool:
+    """True if the request is by a signed link, which opens what there is now and follows nothing."""
     batch_id, query = request.match_info.get("ref", ""), request.query
-    is_link = request.method == "GET" and request.path.removeprefix(f"/v1/batches/{batch_id}/") in _LINKED
-    return is_link and page.is_signed(batch_id, query.get("until", ""), query.get("signature", ""))
+    is_output = request.method == "GET" and request.path.removeprefix(f"/v1/batches/{batch_id}/") in _LINKED
+    is_genuine = is_output and page.is_signed(batch_id, query.get("until", ""), query.get("signature", ""))
+    return is_genuine and "follow" not in query

@@ -7,6 +7,7 @@ in the size of the file.
 
 import os
 import sqlite3
+import time
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from batchrun.runtime.free_space import has_room, look_at_disk
 MAX_STEPS = 1_000_000_000
 #: Steps between two looks at what a statement has used; most statements have fewer.
 LOOK_STEPS = 1_000
+#: Seconds between two looks at the disk, each of which takes as long as hundreds of steps. Within so long a statement
+#: writes some ten megabytes.
+_DISK_LOOK_S = 0.01
 #: Max bytes of a value or a row. The largest are inputs, of 9 MB.
 MAX_VALUE_BYTES = 16 << 20
 #: Where SQLite puts what a statement sorts or joins. Source: https://www.sqlite.org/tempfiles.html
@@ -85,6 +89,7 @@ class StatementBounds:
         self._tables = frozenset(connection.tables()) | {"json_each"}
         self._is_foreign = False
         self._looks = 0
+        self._disk_look_deadline = 0.0
         connection.execute("SELECT value FROM json_each('[]')")  # its first use notes it in the schema, of this process
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
         free, reserve = look_at_disk(connection.file.parent)
@@ -109,7 +114,13 @@ class StatementBounds:
         if not self._is_foreign:
             return 0
         self._looks += 1
-        return int(self._looks > MAX_STEPS // LOOK_STEPS or not all(map(has_room, self._directories)))
+        return int(self._looks > MAX_STEPS // LOOK_STEPS or self._is_disk_full())
+
+    def _is_disk_full(self) -> bool:
+        if (now := time.monotonic()) < self._disk_look_deadline:
+            return False
+        self._disk_look_deadline = now + _DISK_LOOK_S
+        return not all(map(has_room, self._directories))
 
     def _decide(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         is_own = (

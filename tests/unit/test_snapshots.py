@@ -192,7 +192,7 @@ def _with_a_name_that_leads_elsewhere(_: DirectoryStore, objects: Path) -> None:
     _changed(objects, parts=["../../../secret", 7])
 
 
-def _holding(statement: str, *, writable: bool = False) -> Callable[[DirectoryStore, Path], None]:
+def _holding(statement: str, *, with_pragma: str = "user_version") -> Callable[[DirectoryStore, Path], None]:
     """Return what puts a ledger into a snapshot that a statement has changed."""
 
     def change(_: DirectoryStore, objects: Path) -> None:
@@ -204,7 +204,7 @@ def _holding(statement: str, *, writable: bool = False) -> Callable[[DirectorySt
         ]
         copy.write_bytes(b"".join(pieces))
         with closing(sqlite3.connect(copy)) as ledger, ledger:
-            ledger.execute(f"PRAGMA writable_schema = {int(writable)}")
+            ledger.execute(f"PRAGMA {with_pragma}")
             ledger.execute(statement)
         parts = []
         content = copy.read_bytes()
@@ -222,7 +222,9 @@ def _with_a_giant_schema(store: DirectoryStore, objects: Path) -> None:
     ledger = (
         "INSERT INTO sqlite_schema SELECT replace(hex(zeroblob(10000000)), '0', 'x'), name, tbl_name, rootpage, sql"
     )
-    _holding(f"{ledger} FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex_job_%'", writable=True)(store, objects)
+    _holding(
+        f"{ledger} FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex_job_%'", with_pragma="writable_schema = 1"
+    )(store, objects)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +243,10 @@ def _with_a_giant_schema(store: DirectoryStore, objects: Path) -> None:
         _holding("DROP TABLE duplicate"),
         _holding("DELETE FROM batch"),
         _holding(f"UPDATE output SET length = 7 WHERE name = '{RECORDS}'"),
+        _holding(
+            "INSERT INTO attempt (job_id, attempt_no, mark, state, intended_at) VALUES (1, 1, 'm', 'no state', 1)",
+            with_pragma="ignore_check_constraints = 1",
+        ),
         _with_a_giant_schema,
     ],
 )

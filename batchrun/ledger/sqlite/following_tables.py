@@ -97,12 +97,17 @@ class FollowingTables(LedgerTables):
             LedgerError: A row cannot be read, or is none of a ledger.
         """
         tables = self._db.tables()
-        with self._db.beside(copy, "copy"), self.transaction(), self._bounded():
-            self.forget_output_lengths()
-            for table in tables:
-                # What this machine has tried to claim is its own.
-                rows = f"copy.{table}" + (f" WHERE name != '{LOG_CLAIM.name}'" if table == "batch" else "")
-                self._write(f"INSERT INTO main.{table} SELECT * FROM {rows}", ())
+        with self._db.beside(copy, "copy"), self.transaction():
+            with self._bounded():
+                self.forget_output_lengths()
+                for table in tables:
+                    # What this machine has tried to claim is its own.
+                    rows = f"copy.{table}" + (f" WHERE name != '{LOG_CLAIM.name}'" if table == "batch" else "")
+                    self._write(f"INSERT INTO main.{table} SELECT * FROM {rows}", ())
+            # SQLite takes the rows of tables that are alike as they are: no constraint was looked at.
+            (found,) = self._db.execute("PRAGMA main.quick_check(1)").fetchone()
+            if found != "ok":
+                raise LedgerError(f"{copy}: has a row that is none of a ledger: {found}")
 
     def forget_output_lengths(self) -> None:
         """Remove what is noted of output files, before a log's first entry notes it again."""

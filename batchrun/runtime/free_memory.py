@@ -3,6 +3,9 @@
 import mmap
 import sys
 
+#: `parsed_bytes` of a text is at most so many times its length: that of a row of `{`.
+PARSED_BYTES_PER_BYTE = 145
+
 
 def check_memory(size: int) -> None:
     """Raise MemoryError unless this many bytes can be allocated now: orjson crashes where an allocation fails.

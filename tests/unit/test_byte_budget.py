@@ -5,10 +5,12 @@ import anyio
 import orjson
 import pytest
 from anyio.lowlevel import checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchrun.errors import AnswerTooLarge
 from batchrun.runtime.byte_budget import MIN_BODY_BYTES, ByteBudget, Fits, Room
-from batchrun.runtime.free_memory import check_memory, parsed_bytes
+from batchrun.runtime.free_memory import PARSED_BYTES_PER_BYTE, check_memory, parsed_bytes
 
 MB = 1 << 20
 
@@ -193,3 +195,9 @@ def test_the_memory_of_json_is_reckoned_from_its_text(element: object) -> None:
     tracemalloc.stop()
     assert len(value) == 50_000
     assert takes < parsed_bytes(text) < 3 * takes + 30 * len(text)
+
+
+@given(st.text('{}[],:" a').map(str.encode))
+def test_what_is_reckoned_from_a_text_has_a_bound(text: bytes) -> None:
+    """Of a short one it need not be reckoned, whatever it holds."""
+    assert parsed_bytes(text) <= PARSED_BYTES_PER_BYTE * len(text)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, field
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from io import BufferedIOBase
 from typing import Any
@@ -22,7 +23,7 @@ from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
 from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
 from batchrun.runtime.bounded_zstd import open_bounded
 from batchrun.runtime.fast_dataclasses import dataclass, replace
-from batchrun.runtime.free_memory import parsed_bytes
+from batchrun.runtime.free_memory import PARSED_BYTES_PER_BYTE, parsed_bytes
 
 #: Of the format. A reader refuses a log with entries of a later version.
 VERSION = 1
@@ -43,6 +44,8 @@ _MAX_HELD_BYTES, _PIECE_BYTES = 16 << 20, 1 << 20
 #: Longest lease of an owner, in seconds: a day.
 _MAX_LEASE_S = 86_400.0
 _MAX_OWNER_CHARS = 200
+#: Max bytes of the line of an entry without its statements and changes, for which no memory is reckoned.
+_MAX_SHORT_BYTES = 1 << 20
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}")
 #: zstd's fastest level that is not "fast": an entry is compressed while others wait for its commit.
 _LEVEL = 1
@@ -165,13 +168,13 @@ def decode(
     Args:
         encoded: what `encode` has returned.
         get_object: returns an object of the log; None: there is none.
-        with_changes: False leaves out what the commit changes in the tables.
+        with_changes: False leaves out what the commit changes in the tables; it is not looked at.
         is_first: True for the first entry of a log.
 
     Raises:
         LedgerError: The bytes are no entry, or a newer batchrun wrote them.
     """
-    content = _split(encoded, is_first=is_first)
+    content = _split(encoded, is_first=is_first, with_changes=with_changes)
     with _explaining():
         entry = _head(content.header)
         if names := content.header.get("objects"):
@@ -180,8 +183,8 @@ def decode(
             if len(set(names)) < len(names):  # one object, named again and again, would fill the memory
                 raise ValueError("it names an object twice")
             parts = b"".join(read_part(name, get_object) for name in names)
-            content = _split(parts, is_first=is_first)
-        if entry.kind is EntryKind.COMMIT or "changes" in content.header:
+            content = _split(parts, is_first=is_first, with_changes=with_changes)
+        if entry.kind is EntryKind.COMMIT or content.header.keys() & {"changes", "files"}:
             return replace(entry, commit=_commit(content, with_changes=with_changes), length=content.length)
         return entry
 
@@ -192,7 +195,7 @@ def decode_head(encoded: bytes) -> Entry:
     Raises:
         LedgerError: as `decode` does.
     """
-    content = _split(encoded, is_first=False)
+    content = _split(encoded, is_first=False, with_changes=False)
     with _explaining():
         return _head(content.header)
 
@@ -200,7 +203,9 @@ def decode_head(encoded: bytes) -> Entry:
 def _head(header: Any) -> Entry:
     if header["v"] > VERSION or header.get("tables", 0) > len(SCHEMA_STEPS):
         raise LedgerError("the shared log was written by a newer batchrun; use that one")
-    return Entry(kind=EntryKind(header["kind"]), owner=_owner(header["owner"]), previous=header["previous"])
+    owner = header["owner"]
+    owner = _owner(owner["id"], owner["name"], owner["lease_s"])
+    return Entry(kind=EntryKind(header["kind"]), owner=owner, previous=header["previous"])
 
 
 @contextmanager
@@ -211,12 +216,13 @@ def _explaining() -> Iterator[None]:
         raise LedgerError(f"an entry of the shared log cannot be read: {error}") from error
 
 
-def _owner(fields: Any) -> Owner:
-    match fields:
-        case {"id": str(id_), "name": str(name), "lease_s": int() | float() as lease_s} if 0 <= lease_s <= _MAX_LEASE_S:
+@lru_cache(maxsize=1)  # one owner appends most entries in a row
+def _owner(id_: Any, name: Any, lease_s: Any) -> Owner:
+    match id_, name, lease_s:
+        case str(), str(), int() | float() if 0 <= lease_s <= _MAX_LEASE_S:
             # On one line: the name is printed, and anybody who can write to the log may have chosen it.
             return Owner(id=id_, name=" ".join(name[:_MAX_OWNER_CHARS].split()), lease_s=lease_s)
-    raise ValueError(f"its owner is none: {str(fields)[:200]}")
+    raise ValueError("its owner is none")
 
 
 def read_part(name: Any, get_object: Callable[[str], bytes | None]) -> bytes:
@@ -250,15 +256,36 @@ class _Split:
     length: int
 
 
-def _split(encoded: bytes, *, is_first: bool) -> _Split:
+def _split(encoded: bytes, *, is_first: bool, with_changes: bool) -> _Split:
     try:
         content, size = open_bounded(encoded, MAX_CONTENT_BYTES)
         line = content.readline(_max_parsed(is_first) + 1)
-        if (parsed := parsed_bytes(line)) > _max_parsed(is_first):
-            raise ValueError(f"would take {parsed >> 20:,} MB of memory")
-        return _Split(orjson.loads(line), content, size - len(line), size)
+        header = None if with_changes else _header_without_changes(line)
+        return _Split(header or _header(line, _max_parsed(is_first)), content, size - len(line), size)
     except ValueError as error:
         raise LedgerError(f"an entry of the shared log cannot be read: it {error}") from error
+
+
+def _header(line: bytes, max_parsed_bytes: int) -> Any:
+    # Most lines are so short that what they hold need not be counted.
+    if len(line) * PARSED_BYTES_PER_BYTE > max_parsed_bytes and (parsed := parsed_bytes(line)) > max_parsed_bytes:
+        raise ValueError(f"would take {parsed >> 20:,} MB of memory")
+    return orjson.loads(line)
+
+
+def _header_without_changes(line: bytes) -> Any:
+    """Return what a line says before its statements and after its changes; None: it is not laid out as `encode` does.
+
+    These two are nearly all of it. Inside a text of JSON, each quotation mark has a backslash before it, so what is
+    looked for is never found there.
+    """
+    begin, end = line.find(b',"statements":'), line.rfind(b',"files":')
+    if not 0 < begin < end or len(line) - (end - begin) > _MAX_SHORT_BYTES:
+        return None
+    try:
+        return orjson.loads(line[:begin] + line[end:])
+    except ValueError:
+        return None
 
 
 def _max_parsed(is_first: bool) -> int:

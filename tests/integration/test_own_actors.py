@@ -60,10 +60,12 @@ def test_a_new_actor_works_as_it_is(tmp_path: Path) -> None:
     """`actors new` makes an Actor that runs on its example at once; a name that is taken or none is refused."""
     made = batchrun("actors", "new", "greeter", cwd=tmp_path)
     assert (made.code, "batchrun run --actors greeter" in made.err) == (0, True)
-    done = batchrun("run", "--actors", "greeter", "--jobs", "greeter/example.jsonl", "--out", "out", cwd=tmp_path)
+    done = batchrun(
+        "run", "--actors", "greeter", "--jobs", "greeter/example.jsonl", "--limit", "1", "--out", "out", cwd=tmp_path
+    )
     assert done.code == 0, done.err
     items = [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").read_text().splitlines()]
-    assert sorted(item["greeting"] for item in items) == ["Hello, Ada!", "Hello, Grace!"]
+    assert [item["greeting"] for item in items] == ["Hello, Ada!"]
     assert batchrun("actors", "new", "greeter", cwd=tmp_path).code != 0
     refused = batchrun("actors", "new", "no name", cwd=tmp_path)
     assert (refused.code, "cannot be an Actor's name" in refused.err) == (2, True)

@@ -66,25 +66,25 @@ async def test_a_finished_run_cannot_begin_anew(api: Api) -> None:
     assert (await api.send("POST", f"/v2/actor-runs/{'x' * 17}/reboot")).status == 404
 
 
-async def test_an_sdk_actor_reboots_itself(api: Api) -> None:
-    """The SDK's call is answered before the process is ended; the second life ends well."""
-    run = await api.run_actor("local~listener", {"do": "reboot"})
-    ended = await api.finish(run["id"])
-    assert (ended["status"], ended["stats"]["rebootCount"]) == ("SUCCEEDED", 1)
-    assert [item["life"] for item in await api.items(run) if "life" in item] == [1, 2]
+async def test_an_sdk_actor_reboots_itself_and_becomes_another(api: Api) -> None:
+    """The SDK's calls are answered before the process is ended.
 
-
-async def test_an_sdk_actor_becomes_another(api: Api) -> None:
-    """The new input stands under INPUT-METAMORPH-1; storages, id and the first Actor's id stay."""
-    run = await api.run_actor("local~listener", {"do": "metamorph"})
+    The new input stands under INPUT-METAMORPH-1; storages, id and the first Actor's id stay.
+    """
+    run = await api.run_actor("local~listener", {"do": "change"})
     ended = await api.finish(run["id"])
-    assert (ended["status"], ended["actId"], ended["stats"]["metamorph"]) == ("SUCCEEDED", run["actId"], 1)
+    assert (ended["status"], ended["stats"]["rebootCount"], ended["stats"]["metamorph"]) == ("SUCCEEDED", 1, 1)
     (metamorph,) = ended["metamorphs"]
-    assert (metamorph["actorId"], metamorph["inputKey"]) == (run["actId"], "INPUT-METAMORPH-1")
+    assert (metamorph["actorId"], metamorph["inputKey"], ended["actId"]) == (
+        run["actId"],
+        "INPUT-METAMORPH-1",
+        run["actId"],
+    )
     lives = [item for item in await api.items(run) if "life" in item]
-    assert [(life["input"], life["key"]) for life in lives] == [
-        ({"do": "metamorph"}, "INPUT"),
-        ({"do": "exit"}, "INPUT-METAMORPH-1"),
+    assert [(life["life"], life["input"], life["key"]) for life in lives] == [
+        (1, {"do": "change"}, "INPUT"),
+        (2, {"do": "change"}, "INPUT"),
+        (3, {"do": "exit"}, "INPUT-METAMORPH-1"),
     ]
 
 

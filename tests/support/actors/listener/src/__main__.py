@@ -32,9 +32,9 @@ async def main() -> None:
         Actor.on(Event.MIGRATING, on_migration)
         Actor.on(Event.SYSTEM_INFO, on_usage)
         await Actor.push_data({"life": lives, "input": given, "key": Actor.configuration.input_key})
-        if given["do"] == "reboot" and lives == 1:
+        if given["do"] == "change" and lives == 1:
             await Actor.reboot()
-        elif given["do"] == "metamorph":
+        elif given["do"] == "change":
             await Actor.metamorph("local/listener", {"do": "exit"})
         elif given["do"] == "wait":
             await is_over.wait()

@@ -1,4 +1,4 @@
-"""Push 1, 2, 3, … up to `count`, and keep how far it is: as its state, before or after each push, or as its queue."""
+"""Push 1, 2, 3, … up to `count` three times at once: noted before each push, after it, and as requests of its queue."""
 
 import asyncio
 from typing import Any
@@ -7,29 +7,32 @@ from apify import Actor, Request
 
 
 async def main() -> None:
-    """Go on from where the state or the queue is."""
+    """Go on from where the state and the queue are."""
     async with Actor:
         given: Any = await Actor.get_input()
-        await (crawl if given["notes"] == "queue" else count)(given)
+        state: Any = await Actor.use_state(default_value={"before": 0, "after": 0})
+        count = given["count"]
+        async with asyncio.TaskGroup() as children:
+            for work in (count_up(state, "before", count), count_up(state, "after", count), crawl(count)):
+                children.create_task(work)
 
 
-async def count(given: Any) -> None:
+async def count_up(state: Any, notes: str, count: int) -> None:
     """Count in the state."""
-    state: Any = await Actor.use_state(default_value={"n": 0})
-    while (n := state["n"]) < given["count"]:
-        if given["notes"] == "before":
-            state["n"] = n + 1
-        await Actor.push_data({"n": n + 1})
-        state["n"] = n + 1
+    while (n := state[notes]) < count:
+        if notes == "before":
+            state[notes] = n + 1
+        await Actor.push_data({"notes": notes, "n": n + 1})
+        state[notes] = n + 1
         await asyncio.sleep(0.1)
 
 
-async def crawl(given: Any) -> None:
+async def crawl(count: int) -> None:
     """Count in requests: each is handled after its push."""
     queue = await Actor.open_request_queue()
-    await queue.add_requests([Request.from_url(f"http://127.0.0.1/{n + 1}") for n in range(given["count"])])
+    await queue.add_requests([Request.from_url(f"http://127.0.0.1/{n + 1}") for n in range(count)])
     while request := await queue.fetch_next_request():
-        await Actor.push_data({"n": int(request.url.rpartition("/")[2])})
+        await Actor.push_data({"notes": "queue", "n": int(request.url.rpartition("/")[2])})
         await asyncio.sleep(0.05)
         await queue.mark_request_as_handled(request)
 

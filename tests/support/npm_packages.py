@@ -17,7 +17,7 @@ def install_packages(folder: Path, package_file: Path) -> None:
     if installed.exists() and installed.read_bytes() == package_file.read_bytes():
         return
     shutil.copy(package_file, folder / "package.json")
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", "--prefer-offline"]
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_LIMIT_S, check=False

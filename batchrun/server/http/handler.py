@@ -1,7 +1,7 @@
 """Each request's way in and out: route, caller, rate limit, handler; errors become the API's envelope."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 
 import anyio.abc
 import structlog
@@ -50,7 +50,9 @@ _CORS = {
 }
 
 
+@cache
 def make_table() -> RouteTable:
+    """Return all routes, which are the same for all servers of a process."""
     table = RouteTable()
     for module in _MODULES:
         module.add_routes(table)

@@ -20,8 +20,8 @@ class RouteTable:
 
     def __init__(self) -> None:
         self._root = _Node()
-        #: Method and path of every route, in order of addition.
-        self.served: list[tuple[str, str]] = []
+        #: Method and path of every route, in order of addition; the values mean nothing.
+        self.served: dict[tuple[str, str], None] = {}
 
     def add(
         self, methods: str, path: str, handler: Handler, *, per_s: int = PER_RESOURCE, needs_token: bool = True
@@ -33,7 +33,7 @@ class RouteTable:
         for method in methods.split():
             assert method not in node.routes, f"{method} {path} is served twice"
             node.routes[method] = Route(handler=handler, per_s=per_s, needs_token=needs_token, path=path)
-            self.served.append((method, path))
+            self.served[method, path] = None
 
     def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
         """Return the route and the decoded path parameters."""
@@ -57,8 +57,11 @@ class RouteTable:
 
 def _child(node: _Node, segment: str) -> _Node:
     if not segment.startswith("{"):
-        return node.literal.setdefault(segment, _Node())
+        if segment not in node.literal:
+            node.literal[segment] = _Node()
+        return node.literal[segment]
     if node.parameter is None:
         node.parameter = (segment[1:-1], _Node())
-    assert node.parameter[0] == segment[1:-1], f"{segment} has another name elsewhere"
-    return node.parameter[1]
+    name, child = node.parameter
+    assert name == segment[1:-1], f"{segment} has another name elsewhere"
+    return child

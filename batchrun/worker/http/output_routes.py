@@ -23,6 +23,7 @@ from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
 from batchrun.report.cost_sums import NO_COSTS, CostSums, cost_columns, cost_sums_json, highest_costs
 from batchrun.report.output_files.costs_jsonl import write_costs
+from batchrun.report.output_files.table_file import TABLE_FORMATS, content_type_of, table_pieces
 from batchrun.report.report_page import make_report
 from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
 from batchrun.runtime.logs import KEPT_PIECES, piece_of
@@ -30,7 +31,6 @@ from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.batch_files import has_ledger, length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import submission_of, whole_number, worker_of
-from batchrun.worker.http.table_file import TABLE_FORMATS, content_type_of, table_pieces
 from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.worker import Worker

@@ -1,13 +1,11 @@
 """A file of JSON lines as a table, CSV or Excel: read twice, for the columns and for the rows."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import orjson
 
 from batchrun.report.terminal_text import spreadsheet_text
@@ -26,7 +24,7 @@ def content_type_of(table_format: str) -> str:
     return FORMATS[table_format].content_type
 
 
-async def table_pieces(file: Path, end: int, table_format: str, *, is_exact: bool) -> AsyncGenerator[bytes]:
+def table_pieces(file: Path, end: int, table_format: str, *, is_exact: bool) -> Generator[bytes]:
     """Yield the first `end` bytes of a file of lines as a table; it takes little memory, whatever their number.
 
     If it need not be exact, no text in it is a formula; in Excel's format none ever is.
@@ -34,18 +32,15 @@ async def table_pieces(file: Path, end: int, table_format: str, *, is_exact: boo
     is_guarded = table_format == "csv" and not is_exact
     columns: dict[str, None] = {}
     with closing(_pages(file, end)) as pages:
-        while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
-            await anyio.to_thread.run_sync(add_columns, columns, page)
+        for page in pages:
+            add_columns(columns, page)
     writer = FORMATS[table_format].writer(list(columns), Query(""), "")
     if is_guarded:
         writer = replace(writer, shown=lambda page: [_without_formulas(each) for each in page])
     yield writer.opening
     with closing(_pages(file, end)) as pages:
-        while (page := await anyio.to_thread.run_sync(next, pages, None)) is not None:
-            write = partial(next, writer.pieces(page))
-            is_last = False
-            while not is_last:
-                piece, is_last = await anyio.to_thread.run_sync(write)
+        for page in pages:
+            for piece, _ in writer.pieces(page):
                 yield piece
     yield writer.closing()
 

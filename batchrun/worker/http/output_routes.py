@@ -5,8 +5,8 @@ gets new lines until the batch rests.
 """
 
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import aclosing, closing
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from tempfile import SpooledTemporaryFile
@@ -82,8 +82,10 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     download = f"{batch_name}-{PurePath(name).stem}.{table_format}" if "download" in request.query else None
     end = await length_of(out_dir, name)
     if table_format in TABLE_FORMATS and name != BATCH_LOG:
-        pieces = table_pieces(out_dir / name, end, table_format, is_exact=name == ITEMS)
-        return await _send(request, pieces, content_type=content_type_of(table_format), download=download)
+        table = table_pieces(out_dir / name, end, table_format, is_exact=name == ITEMS)
+        return await _send(
+            request, _made_in_threads(table), content_type=content_type_of(table_format), download=download
+        )
     if table_format != "jsonl":
         raise Refused(400, "bad-value", f"format: choose from jsonl, {', '.join(TABLE_FORMATS)}; a log is jsonl")
     follows = request.query.get("follow", "0") not in ("0", "false")
@@ -130,6 +132,12 @@ async def _send(
             await answer.write(piece)
     await answer.write_eof()
     return answer
+
+
+async def _made_in_threads(table: Generator[bytes]) -> AsyncGenerator[bytes]:
+    with closing(table):
+        while (piece := await anyio.to_thread.run_sync(next, table, None)) is not None:
+            yield piece
 
 
 def _is_under_way(request: web.Request) -> Callable[[], bool]:

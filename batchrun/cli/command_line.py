@@ -276,6 +276,33 @@ def report(
     write_batch_report(_directory_of(batch), out)
 
 
+def export(
+    batch: BatchPlace,
+    file: Annotated[Path, typer.Argument(help="File to write: .csv, .xlsx (Excel) or .jsonl.")],
+    items: Annotated[bool, typer.Option("--items", help="The items of the Runs instead of the records.")] = False,
+) -> None:
+    """Write a batch's records, or its items, into a table; works while another process runs the batch."""
+    from batchrun.cli.export_command import export_lines
+
+    export_lines(_directory_of(batch), file, items=items)
+
+
+def audit(
+    batch: BatchPlace,
+    api_url: Annotated[
+        str | None, typer.Option(help="Address of the API; default: that of the batch, or Apify's for a log.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check that each job of a batch has one record, and find Runs that repeat its starts; change nothing."""
+    from batchrun.cli.audit_command import audit_batch
+    from batchrun.config import ApiConfig
+
+    if api_url is None and "://" in batch:
+        api_url = ApiConfig().base_url
+    raise typer.Exit(audit_batch(_directory_of(batch), api_url, is_json=json))
+
+
 def retry(
     directory: Directory,
     outcomes: Outcomes = None,

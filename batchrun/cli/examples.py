@@ -19,6 +19,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "status": ("batchrun status shop.out", "batchrun status shop.out --json", "batchrun status s3://bucket/shop"),
     "failures": ("batchrun failures shop.out",),
     "report": ("batchrun report shop.out", "batchrun report shop.out --out shop.html"),
+    "export": ("batchrun export shop.out shop.xlsx", "batchrun export shop.out items.csv --items"),
     "retry": (
         "batchrun retry shop.out --dry-run",
         "batchrun retry shop.out --failure 4a85b438",
@@ -28,6 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "abort": ("batchrun abort shop.out",),
     "resolve": ("batchrun resolve shop.out", "batchrun resolve shop.out --key a1 --none"),
     "repair": ("batchrun repair shop.out",),
+    "audit": ("batchrun audit shop.out", "batchrun audit s3://your-bucket/batches/shop"),
     "pull": ("batchrun pull s3://your-bucket/batches/shop shop.out",),
     "schema": ("batchrun schema > batchrun.schema.json",),
     "serve": ("batchrun serve --port 3333 --actors ./my-actors", "batchrun serve --faults configs/faults.toml"),

@@ -111,7 +111,7 @@ class SecondRuns:
         """
         marks = {run.id: mark for run in runs if run.id not in self._others and (mark := mark_of(run.user_agent))}
         owners = await self._ledger.attempts_marked(list(marks.values())) if marks else {}
-        repeating = [run for run in runs if _repeats(run, owners.get(marks.get(run.id, Mark(""))))]
+        repeating = [run for run in runs if repeats(run, owners.get(marks.get(run.id, Mark(""))))]
         self._others = {run.id for run in runs if run.id in self._others or marks.get(run.id) not in owners}
         left, limiter = {run.id for run in repeating}, anyio.Semaphore(MAX_OPEN_ABORTS)
 
@@ -143,8 +143,8 @@ class SecondRuns:
         return True
 
 
-def _repeats(run: Run, owner: MarkedAttempt | None) -> bool:
-    """Whether the Run's mark belongs to an attempt with another Run, or to one that has ended without any."""
+def repeats(run: Run, owner: MarkedAttempt | None) -> bool:
+    """Return whether a Run's mark belongs to an attempt with another Run, or to one that has ended without any."""
     if owner is None or owner.run_id == run.id:
         return False
     return owner.run_id is not None or owner.state is AttemptState.ENDED

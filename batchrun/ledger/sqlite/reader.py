@@ -32,6 +32,7 @@ from batchrun.ledger.sqlite.row_values import (
     time_of,
 )
 from batchrun.model import (
+    CLOCK_DOUBT,
     RUN_UNREADABLE,
     Attempt,
     AttemptState,
@@ -264,6 +265,15 @@ class LedgerReader:
             Mark(mark): MarkedAttempt(job_key=JobKey(key), state=AttemptState(state), run_id=run_id and RunId(run_id))
             for mark, key, state, run_id in rows
         }
+
+    def first_start(self) -> datetime | None:
+        """Return the time on the Runs' clock before which no Run of any attempt can have begun; None: there is none."""
+        (at,) = self._db.execute(
+            "SELECT min(coalesce(not_before, min(intended_at, coalesce(platform_time, intended_at)) - ?)) FROM attempt"
+            " WHERE attempt_no > 0",
+            (CLOCK_DOUBT.total_seconds(),),
+        ).fetchone()
+        return None if at is None else time_of(at)
 
     def bound_runs(self) -> list[RunId]:
         rows = self._db.execute("SELECT run_id FROM attempt WHERE state = 'bound' ORDER BY job_id, attempt_no")

@@ -1,9 +1,12 @@
 """What every test stands on: asyncio as the backend, and a watch over calls that block its loop."""
 
+import atexit
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -27,6 +30,11 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _memory.is_dir():
     _free = os.statvfs(_memory)
     if _free.f_bavail * _free.f_frsize > _ROOM and not _free.f_flag & os.ST_NOEXEC and os.access(_memory, os.W_OK):
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_memory)
+
+# The key of signatures is not put into the home of who runs the tests; processes of pytest-xdist have the same one.
+if "XDG_STATE_HOME" not in os.environ:
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="batchrun-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 # Each run tries other examples, so that few of them are enough; a busy machine may take its time for one.
 settings.register_profile(

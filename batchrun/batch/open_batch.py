@@ -175,7 +175,7 @@ async def _notifier(config: Config, channels: list[Channel]) -> AsyncIterator[No
     if not channels:
         yield None
         return
-    notifier = Notifier(config.notify, channels, Outbox(config.out_dir / OUTBOX))
+    notifier = Notifier(config.notify, channels, Outbox(config.out_dir / OUTBOX, is_signed=True))
     async with delivering(notifier):
         yield notifier
 

@@ -116,8 +116,8 @@ TASK_ID: Fact[TaskId] = Fact("task_id", from_json=_text)
 ACCOUNT: Fact[str] = Fact("account", from_json=_text)
 #: The configuration that the batch was last opened with.
 CONFIG: Fact[JsonObject] = Fact("config", from_json=_object)
-#: Inode of the output directory in which the configuration was noted: in a copy of the directory, it is another one.
-PLACE: Fact[int] = Fact("place", from_json=_number)
+#: The signature of who has noted task and configuration: somebody else who supplies the directory has another one.
+SIGNATURE: Fact[str] = Fact("signature", from_json=_text)
 #: The command line that resumes the batch.
 COMMAND: Fact[Command] = Fact(
     "command", asdict, lambda noted: Command(line=_text(noted["line"]), directory=_text(noted["directory"]))

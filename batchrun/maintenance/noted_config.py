@@ -1,6 +1,5 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +8,12 @@ from pydantic import ValidationError
 from batchrun.config import Config
 from batchrun.config.batch_settings import PATHS
 from batchrun.errors import ConfigError, LedgerError
-from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, PLACE, TASK_ID
+from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, SIGNATURE, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Command, TaskId, read_json, write_json
 from batchrun.output.layout import JOB_FILE, LEDGER, OWN_CONFIG
+from batchrun.preflight.same_batch import signed_content
+from batchrun.runtime.own_signature import is_own
 from batchrun.runtime.private_files import read_private
 
 
@@ -26,8 +27,8 @@ class _Noted(NamedTuple):
     task_id: TaskId
     #: True if the batch has a shared log.
     is_of_log: bool
-    #: Inode of the directory in which `given` was noted; None: by a version that noted none.
-    place: int | None
+    #: Of `given`; None: by a version that signed nothing.
+    signature: Any
 
 
 def read_config(directory: Path) -> tuple[Config, TaskId]:
@@ -70,34 +71,35 @@ def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Con
             f"{directory}: has its configuration from a shared log, which others can write to, so it gets no token."
             " Run the batch here first, with your own file: `batchrun run BATCH.toml`"
         )
-    config = config_of(noted.given, directory)
-    if not has_platform:
-        _refuse_another_place(noted, directory)
-    return config, noted.task_id
+    if not has_platform and noted.given is not None:
+        refuse_unsigned(noted.given, noted.task_id, noted.signature, directory)
+    return config_of(noted.given, directory), noted.task_id
 
 
-def _refuse_another_place(noted: _Noted, directory: Path) -> None:
-    """Refuse a directory that is a copy, or another user's: all in it may be somebody else's choice."""
-    found = directory.stat()
-    is_own = found.st_uid == os.geteuid()
-    if is_own and found.st_ino == noted.place:
-        return
-    why = "was not last run by you in this place" if is_own else "belongs to another user (chown makes it yours)"
-    raise ConfigError(
-        f"{directory}: {why}. What it holds may be somebody else's, who would choose who gets your token, what is read"
-        " and what is run. If the batch is yours, run it here first, with your own file: `batchrun run BATCH.toml`"
-    )
+def refuse_unsigned(noted_config: Any, task_id: TaskId, signature: Any, directory: Path) -> None:
+    """Refuse what a directory tells a command to do, unless this user has noted it on this machine.
+
+    Raises:
+        ConfigError: it may be somebody else's choice.
+    """
+    is_signed = isinstance(signature, str) and is_own(signed_content(noted_config, task_id), signature)
+    if not is_signed:
+        raise ConfigError(
+            f"{directory}: was not last run by you on this machine. Its configuration may be somebody else's, who would"
+            " choose who gets your token, what is read and what is run. If the batch is yours, run it here first, with"
+            " your own file: `batchrun run BATCH.toml`"
+        )
 
 
 def _read(directory: Path) -> _Noted:
     with open_for_reading(directory) as ledger:
-        config, place = ledger.fact(CONFIG), ledger.fact(PLACE)
+        config, signature = ledger.fact(CONFIG), ledger.fact(SIGNATURE)
         task_id, is_of_log = ledger.fact(TASK_ID) or TaskId(""), ledger.fact(LOG_POSITION) is not None
     given: Any = config
     if is_of_log:  # the ledger has what another machine may have noted
         given = _given_here(directory)
-        place = given.pop(PLACE.name, None) if isinstance(given, dict) else None
-    return _Noted(config=config, given=given, task_id=task_id, is_of_log=is_of_log, place=place)
+        signature = given.pop(SIGNATURE.name, None) if isinstance(given, dict) else None
+    return _Noted(config=config, given=given, task_id=task_id, is_of_log=is_of_log, signature=signature)
 
 
 def _config_here(noted: _Noted, directory: Path) -> Config:

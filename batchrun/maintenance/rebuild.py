@@ -17,13 +17,13 @@ from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format, shard_of
 from batchrun.errors import DamagedLedger, JobFileError, LedgerError
 from batchrun.jobs import JobFile, ReadPoint
-from batchrun.ledger.facts import CONFIG, DUPLICATES, READ_TO, REPAIRING, START_COMMITS
+from batchrun.ledger.facts import CONFIG, DUPLICATES, READ_TO, REPAIRING, SIGNATURE, START_COMMITS, TASK_ID
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import ReadTo, Settlement
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import NotedStart, read_start_log
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
-from batchrun.maintenance.noted_config import config_of
+from batchrun.maintenance.noted_config import config_of, refuse_unsigned
 from batchrun.model import (
     Attempt,
     AttemptState,
@@ -50,12 +50,17 @@ _LINES_AT_ONCE = 1000
 _EXIT_CODE = re.compile(r"\(exit code (-?\d+)\)$")
 
 
-def rebuild_damaged_ledger(directory: Path) -> Path | None:
+def rebuild_damaged_ledger(directory: Path, *, has_platform: bool = False) -> Path | None:
     """Rebuild the ledger if it is damaged, and return where the old one is kept; None: it is whole.
 
     The directory is locked by this process. Afterwards the ledger notes that the output files are under repair.
 
+    Args:
+        directory: of the batch.
+        has_platform: True if the caller is a worker, whose directories are all its own.
+
     Raises:
+        ConfigError: the directory may be somebody else's, who would choose which file is read as the job file.
         LedgerError: the files beside the ledger are not enough to rebuild it; nothing was changed.
         JobFileError: the job file is not the one that the batch was begun with; nothing was changed.
     """
@@ -68,7 +73,7 @@ def rebuild_damaged_ledger(directory: Path) -> Path | None:
     except DamagedLedger as damage:
         for end in ("", "-wal", "-shm"):
             (directory / f"{_REBUILT}{end}").unlink(missing_ok=True)
-        _rebuild(directory, damage)
+        _rebuild(directory, damage, has_platform=has_platform)
         crash_point("rebuilt")
         return _put_in_place(directory)
     return None
@@ -87,11 +92,15 @@ def _put_in_place(directory: Path) -> Path:
     return kept
 
 
-def _rebuild(directory: Path, damage: DamagedLedger) -> None:
+def _rebuild(directory: Path, damage: DamagedLedger, *, has_platform: bool) -> None:
     facts, commits, records_bytes = _noted_in_log(directory)
     if CONFIG.name not in facts:
         raise LedgerError(f"{damage}. But it cannot be: {STARTS} beside it, which has the configuration, is missing")
-    config = config_of(read_json(facts[CONFIG.name]), directory)
+    noted_config = read_json(facts[CONFIG.name])
+    if not has_platform:
+        task_id, signature = (read_json(facts.get(fact.name, "null")) for fact in (TASK_ID, SIGNATURE))
+        refuse_unsigned(noted_config, task_id, signature, directory)
+    config = config_of(noted_config, directory)
     _refuse_damaged_records(directory / RECORDS, records_bytes)
     with open_ledger(directory, _REBUILT) as ledger, ledger.transaction():
         for name, value in facts.items():

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ async def repair_outputs(
     await anyio.to_thread.run_sync(_refuse_no_batch, directory)
     await anyio.to_thread.run_sync(_refuse_shared_log, directory)
     async with enter_lock(directory):
-        damaged = await anyio.to_thread.run_sync(rebuild_damaged_ledger, directory)
+        rebuild = partial(rebuild_damaged_ledger, directory, has_platform=client is not None)
+        damaged = await anyio.to_thread.run_sync(rebuild)
     async with open_idle_batch(directory, environ, client) as batch, open_idle_ledger(directory) as ledger:
         repair = await anyio.to_thread.run_sync(_Repair, directory, batch, ledger, buffers)
         repair.done.damaged_ledger = damaged

@@ -9,6 +9,7 @@ import structlog
 from batchrun.notify.notification import Notification
 from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining, sync_directory
+from batchrun.runtime.own_signature import is_own, sign
 from batchrun.runtime.private_files import make_private_directory, read_private
 
 #: Max notifications that wait; further ones are dropped.
@@ -19,10 +20,17 @@ _log = structlog.get_logger()
 
 
 class Outbox:
-    """A directory of notifications. Its methods block: call them in a thread."""
+    """A directory of notifications. Its methods block: call them in a thread.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where they are.
+        is_signed: True if only what this user has stored there is delivered: somebody else may have supplied the
+            directory, and what stands in it would go out in this user's name.
+    """
+
+    def __init__(self, directory: Path, *, is_signed: bool = False) -> None:
         self._directory = directory
+        self._is_signed = is_signed
 
     def put(self, notification: Notification) -> None:
         """Store a notification; it is durable when this returns.
@@ -33,7 +41,8 @@ class Outbox:
         with explaining(self._directory):
             is_new = not self._directory.exists()
             make_private_directory(self._directory)
-            replace_file(self._file(notification), [notification.as_json()], is_durable=True)
+            content = notification.as_json()
+            replace_file(self._file(notification), [content, b"\n", sign(content).encode()], is_durable=True)
             if is_new:
                 sync_directory(self._directory.parent)
 
@@ -50,13 +59,19 @@ class Outbox:
                 if file.suffix != _SUFFIX:
                     continue
                 try:
-                    found.append(Notification.from_json(read_private(file)))
+                    found.append(self._stored_in(file))
                 except OSError:
                     continue  # no file, or it cannot be read now
                 except ValueError as error:
                     _log.warning("notification_unreadable", file=str(file), reason=str(error))
                     file.unlink(missing_ok=True)
         return sorted(found, key=lambda each: each.at)[:MAX_WAITING]
+
+    def _stored_in(self, file: Path) -> Notification:
+        content, _, signature = read_private(file).partition(b"\n")
+        if self._is_signed and not is_own(content, signature.decode("utf-8", "replace")):
+            raise ValueError("is not of this user")
+        return Notification.from_json(content)
 
     def _file(self, notification: Notification) -> Path:
         digest = hashlib.sha256(notification.id.encode()).hexdigest()[:32]

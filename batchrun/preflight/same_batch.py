@@ -2,18 +2,21 @@
 
 from typing import Any
 
+import orjson
+
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.errors import ConfigError
-from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, PLACE, SECRETS, TASK_ID
+from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, SIGNATURE, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
-from batchrun.model import Command, read_json, write_json
+from batchrun.model import Command, JsonObject, TaskId, read_json, write_json
 from batchrun.output.layout import OWN_CONFIG
 from batchrun.output.replacement import replace_file
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.report.number_words import counted
+from batchrun.runtime.own_signature import sign
 
 
 def check_identity(
@@ -41,19 +44,26 @@ def check_identity(
             f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
             "Restore these settings to resume it, or choose another --out for a new batch"
         )
+    # Through JSON too.
+    noted_config: JsonObject = read_json(write_json(config.as_noted()))
+    signature = sign(signed_content(noted_config, task.id))
     with ledger.transaction():
         ledger.note_fact(IDENTITY, identity)
         ledger.note_fact(TASK_ID, task.id)
         if account.id:
             ledger.note_fact(ACCOUNT, account.id)
-        ledger.note_fact(CONFIG, config.as_noted())
+        ledger.note_fact(CONFIG, noted_config)
         if ledger.log is None:
-            ledger.note_fact(PLACE, config.out_dir.stat().st_ino)
+            ledger.note_fact(SIGNATURE, signature)
         if command is not None:
             ledger.note_fact(COMMAND, command)
     if ledger.log is not None:
-        own = {**config.as_noted(), PLACE.name: config.out_dir.stat().st_ino}
-        replace_file(config.out_dir / OWN_CONFIG, [write_json(own)])
+        replace_file(config.out_dir / OWN_CONFIG, [write_json({**noted_config, SIGNATURE.name: signature})])
+
+
+def signed_content(noted_config: JsonObject, task_id: TaskId) -> bytes:
+    """Return what commands on the directory obey, to be signed by the user who has given it."""
+    return write_json([noted_config, task_id], orjson.OPT_SORT_KEYS)
 
 
 def check_limit(ledger: LedgerReader, config: Config) -> None:

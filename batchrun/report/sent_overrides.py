@@ -18,20 +18,26 @@ from batchrun.report.failure_causes import Failure
 def sent_overrides(directory: Path, config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:
     """Return the overrides of each failure's sample as JSON, without secret values, cut to `max_chars`.
 
-    Overrides that cannot be read are left out.
+    Overrides that cannot be read are left out, and lines that the batch has not read: the directory may be somebody
+    else's, who would choose which file is shown.
     """
     positions = [failure.position for failure in failures]
     found: dict[Position, str] = {}
-    with open_for_reading(directory) as ledger:
-        secrets = ledger.fact(SECRETS) or SecretFields(None)
     if job_format(config, {}).is_stdin:
         return {}
-    with suppress(JobFileError), JobFile(job_format(config, {})) as job_file:
+    with (
+        open_for_reading(directory) as ledger,
+        suppress(JobFileError),
+        JobFile(job_format(config, {})) as job_file,
+    ):
+        secrets = ledger.fact(SECRETS) or SecretFields(None)
         # Read one by one, so that one changed line does not hide the others; one pass if the file cannot seek.
         parts = [[position] for position in positions] if job_file.is_seekable else [positions]
         for part in parts:
             with suppress(JobFileError):
                 for job in job_file.reread(part):
+                    if ledger.digest_of(job.key) != job.digest:
+                        continue
                     shown = write_json(secrets.masked(read_json(job.body)))
                     # A character takes four bytes at most.
                     found[job.position] = shown[: 4 * max_chars].decode("utf-8", "replace")[:max_chars]

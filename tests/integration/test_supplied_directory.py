@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import batchrun
+from batchrun.ledger.facts import CONFIG
+from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.output.layout import LEDGER
+from tests.support.command_line import Said, batchrun
 from tests.support.crash import CrashBatch, open_api
 
-ENVIRON = {"APIFY_TOKEN": "apify_api_of_the_victim"}
+TOKEN = {"APIFY_TOKEN": "any"}
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +24,59 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return batch.out
 
 
-@pytest.mark.parametrize("verb", ["abort", "resolve", "repair", "retry"])
-def test_a_copied_directory_chooses_nothing(ended, tmp_path, verb):
-    """Neither the platform that gets the token, nor a file that is read, nor a program, an Actor, a task or a store."""
+@pytest.fixture
+def theirs(ended: Path, tmp_path: Path) -> Path:
+    """Return a directory that has come from somebody else, who has another key."""
     shutil.copytree(ended, tmp_path / "theirs.out")
-    said = batchrun(verb, "theirs.out", cwd=tmp_path, environ=ENVIRON)
+    return tmp_path / "theirs.out"
+
+
+def _as_victim(*words: str, theirs: Path) -> Said:
+    environ = {"APIFY_TOKEN": "apify_api_of_the_victim", "XDG_STATE_HOME": str(theirs.parent / "state")}
+    return batchrun(*words, "theirs.out", cwd=theirs.parent, environ=environ)
+
+
+@pytest.mark.parametrize("verb", ["abort", "resolve", "repair", "retry"])
+def test_a_directory_of_somebody_else_chooses_nothing(theirs, verb):
+    """Neither the platform that gets the token, nor a file that is read, nor a program, an Actor, a task or a store."""
+    said = _as_victim(verb, theirs=theirs)
     assert said.code == 2, said
-    assert "theirs.out: was not last run by you in this place" in said.err
+    assert "theirs.out: was not last run by you on this machine" in said.err
     assert "batchrun run BATCH.toml" in said.err
 
 
-def test_a_directory_that_was_run_in_its_place_needs_no_batch_file(ended, tmp_path):
-    """It was moved together with those around it; the platform is the one with which it was run."""
-    moved = tmp_path / "moved.out"
-    ended.rename(moved)
-    try:
-        said = batchrun("retry", "moved.out", "--dry-run", cwd=tmp_path, environ=ENVIRON)
-        assert said.code == 0, said
-    finally:
-        moved.rename(ended)
+def test_no_ledger_is_rebuilt_by_the_configuration_of_somebody_else(theirs):
+    """Any file would be read as the job file."""
+    (theirs / LEDGER).unlink()
+    said = _as_victim("repair", theirs=theirs)
+    assert said.code == 2, said
+    assert "theirs.out: was not last run by you on this machine" in said.err
+
+
+def test_no_line_is_shown_that_the_batch_has_not_read(theirs):
+    """Who supplies a directory chooses a file and the places of lines in it, but does not know what they hold."""
+    secret = theirs.parent / "secret.jsonl"
+    secret.write_text('{"of the victim": true}\n')
+    assert "fails" in _as_victim("failures", theirs=theirs).out
+    with open_ledger(theirs) as ledger, ledger.transaction():
+        noted = ledger.fact(CONFIG)
+        assert noted is not None
+        ledger.note_fact(CONFIG, {**noted, "jobs": {**noted["jobs"], "file": str(secret)}})
+        ledger._db.execute('UPDATE job SET "offset" = 0, length = ?', (secret.stat().st_size,))
+    said = _as_victim("failures", theirs=theirs)
+    assert said.code == 0, said
+    assert "of the victim" not in said.out
+
+
+def test_a_directory_that_was_run_by_this_user_needs_no_batch_file(ended, tmp_path):
+    """Wherever it is meanwhile, as long as nobody has changed what it configures."""
+    copy = tmp_path / "copy.out"
+    shutil.copytree(ended, copy)
+    said = batchrun("retry", "copy.out", "--dry-run", cwd=tmp_path, environ=TOKEN)
+    assert said.code == 0, said
+    with open_ledger(copy) as ledger, ledger.transaction():
+        noted = ledger.fact(CONFIG)
+        assert noted is not None
+        ledger.note_fact(CONFIG, {**noted, "api": {"base_url": "http://127.0.0.1:9"}})
+    said = batchrun("retry", "copy.out", "--dry-run", cwd=tmp_path, environ=TOKEN)
+    assert said.code == 2, said

@@ -10,14 +10,16 @@ import pytest
 from batchrun.cli.retry_command import resume_command
 from batchrun.config.batch_settings import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
 from batchrun.errors import ConfigError, DamagedLedger
-from batchrun.ledger.facts import COMMAND, CONFIG, DUPLICATES, JOB_COUNT, LOG_POSITION, PLACE, TRIPS, WAIT, Fact
+from batchrun.ledger.facts import COMMAND, CONFIG, DUPLICATES, JOB_COUNT, LOG_POSITION, SIGNATURE, TRIPS, WAIT, Fact
 from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.sqlite.tables import open_ledger, open_tables
 from batchrun.maintenance.idle_batch import open_idle_batch
 from batchrun.maintenance.noted_config import read_config, read_own_config
-from batchrun.model import Command, write_json
+from batchrun.model import Command, JsonObject, TaskId, read_json, write_json
 from batchrun.output.layout import OWN_CONFIG
+from batchrun.preflight.same_batch import signed_content
 from batchrun.report.batch_status import read_status
+from batchrun.runtime.own_signature import sign
 
 
 def _config(directory: Path, base_url: str) -> Config:
@@ -33,7 +35,9 @@ def _note(directory: Path, *, is_of_log: bool) -> None:
     """Note the configuration of somebody else in a ledger."""
     with open_tables(directory) as ledger, ledger.transaction():
         ledger.note_fact(CONFIG, _config(directory, "http://127.0.0.1:1").as_noted())
-        ledger.note_fact(PLACE, directory.stat().st_ino)
+        noted = ledger.fact(CONFIG)
+        assert noted is not None
+        ledger.note_fact(SIGNATURE, sign(signed_content(noted, TaskId(""))))
         if is_of_log:
             ledger.note_fact(LOG_POSITION, LogPosition(entry=0, digest=""))
 
@@ -49,8 +53,9 @@ async def test_a_configuration_that_only_a_shared_log_has_gets_no_token(tmp_path
 def test_the_configuration_that_was_given_here_counts(tmp_path: Path) -> None:
     """Whatever the log says meanwhile."""
     _note(tmp_path, is_of_log=True)
-    own = {**_config(tmp_path, "https://own.example").as_noted(), PLACE.name: tmp_path.stat().st_ino}
-    (tmp_path / OWN_CONFIG).write_bytes(write_json(own))
+    own: JsonObject = read_json(write_json(_config(tmp_path, "https://own.example").as_noted()))
+    signature = sign(signed_content(own, TaskId("")))
+    (tmp_path / OWN_CONFIG).write_bytes(write_json({**own, SIGNATURE.name: signature}))
     assert read_own_config(tmp_path)[0].api.base_url == "https://own.example"
 
 

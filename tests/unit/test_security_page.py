@@ -79,10 +79,12 @@ HELD = {
         "unit/test_platform_of_log.py::test_a_configuration_that_only_a_shared_log_has_gets_no_token",
         "unit/test_platform_of_log.py::test_no_command_of_a_shared_log_is_shown_to_be_pasted",
     ),
-    "`abort`, `repair`, `resolve` and `retry` refuse a copied directory until you run its batch there": (
-        "integration/test_supplied_directory.py::test_a_copied_directory_chooses_nothing",
+    "`abort`, `repair`, `resolve` and `retry` refuse it until you run its batch with your own file": (
+        "integration/test_supplied_directory.py::test_a_directory_of_somebody_else_chooses_nothing",
+        "integration/test_supplied_directory.py::test_no_ledger_is_rebuilt_by_the_configuration_of_somebody_else",
     ),
-    "No file that it names is deleted, no process killed": (
+    "No file that it names is shown or deleted, no process killed": (
+        "integration/test_supplied_directory.py::test_no_line_is_shown_that_the_batch_has_not_read",
         "integration/test_private_files.py::test_no_file_is_deleted_that_a_journal_names",
         "integration/test_server_processes.py::test_a_state_directory_chooses_no_process_that_is_killed",
     ),

@@ -103,6 +103,11 @@ class LedgerReader:
         rows = self._db.execute(f"SELECT id, key, line FROM job WHERE id IN ({marks})", job_ids).fetchall()
         return {job_id: (key, line) for job_id, key, line in rows}
 
+    def digest_of(self, key: JobKey) -> bytes | None:
+        """Return the digest of a job's content; None: there is no such job."""
+        row = self._db.execute("SELECT digest FROM job WHERE key = ?", (key,)).fetchone()
+        return row[0] if row is not None else None
+
     def id_of(self, key: JobKey) -> JobId | None:
         """Return the job with a key; None if there is none."""
         row = self._db.execute("SELECT id FROM job WHERE key = ?", (key,)).fetchone()

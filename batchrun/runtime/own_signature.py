@@ -1,0 +1,61 @@
+"""What this user has noted on this machine, recognised later by a signature.
+
+The key is in the user's home, where nobody who supplies a directory knows it.
+"""
+
+import hmac
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from batchrun.runtime.private_files import private_opener
+
+_KEY_BYTES = 32
+
+
+def sign(content: bytes) -> str:
+    """Return the signature of this user; empty if there is no home in which a key can be kept."""
+    with suppress(OSError, RuntimeError):  # without a home
+        file = _key_file()
+        return _signature(_read_key(file) or _make_key(file), content)
+    return ""
+
+
+def is_own(content: bytes, signature: str) -> bool:
+    """True if this user has signed this content."""
+    with suppress(OSError, RuntimeError):
+        key = _read_key(_key_file())
+        return key != b"" and hmac.compare_digest(_signature(key, content).encode(), signature.encode())
+    return False
+
+
+def _signature(key: bytes, content: bytes) -> str:
+    return hmac.digest(key, content, "sha256").hex()
+
+
+def _key_file() -> Path:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state") / "batchrun" / "key"
+
+
+def _read_key(file: Path) -> bytes:
+    """Return the key; empty if there is none, or another user may know it."""
+    with suppress(FileNotFoundError), open(file, "rb", opener=private_opener) as opened:
+        found, key = os.fstat(opened.fileno()), opened.read(_KEY_BYTES + 1)
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o077 and len(key) == _KEY_BYTES:
+            return key
+    return b""
+
+
+def _make_key(file: Path) -> bytes:
+    """Make a key. Of two processes that make one at once, what the first one has signed is not recognised."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key, beside = secrets.token_bytes(_KEY_BYTES), file.with_name(f".key.{secrets.token_hex(8)}")
+    try:
+        with open(beside, "xb", opener=private_opener) as opened:
+            opened.write(key)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+    return key

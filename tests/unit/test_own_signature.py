@@ -1,0 +1,53 @@
+"""What a user signs is recognised by that user on that machine only."""
+
+from pathlib import Path
+
+import pytest
+
+from batchrun.notify.notification import Notification
+from batchrun.notify.outbox import Outbox
+from batchrun.runtime.own_signature import is_own, sign
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def test_only_the_holder_of_the_key_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither other content, nor what somebody else has signed, is taken for one's own."""
+    signature = sign(b"content")
+    assert sign(b"content") == signature
+    assert [is_own(b"content", signature), is_own(b"other", signature), is_own(b"content", "")] == [True, False, False]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    assert not is_own(b"content", signature)
+    assert sign(b"content") != signature
+
+
+def test_a_key_that_others_may_read_is_replaced(tmp_path: Path) -> None:
+    """Its signatures prove nothing."""
+    before = sign(b"content")
+    key = tmp_path / "state" / "batchrun" / "key"
+    assert key.stat().st_mode & 0o077 == 0
+    key.chmod(0o644)
+    assert not is_own(b"content", before)
+    assert sign(b"content") != before
+
+
+def test_without_a_home_nothing_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch runs all the same."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert sign(b"content") == ""
+    assert not is_own(b"content", "")
+
+
+def test_no_notification_of_somebody_else_goes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go by the user's own way, signed with the key of that."""
+    outbox = Outbox(tmp_path / "outbox", is_signed=True)
+    outbox.put(Notification(id="mine", event="test", text="mine"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    outbox.put(Notification(id="theirs", event="test", text="theirs"))
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert [each.id for each in outbox.load()] == ["mine"]

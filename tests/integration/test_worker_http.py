@@ -101,7 +101,7 @@ def form_of(jobs: list[dict[str, Any]] | None = None, *, file_name: str = "jobs.
     for name, text in given.items():
         form.add_field(name, io.BytesIO(text.encode()))
     if jobs is not None:
-        form.add_field("jobs", to_lines(jobs), filename=file_name, content_type="application/octet-stream")
+        form.add_field("jobs", io.BytesIO(to_lines(jobs)), filename=file_name, content_type="application/octet-stream")
     return form
 
 

@@ -14,10 +14,10 @@ from aiohttp import ClientSession
 from batchrun.runtime.byte_budget import ByteBudget, Room
 from batchrun.runtime.logs import piece_of
 from batchrun.worker import batch_list
-from batchrun.worker.http import live_event_routes
+from batchrun.worker.http import live_event_routes, output_routes
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
-from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened
+from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened, raw
 from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
 from tests.support.worker_life import until
 
@@ -128,6 +128,22 @@ async def test_records_and_items_are_downloaded_as_a_table(client):
         assert (await answer.read()).startswith(b"PK")
     assert (await client.refusal("GET", f"/v1/batches/{batch_id}/records?format=pdf"))[:2] == (400, "bad-value")
     assert (await client.refusal("GET", f"/v1/batches/{batch_id}/log?format=csv"))[:2] == (400, "bad-value")
+
+
+async def test_a_table_that_is_not_read_makes_room_for_others(tmp_path, api, monkeypatch):
+    """It holds parsed lines, so that few are sent at once."""
+    monkeypatch.setattr(output_routes, "_TABLE_PIECE_S", 0.2)
+    monkeypatch.setattr(output_routes, "_TABLES_AT_ONCE", 1)
+    async with opened(tmp_path / "data", api) as client:
+        batch_id = await submit(client, "large", [{"n": n, "@meta": {"text": "x" * 3_000_000}} for n in range(4)])
+        await client.until(batch_id, BatchState.FINISHED)
+        path = f"/v1/batches/{batch_id}/records?format=csv"
+        asked = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        async with await raw(client.address, asked) as unread:
+            await unread.receive(1)
+            with anyio.fail_after(60):
+                async with client.session.get(f"{client.address}{path}") as answer:
+                    assert len(await answer.read()) > 12_000_000
 
 
 async def test_a_repair_holds_no_more_in_memory_than_the_worker_may(client, monkeypatch):

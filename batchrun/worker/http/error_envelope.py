@@ -53,7 +53,7 @@ async def put_errors_into_envelope(request: web.Request, handler: Handler) -> we
         if error.status < 400:
             raise
         return _plain(error)
-    except ConnectionResetError:
+    except ConnectionError:
         return web.Response()  # the client is gone; raised, this would be logged like a bug
     except Exception as error:  # noqa: BLE001 - a bug in one request must not end the worker
         _log.exception("request_broken", method=request.method, path=request.path)

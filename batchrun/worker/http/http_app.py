@@ -68,7 +68,14 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     )
     app[WORKER], app[PAGE] = worker, page
     app.on_response_prepare.append(_keep_from_browsers)
-    for module in (batch_routes, history_routes, live_run_routes, live_event_routes, metrics_routes):
+    for module in (
+        batch_routes,
+        history_routes,
+        live_event_routes,
+        live_run_routes,
+        metrics_routes,
+        output_routes,
+    ):
         module.prepare(app)
     routes = [route for module in _ROUTE_MODULES for route in module.ROUTES]
     app[openapi_document.DOCUMENT] = openapi_document.OpenApiDocument(routes)

@@ -4,6 +4,7 @@ Only committed lines are sent, so a sent line is final. A slow reader is sent on
 gets new lines until the batch rests.
 """
 
+import math
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import aclosing, closing
@@ -38,12 +39,23 @@ from batchrun.worker.worker import Worker
 #: Seconds between two looks for new lines.
 INTERVAL_S = 0.5
 _PIECE_BYTES = 1 << 18
+#: Max tables that are sent at once: a page of parsed lines is held for each while it is read, some 70 MB at most.
+_TABLES_AT_ONCE = 4
+#: Seconds within which a piece of a table has to be read, since others may wait for their turn.
+_TABLE_PIECE_S = 30.0
 #: Max sums that `most` may ask for.
 MAX_COST_ROWS = 1000
 _LINES = "application/x-ndjson; charset=utf-8"
 
+_TABLES = web.AppKey("tables", anyio.CapacityLimiter)
+
 #: Returns the number of committed bytes of a file.
 Length = Callable[[], Awaitable[int]]
+
+
+def prepare(app: web.Application) -> None:
+    """Create what the handlers share."""
+    app[_TABLES] = anyio.CapacityLimiter(_TABLES_AT_ONCE)
 
 
 async def get_records(request: web.Request) -> web.StreamResponse:
@@ -83,9 +95,14 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     end = await length_of(out_dir, name)
     if table_format in TABLE_FORMATS and name != BATCH_LOG:
         table = table_pieces(out_dir / name, end, table_format, is_exact=name == ITEMS)
-        return await _send(
-            request, _made_in_threads(table), content_type=content_type_of(table_format), download=download
-        )
+        async with request.app[_TABLES]:
+            return await _send(
+                request,
+                _made_in_threads(table),
+                content_type=content_type_of(table_format),
+                download=download,
+                piece_s=_TABLE_PIECE_S,
+            )
     if table_format != "jsonl":
         raise Refused(400, "bad-value", f"format: choose from jsonl, {', '.join(TABLE_FORMATS)}; a log is jsonl")
     follows = request.query.get("follow", "0") not in ("0", "false")
@@ -121,15 +138,27 @@ def _offset_in_log(log: Path, offset: int, end: int) -> int:
 
 
 async def _send(
-    request: web.Request, pieces: AsyncGenerator[bytes], *, content_type: str = _LINES, download: str | None = None
+    request: web.Request,
+    pieces: AsyncGenerator[bytes],
+    *,
+    content_type: str = _LINES,
+    download: str | None = None,
+    piece_s: float = math.inf,
 ) -> web.StreamResponse:
+    """Send pieces as they are read, each within `piece_s` seconds."""
     answer = web.StreamResponse(headers={"Content-Type": content_type})
     if download is not None:
         answer.headers["Content-Disposition"] = content_disposition_header("attachment", filename=download)
     await answer.prepare(request)
     async with aclosing(pieces):  # closes the file when the reader disconnects
         async for piece in pieces:
-            await answer.write(piece)
+            try:
+                with anyio.fail_after(piece_s):
+                    await answer.write(piece)
+            except TimeoutError as error:
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionAbortedError("its reader is too slow") from error
     await answer.write_eof()
     return answer
 

@@ -1,4 +1,4 @@
-"""Which host names mean this machine, and a name that no page had before."""
+"""Which hosts are this machine, which addresses are of the internet, and a name that no page had before."""
 
 import ipaddress
 import secrets
@@ -37,3 +37,10 @@ def is_loopback_host(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_public(host: str) -> bool:
+    """True for an address of the internet; False for loopback, private, link-local and other reserved ones."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_global and not address.is_multicast

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrun.server.webhooks.webhook_delivery import is_public
+from batchrun.runtime.loopback import is_public
 
 
 @pytest.mark.parametrize(

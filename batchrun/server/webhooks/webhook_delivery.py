@@ -8,7 +8,6 @@ header X-Apify-Webhook-Dispatch-Id, which stays the same.
 
 import errno
 import heapq
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ import structlog
 from batchrun.model import JsonObject
 from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.containment import contained
+from batchrun.runtime.loopback import is_public
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
@@ -205,10 +205,3 @@ class WebhookDelivery:
         is_to_this_server = webhook["requestUrl"].startswith(f"{self._base_url}/")
         account = self._accounts.get(webhook["userId"]) if is_to_this_server else None
         return headers | ({"Authorization": f"Bearer {account.token}"} if account is not None else {})
-
-
-def is_public(host: str) -> bool:
-    """True for an address of the internet; False for loopback, private, link-local and other reserved ones."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_global and not address.is_multicast

@@ -7,7 +7,7 @@ operation of the API and nothing of jobs, permits or the ledger.
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from operator import ge
@@ -25,8 +25,6 @@ from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
 from batchrun.apify.api_errors import foreign_answer, parse_error
 from batchrun.apify.api_token import ApiToken
 from batchrun.apify.connections import (
-    MAX_HEADER_BYTES,
-    MAX_HEADERS,
     READ_TIMEOUT_S,
     Answer,
     Connections,
@@ -37,6 +35,7 @@ from batchrun.apify.foreign_answers import is_foreign
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
 from batchrun.apify.proxies import proxy_for
+from batchrun.apify.redirects import MAX_REDIRECTS, NearbySockets, redirect_of
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.second_look import MAX_UNCONFIRMED, SecondLook
 from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
@@ -70,6 +69,8 @@ MAX_FOREIGN_WAIT_S = 60.0
 MAX_LONE_FAILURES = 6
 #: The same, while no other one is read but the platform answers anything else: some five minutes.
 MAX_LONELY_FAILURES = 40
+#: Longest header and most headers of an answer that the session reads. It has no bound for all of them together.
+_MAX_HEADER_BYTES, _MAX_HEADERS = 64 << 10, 256
 #: Requests that may leave at once after a pause, in the account's token bucket.
 REQUEST_BURST = 200
 
@@ -80,8 +81,8 @@ T = TypeVar("T")
 class Transport:
     """Sends requests to one platform in the name of one account; open it with `open_transport`.
 
-    The session sends what `connections` cannot: redirected requests, streamed answers, and all requests through a
-    proxy; `connections` is None then.
+    The session sends what `connections` cannot: streamed answers, and all requests through a proxy; `connections` is
+    None then.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Transport:
         self.base_url = base_url.rstrip("/").removesuffix("/v2")
         self._api_url = f"{self.base_url}/v2"
         self._api_path = yarl.URL(self._api_url).raw_path
+        self._origin = yarl.URL(self._api_url).origin()
         self.meter = RequestMeter()
         self.clock = PlatformClock()
         self.outage = Outage(self.base_url)
@@ -301,46 +303,69 @@ class Transport:
         fits: Fits,
     ) -> tuple[Answer, str]:
         """Return the answer, and the other address that it came from; "" without a redirect."""
-        if self._connections is not None:
+        if self._connections is None:
+            answer = await self._send_by_session(method, self._url(target), body, headers, timeout, fits)
+        else:
             answer = await self._connections.send(
                 method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body, fits=fits
             )
-            if method != "GET" or not 300 <= answer.status < 400:
-                return answer, ""
-        return await self._send_by_session(method, target, body, headers, timeout, fits)
+        if method != "GET" or not 300 <= answer.status < 400:  # a redirected POST would be sent a second time
+            return answer, ""
+        return await self._followed(
+            answer, target, lambda url: self._read_elsewhere(url, headers, timeout=timeout, fits=fits)
+        )
+
+    async def _followed(
+        self, answer: Answer, target: str, read: Callable[[yarl.URL], Awaitable[Answer]]
+    ) -> tuple[Answer, str]:
+        """Follow the redirects of a read; return the last answer, and the address that it came from if that differs."""
+        url = self._url(target)
+        for _ in range(MAX_REDIRECTS):
+            if (moved := redirect_of(url, answer.status, answer.headers)) is None:
+                break
+            url = moved
+            answer = await read(url)
+        return answer, "" if self._is_platform(url) else str(url.origin())
+
+    async def _read_elsewhere(
+        self, url: yarl.URL, headers: Mapping[str, str] | None, *, timeout: aiohttp.ClientTimeout, fits: Fits
+    ) -> Answer:
+        """Read what a redirect leads to; the token goes to the platform alone."""
+        if self._connections is None:
+            return await self._send_by_session("GET", url, None, headers, timeout, fits)
+        if self._is_platform(url):
+            return await self._connections.send("GET", url.raw_path_qs, timeout=timeout, headers=headers, fits=fits)
+        await need_authorities()
+        with closing(self._connections.elsewhere(url)) as there:
+            return await there.send("GET", url.raw_path_qs, timeout=timeout, headers=headers, fits=fits)
 
     async def _send_by_session(
         self,
         method: str,
-        target: str,
+        url: yarl.URL,
         body: bytes | None,
         headers: Mapping[str, str] | None,
         timeout: aiohttp.ClientTimeout,
         fits: Fits,
-    ) -> tuple[Answer, str]:
-        await need_authorities()  # a redirect may lead to https
+    ) -> Answer:
+        await need_authorities()
         async with self._session.request(
             method,
-            self._url(target),
+            url,
             data=body,
-            # aiohttp drops the token where a redirect leads to another scheme, host or port.
-            headers={**self._token.headers, **(headers or {})},
+            headers={**self._token_for(url), **(headers or {})},
             timeout=timeout,
-            # A redirected POST would be sent a second time.
-            allow_redirects=method == "GET",
+            allow_redirects=False,
         ) as response:
-            answer = Answer(response.status, response.headers, await _body_of(response.content, fits))
-            return answer, _other_origin(response)
+            return Answer(response.status, response.headers, await _body_of(response.content, fits))
 
     async def _stream_tail(self, path: str, max_bytes: int) -> bytes:
         began_s = perf_counter()
         await need_authorities()
         try:
-            async with self._session.get(
-                self._url(path), headers=self._token.headers, timeout=timeouts(READ_TIMEOUT_S)
-            ) as response:
-                answer = Answer(response.status, response.headers, await _tail_of(response.content, max_bytes))
-                redirected_to = _other_origin(response)
+            answer, redirected_to = await self._followed(
+                await self._tail_at(self._url(path), max_bytes), path, lambda url: self._tail_at(url, max_bytes)
+            )
         except NO_ANSWER_ERRORS as error:
             self.meter.note("GET", path, NO_ANSWER, perf_counter() - began_s)
             failure = self._no_answer(error, "GET", path)
@@ -353,6 +378,12 @@ class Transport:
             raise self._foreign(answer, "GET", path, redirected_to)
         self._note_answer(answer, "GET", path, redirected_to)
         return answer.body
+
+    async def _tail_at(self, url: yarl.URL, max_bytes: int) -> Answer:
+        async with self._session.get(
+            url, headers=self._token_for(url), timeout=timeouts(READ_TIMEOUT_S), allow_redirects=False
+        ) as response:
+            return Answer(response.status, response.headers, await _tail_of(response.content, max_bytes))
 
     async def _back_off(
         self,
@@ -382,6 +413,13 @@ class Transport:
     def _url(self, target: str) -> yarl.URL:
         # `target` is encoded by wire.py; yarl would look through all of it once more.
         return yarl.URL(f"{self._api_url}{target}", encoded=True)
+
+    def _is_platform(self, url: yarl.URL) -> bool:
+        return url.origin() == self._origin
+
+    def _token_for(self, url: yarl.URL) -> Mapping[str, str]:
+        """Return the header with the token; none for another address than the platform's."""
+        return self._token.headers if self._is_platform(url) else {}
 
     def _no_answer(self, error: BaseException, method: str, path: str) -> TransportError:
         return transport_error(error, host=yarl.URL(self._api_url).host, request=f"{method} {path}")
@@ -425,13 +463,6 @@ class Transport:
 def _is_held(method: str, query: Mapping[str, str] | None) -> bool:
     """Whether the server is asked to wait before it answers."""
     return method == "GET" and query is not None and "waitForFinish" in query
-
-
-def _other_origin(response: aiohttp.ClientResponse) -> str:
-    """Return the address that a redirect has led to; "" if it is that of the request."""
-    if not response.history or response.url.origin() == response.history[0].url.origin():
-        return ""
-    return str(response.url.origin())
 
 
 async def _body_of(content: aiohttp.StreamReader, fits: Fits) -> bytes:
@@ -496,10 +527,12 @@ async def open_transport(
     headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
     # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
     proxy = proxy_for(base_url, os.environ, has_token=token is not None)
+    sockets = NearbySockets().open_socket
     if yarl.URL(base_url).scheme == "https":
         await need_authorities()
+        sockets = open_socket
     # No limit here: permits and `max_open_polls` bound the open connections, and a second bound would hide waits.
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=open_socket)
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=sockets)
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -507,12 +540,13 @@ async def open_transport(
         # Unset: a limit on the whole request would end a poll that the server holds open.
         timeout=aiohttp.ClientTimeout(total=None),
         skip_auto_headers=("Content-Type",),
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        max_headers=MAX_HEADERS,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+        max_headers=_MAX_HEADERS,
         proxy=proxy,
     ) as session:
-        with closing(Connections(connector, yarl.URL(base_url), {**headers, **api_token.headers})) as connections:
+        with closing(Connections(connector, yarl.URL(base_url), headers)) as connections:
+            connections.add_headers(api_token.headers)
             yield Transport(
                 session,
                 base_url,

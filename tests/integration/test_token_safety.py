@@ -4,17 +4,19 @@ import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
+import yarl
 from aiohttp import web
 from pydantic import SecretStr
 
 from batchrun.apify import transport
 from batchrun.apify.client import ApifyClient, open_client
+from batchrun.apify.redirects import NearbySockets, redirect_of
 from batchrun.errors import ConfigError, ConnectFailed, ForeignAnswer
 from batchrun.model import Mark, RunId, RunOptions, TaskId
 from batchrun.policy.retry import Backoff
@@ -112,6 +114,59 @@ async def test_a_redirect_to_another_server_carries_no_token() -> None:
             assert (await client.get_run(RunId("r"))).id == "r"
     assert all(TOKEN.encode() in request for request in server.requests)
     assert [TOKEN.encode() in request for request in other.requests] == [False]
+
+
+def test_a_redirect_leads_from_https_to_https_only() -> None:
+    """Nobody on the way can choose what is read; a password in it goes nowhere."""
+    secure, plain = yarl.URL("https://api.example/v2/x"), yarl.URL("http://127.0.0.1:1/v2/x")
+    for url, location, expected in (
+        (secure, "https://s3.example/k?signed=1#f", "https://s3.example/k?signed=1"),
+        (secure, "/v2/y", "https://api.example/v2/y"),
+        (secure, "https://me:pass@s3.example/", "https://s3.example/"),
+        (secure, "http://s3.example/", "None"),
+        (secure, "//[", "None"),
+        (plain, "https://s3.example/", "https://s3.example/"),
+        (plain, "http://s3.example/", "http://s3.example/"),
+        (plain, "ftp://s3.example/", "None"),
+        (plain, "file:///etc/passwd", "None"),
+    ):
+        assert str(redirect_of(url, 302, {"Location": location})) == expected
+    assert redirect_of(plain, 200, {"Location": "/"}) is None
+
+
+def test_a_platform_of_the_internet_leads_to_no_private_address() -> None:
+    """By plain http; one on this machine, or in a private network, may redirect there."""
+    there, here = ("198.41.0.4", 80), ("127.0.0.1", 80)
+
+    def opened(sockets: NearbySockets, address: tuple[str, int]) -> bool:
+        with suppress(OSError), sockets.open_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", address)):
+            return True
+        return False
+
+    for first, later, expected in ((there, here, False), (there, there, True), (here, here, True), (here, there, True)):
+        sockets = NearbySockets()
+        assert opened(sockets, first)
+        assert opened(sockets, later) is expected
+
+
+async def test_redirects_without_an_end_are_given_up() -> None:
+    """The message says that it is a redirect."""
+    moved = b"HTTP/1.1 302 Found\r\nLocation: /v2/again\r\nContent-Length: 0\r\n\r\n"
+    async with open_server(lambda _: (moved, True)) as server, opened(server.url) as client:
+        with anyio.move_on_after(0.5):
+            await client.get_account()
+    assert "status 302: a redirect to another page of the same host" in (client.last_failure or "")
+
+
+async def test_headers_behind_a_redirect_are_bounded() -> None:
+    """Those of the other server too: a thousand reads may wait for answers at once."""
+    endless = b"HTTP/1.1 200 OK\r\n" + b"X: %s\r\n" % (b"x" * 20_000) * 20
+    async with open_server(lambda _: (endless, True)) as other:
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {other.url}/x\r\nContent-Length: 0\r\n\r\n".encode()
+        async with open_server(lambda _: (moved, True)) as server, opened(server.url) as client:
+            with anyio.move_on_after(0.5):
+                await client.get_account()
+    assert "its headers have more than 262,144 bytes" in (client.last_failure or "")
 
 
 async def test_a_start_is_never_redirected() -> None:

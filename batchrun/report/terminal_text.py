@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-#: A spreadsheet may take a cell that begins with one of these for a formula.
-_FORMULA_STARTS = "=+-@\t\r"
+#: Where a spreadsheet may take a cell, or a part of one, for a formula. In countries that separate lists by semicolons
+#: it divides lines at those, and quotes within a line hold nothing together.
+_FORMULA_START = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[=+\-@\t\r])")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 
 
@@ -29,7 +30,7 @@ def printable(text: str) -> str:
 
 def spreadsheet_text(text: str) -> str:
     """Return other people's text as a cell of a CSV file that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(tuple(_FORMULA_STARTS)) else text
+    return _FORMULA_START.sub("'", text)
 
 
 def last_lines(text: str, count: int, max_chars: int) -> list[str]:

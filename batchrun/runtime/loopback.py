@@ -6,6 +6,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 #: What browsers reach by a name under `localhost`: this machine, and all its addresses.
 _LOCALHOST = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
+#: The part of IPv6 that is given out. Beyond it lie loopback, link-local, site-local and translated addresses.
+_GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
+#: What a NAT64 gateway translates to the IPv4 address in the last 32 bits.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def new_page_host() -> str:
@@ -40,7 +44,15 @@ def is_loopback_host(host: str) -> bool:
 
 
 def is_public(host: str) -> bool:
-    """True for an address of the internet; False for loopback, private, link-local and other reserved ones."""
+    """True for an address of the internet; False for loopback, private, link-local and other reserved ones.
+
+    An IPv6 address that stands for an IPv4 one is judged by that, or refused.
+    """
     address = ipaddress.ip_address(host.partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, ipaddress.IPv6Address):
+        is_translated = address in _NAT64
+        within = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if is_translated else address.ipv4_mapped
+        if within is None and (address not in _GLOBAL_IPV6 or address.sixtofour or address.teredo):
+            return False
+        address = within or address
     return address.is_global and not address.is_multicast

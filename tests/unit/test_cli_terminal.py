@@ -43,13 +43,19 @@ def test_lines_are_drawn_again_on_a_terminal_that_can(
     assert can_redraw() is can
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\tA1", "\rA1"])
 def test_a_spreadsheet_computes_no_text_of_others(text: str) -> None:
     """A quote before it makes it text."""
     assert spreadsheet_text(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "group", "2026-11-29", "a=1"])
+@pytest.mark.parametrize("separator", [";", "\t", "\n", "\r\n"])
+def test_no_part_of_a_cell_is_computed_where_the_spreadsheet_divides_it(separator: str) -> None:
+    """It separates cells by semicolons in many countries, and does not see quotes that begin within a line."""
+    assert spreadsheet_text(f"a{separator}=1+1{separator}b-1") == f"a{separator}'=1+1{separator}b-1"
+
+
+@pytest.mark.parametrize("text", ["", "group", "2026-11-29", "a=1", "a; b\nc"])
 def test_other_cells_stay_as_they_are(text: str) -> None:
     """No group is renamed."""
     assert spreadsheet_text(text) == text

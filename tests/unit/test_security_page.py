@@ -151,7 +151,7 @@ HELD = {
     "reach no loopback or private address but the server itself": (
         "integration/test_server_webhooks.py::test_a_webhook_reaches_no_private_address",
         "integration/test_server_scraper.py::test_the_scraper_reaches_no_private_address",
-        "unit/test_server_public_addresses.py::test_only_addresses_of_the_internet_are_public",
+        "unit/test_public_addresses.py::test_only_addresses_of_the_internet_are_public",
     ),
     "run nothing and load nothing": (
         "integration/test_worker_http.py::test_what_strangers_wrote_does_not_run_in_a_browser",

@@ -2,7 +2,6 @@
 
 import gzip
 import http.client
-import ipaddress
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 from selectolax.lexbor import LexborHTMLParser
 
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.loopback import is_public
 
 #: Max bytes of a page. A longer page is cut, and its item says so.
 MAX_PAGE_BYTES = 10 * 1024 * 1024
@@ -84,10 +84,8 @@ def _connect(address: tuple[str, int], timeout: float, _source: object = None) -
 def _check(address: tuple[str, int], resolved: str) -> None:
     if "BATCHRUN_ALLOW_PRIVATE_ADDRESSES" in os.environ or address in _trusted():
         return
-    ip = ipaddress.ip_address(resolved.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if not ip.is_global or ip.is_multicast:
-        raise PermissionError(f"{ip} is not a public address; the server's allow_private_addresses permits it")
+    if not is_public(resolved):
+        raise PermissionError(f"{resolved} is not a public address; the server's allow_private_addresses permits it")
 
 
 def _trusted() -> set[tuple[str | None, int]]:

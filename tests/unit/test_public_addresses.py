@@ -1,4 +1,4 @@
-"""Which addresses webhooks may reach, without a flag."""
+"""Which addresses webhooks and the page scraper may reach, without a flag."""
 
 import pytest
 
@@ -27,8 +27,16 @@ from batchrun.runtime.loopback import is_public
         ("ff02::1", False),
         ("::ffff:127.0.0.1", False),
         ("::ffff:8.8.8.8", True),
+        ("64:ff9b::8.8.8.8", True),
+        ("64:ff9b::10.0.0.1", False),
+        ("64:ff9b:1::1", False),
+        ("2002:7f00:1::1", False),
+        ("2001:0:7f00:1::1", False),
+        ("fec0::1", False),
+        ("::10.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
     ],
 )
 def test_only_addresses_of_the_internet_are_public(host: str, expected: bool) -> None:
-    """Loopback, private, shared, link-local, multicast and mapped ones are not."""
+    """Loopback, private, shared, link-local, multicast and mapped ones are not, nor what translates to one of them."""
     assert is_public(host) is expected

@@ -23,7 +23,11 @@ _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _PositiveInt = Annotated[int, Field(ge=1)]
 #: Outcomes that may be retried; a rejected or invalid job would be so again.
 _Retryable = Literal["failed", "timed_out", "aborted", "lost", "empty", "malformed"]
-_Seconds = Annotated[float, Field(ge=0)]
+_Seconds = Annotated[float, Field(ge=0, le=1e9)]
+#: Per second; a smaller one is none.
+_Rate = Annotated[float, Field(ge=1e-6)]
+#: A batch or group of weight 2 has twice the part of one of weight 1.
+Weight = Annotated[float, Field(ge=0.001, le=1000)]
 
 
 def _power_of_two(value: int) -> int:
@@ -193,7 +197,7 @@ class AccountLimitsConfig(Section):
     """Most memory of all live Runs in megabytes; never more than the account has free. "auto": all that it has free."""
     leave_free_memory_mb: Annotated[int, Field(ge=0)] = 0
     """With "auto": memory that is left to others, in megabytes."""
-    request_rate: Annotated[float, Field(gt=0)] = 3958.0
+    request_rate: _Rate = 3958.0
     """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: _PositiveInt = 1000
     """Most requests at once that wait for the end of a Run."""
@@ -216,7 +220,7 @@ class AccountLimitsConfig(Section):
 class LimitsConfig(AccountLimitsConfig):
     """Limits of one batch."""
 
-    start_rate: Annotated[float, Field(gt=0)] = 380.0
+    start_rate: _Rate = 380.0
     """Most starts per second; the platform allows 400 per task. If it announces a lower limit, that one is kept."""
     start_horizon_s: _Seconds = 60.0
     """Seconds after which a start request that was sent can no longer take effect."""
@@ -319,7 +323,7 @@ class BreakerConfig(Section):
 class GroupConfig(Section):
     """Weight and limit of the jobs of one `@group`."""
 
-    weight: Annotated[float, Field(gt=0)] | None = None
+    weight: Weight | None = None
     """Weight of its starts against other groups, default 1. If set, the file is read ahead, up to 10,000 jobs."""
     max_concurrent_runs: _PositiveInt | None = None
     """Most Runs of the group live at once."""

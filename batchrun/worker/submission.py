@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from batchrun.config.batch_settings import MAX_SHARDS
+from batchrun.config.batch_settings import MAX_SHARDS, Weight
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.model import JsonObject, Outcome, Selection
 
@@ -136,7 +136,7 @@ class Submission(BaseModel):
     reason: Annotated[str, AfterValidator(lambda reason: reason[:_MAX_REASON_CHARS])] = ""
     #: What has stopped it, in the state `stopped`.
     cause: StopCause | None = None
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    weight: Weight = 1.0
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     #: The profile that configures it; None: it has its own batch file.
     profile: str | None = None

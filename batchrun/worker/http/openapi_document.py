@@ -97,7 +97,7 @@ _FORM = {
         "jobs": {"type": "string", "format": "binary", "description": "The job file; its name shows its format."},
         "schema": {**_TEXT, "description": "The JSON Schema of an item, for output.expect_item_schema."},
         "name": {"type": "string", "maxLength": batch_routes.MAX_NAME},
-        "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
+        "weight": {"type": "number", "minimum": 0.001, "maximum": 1000},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
         "shards": {
             "type": "integer",

@@ -18,11 +18,10 @@ async def live(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Return whether batches can run now; 503 with the reason if not."""
-    reason = worker_of(request).why_not_ready
-    if not reason:
+    """Return whether batches can run now; 503 if not. Why not, which may name batches, the worker's status says."""
+    if worker_of(request).is_ready:
         return web.json_response({"status": "ready"})
-    return web.json_response({"status": "not ready", "reason": reason}, status=503)
+    return web.json_response({"status": "not ready"}, status=503)
 
 
 async def get_worker(request: web.Request) -> web.Response:

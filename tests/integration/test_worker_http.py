@@ -411,6 +411,28 @@ async def test_a_stranger_who_reads_nothing_is_reset(client, monkeypatch):
                 read += len(await member.receive())
 
 
+async def test_few_strangers_may_leave_their_answers_unread(client, monkeypatch):
+    """Of too many, the one that has not read for longest is reset at once: answers take memory until they are read."""
+    monkeypatch.setattr(connection_cap, "MAX_UNREAD", 1)
+    url = URL(client.address)
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20
+
+    async def ask(stranger: SocketStream) -> None:
+        with suppress(anyio.BrokenResourceError):
+            while True:
+                await stranger.send(asked)
+
+    async with (
+        await anyio.connect_tcp(str(url.host), int(url.port or 0)) as first,
+        await anyio.connect_tcp(str(url.host), int(url.port or 0)) as second,
+        anyio.create_task_group() as children,
+    ):
+        with anyio.fail_after(20):
+            children.start_soon(ask, second)
+            await ask(first)
+        children.cancel_scope.cancel()
+
+
 async def test_an_upload_leaves_some_of_the_disk_free(client, monkeypatch):
     """507 with the next step, and nothing stays: ledgers and logs of live batches need the rest."""
     monkeypatch.setattr(free_space, "RESERVED_BYTES", 1 << 60)

@@ -15,6 +15,11 @@ KEEP_ALIVE_S = 75
 LINGER_S = 2
 #: Seconds for which a client without a credential may read nothing of its answers.
 UNREAD_S = 30
+#: Bytes of answers that may wait in this process for a client without a credential before it counts as one that does
+#: not read; 16,384 of them hold 256 MB.
+_UNREAD_BYTES = 16 << 10
+#: Max clients without a credential that do not read. Each holds up to 128 KB of a body, twice: 128 MB together.
+MAX_UNREAD = 512
 #: Max bytes of requests that all clients without a credential may have sent and that may still be in memory, where they
 #: take about twice as much. The headers of one request may have 1 MB.
 MAX_UNANSWERED_BYTES = 64 << 20
@@ -41,7 +46,7 @@ LOGGER.addFilter(_is_no_stranger)
 class _Connection(asyncio.Protocol):
     """Counts what the other end sends, on its way to aiohttp's handler of the connection."""
 
-    __slots__ = ("_cap", "_handler", "_sent", "transport", "unanswered")
+    __slots__ = ("_cap", "_handler", "_sent", "is_unread", "transport", "unanswered")
 
     def __init__(self, cap: "ConnectionCap", handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         self._cap = cap
@@ -52,6 +57,8 @@ class _Connection(asyncio.Protocol):
         self._sent = deque([0], maxlen=_REQUESTS_AHEAD + 2)
         #: Bytes that may still be in memory.
         self.unanswered = 0
+        #: True while too much of the answers waits to be read.
+        self.is_unread = False
 
     def note_answer(self) -> None:
         if len(self._sent) == self._sent.maxlen:
@@ -74,9 +81,13 @@ class _Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._handler.pause_writing()
+        self.is_unread = True
+        self._cap.note_unread(self._handler)
 
     def resume_writing(self) -> None:
         self._handler.resume_writing()
+        self.is_unread = False
+        self._cap.note_read(self._handler)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._handler.connection_lost(exc)
@@ -87,8 +98,9 @@ class ConnectionCap:
 
     Above a number of them, the oldest connection is reset on which no request with a credential is under way. If those
     without a credential have sent too much, the one that has sent most is reset. A client that shows no credential must
-    also read its answers: the kernel resets a connection whose other end takes no byte for a while. Connections through
-    a Unix socket are the user's own, and are not counted.
+    also read its answers: the kernel resets a connection whose other end takes no byte for a while, and of too many
+    whose answers wait to be read, the one that has waited longest is reset. Connections through a Unix socket are the
+    user's own, and are not counted.
     """
 
     def __init__(self, most: int) -> None:
@@ -96,6 +108,8 @@ class ConnectionCap:
         #: Connections without a request with a credential; first the one that has been so for longest.
         self._idle: OrderedDict[web.RequestHandler, _Connection] = OrderedDict()
         self._spared: dict[web.RequestHandler, _Connection] = {}
+        #: Those of `_idle` whose answers wait to be read, the longest first.
+        self._unread: OrderedDict[web.RequestHandler, _Connection] = OrderedDict()
         #: Bytes that may be in memory of the requests of `_idle`.
         self._unanswered = 0
 
@@ -121,6 +135,7 @@ class ConnectionCap:
 
     def _admit(self, handler: web.RequestHandler, connection: _Connection) -> None:
         _limit_silence(connection.transport, UNREAD_S)
+        connection.transport.set_write_buffer_limits(_UNREAD_BYTES)
         self._idle[handler] = connection
         if len(self._idle) + len(self._spared) > self._most:
             oldest = self._take_out(next(iter(self._idle)))
@@ -129,9 +144,23 @@ class ConnectionCap:
             asyncio.get_running_loop().call_soon(oldest.transport.abort)
 
     def _take_out(self, handler: web.RequestHandler) -> _Connection | None:
+        self._unread.pop(handler, None)
         if (connection := self._idle.pop(handler, None)) is not None:
             self._unanswered -= connection.unanswered
         return connection
+
+    def note_unread(self, handler: web.RequestHandler) -> None:
+        """Note that answers to a connection wait to be read."""
+        if (connection := self._idle.get(handler)) is not None:
+            self._unread[handler] = connection
+            if len(self._unread) > MAX_UNREAD:
+                oldest = self._take_out(next(iter(self._unread)))
+                assert oldest is not None, "this one is there"
+                oldest.transport.abort()
+
+    def note_read(self, handler: web.RequestHandler) -> None:
+        """Note that the answers to a connection are read."""
+        self._unread.pop(handler, None)
 
     def note_received(self, handler: web.RequestHandler, size: int) -> None:
         """Note that a connection has sent so many bytes more."""
@@ -158,6 +187,7 @@ class ConnectionCap:
         """Keep a request's connection until `release`, however slowly it is read: its sender has shown a credential."""
         if (connection := self._take_out(request.protocol)) is not None:
             _limit_silence(connection.transport, 0)
+            connection.transport.set_write_buffer_limits()
             self._spared[request.protocol] = connection
 
     def release(self, request: web.BaseRequest) -> None:
@@ -165,6 +195,8 @@ class ConnectionCap:
         if (connection := self._spared.pop(request.protocol, None)) is not None:
             connection.forget()
             self._idle[request.protocol] = connection
+            if connection.is_unread:
+                self.note_unread(request.protocol)
         elif (connection := self._idle.get(request.protocol)) is not None:
             before = connection.unanswered
             connection.note_answer()

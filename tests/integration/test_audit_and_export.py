@@ -67,12 +67,10 @@ def test_lines_that_are_missing_doubled_or_of_no_job_are_counted(batch, tmp_path
     """What follows the committed lines counts as none."""
     copy = pulled(batch, tmp_path)
     lines = (copy / "records.jsonl").read_bytes().splitlines(keepends=True)
-    forged = lines[2].replace(b'"k2"', b'"zz"')
-    assert forged != lines[2]
-    (copy / "records.jsonl").write_bytes(b"".join([lines[0], lines[0], forged, *lines[3:]]))
+    changed = b"".join([lines[0], lines[0], lines[2].replace(b'"key":"k', b'"key":"z'), *lines[3:]])
+    (copy / "records.jsonl").write_bytes(changed)
     with sqlite3.connect(copy / "ledger.sqlite3") as ledger:
-        length = len(b"".join([lines[0], lines[0], forged, *lines[3:]]))
-        ledger.execute("UPDATE output SET length = ? WHERE name = 'records.jsonl'", (length,))
+        ledger.execute("UPDATE output SET length = ? WHERE name = 'records.jsonl'", (len(changed),))
     with (copy / "records.jsonl").open("ab") as file:
         file.write(lines[1] + b"{")
     said = said_of(tmp_path, "audit", "copy")

@@ -84,8 +84,11 @@ def refuse_unsigned(noted_config: Any, task_id: TaskId, signature: Any, director
     """
     is_signed = isinstance(signature, str) and is_own(signed_content(noted_config, task_id), signature)
     if not is_signed:
+        why = "was not last run by you on this machine"
+        if signature == "":
+            why = "was last run without a home that could keep a key (XDG_STATE_HOME may name another place for it)"
         raise ConfigError(
-            f"{directory}: was not last run by you on this machine. Its configuration may be somebody else's, who would"
+            f"{directory}: {why}. Its configuration may be somebody else's, who would"
             " choose who gets your token, what is read and what is run. If the batch is yours, run it here first, with"
             " your own file: `batchrun run BATCH.toml`"
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.ledger.facts import CONFIG
+from batchrun.ledger.facts import CONFIG, SIGNATURE
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.output.layout import LEDGER
 from tests.support.command_line import Said, batchrun
@@ -80,3 +80,14 @@ def test_a_directory_that_was_run_by_this_user_needs_no_batch_file(ended, tmp_pa
         ledger.note_fact(CONFIG, {**noted, "api": {"base_url": "http://127.0.0.1:9"}})
     said = batchrun("retry", "copy.out", "--dry-run", cwd=tmp_path, environ=TOKEN)
     assert said.code == 2, said
+
+
+def test_without_a_home_the_way_to_keep_a_key_is_said(theirs):
+    """A service may have none."""
+    with open_ledger(theirs) as ledger, ledger.transaction():
+        ledger.note_fact(SIGNATURE, "")
+    said = _as_victim("abort", theirs=theirs)
+    assert said.code == 2, said
+    assert (
+        "was last run without a home that could keep a key (XDG_STATE_HOME may name another place for it)" in said.err
+    )

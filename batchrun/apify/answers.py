@@ -143,7 +143,7 @@ def _items_of(data: JsonObject) -> list[Any]:
 
 
 def _has_id(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] != ""
+    return isinstance(item, dict) and isinstance(item.get("id"), str) and 0 < len(item["id"]) <= wire.MAX_NAME_CHARS
 
 
 def _list_in(body: bytes, fits: Fits | None) -> tuple[Any, int]:

@@ -161,10 +161,12 @@ def parse_run(data: Any) -> Run:
     """Read a Run object, or an item of a list of Runs. Only its id must be there.
 
     Raises:
-        ValueError: it has no id.
+        ValueError: it has no id, or one that is far too long: ids stand in ledgers, lists and logs.
     """
     if not isinstance(data, dict):
         raise ValueError("a Run of it is no object")
+    if len(text_in(data, "id")) > MAX_NAME_CHARS:
+        raise ValueError("the id of a Run has hundreds of characters")
     options = _part(data, "options")
     cost_usd, cost_source = _run_cost(data)
     finished_at = _time(data.get("finishedAt"))

@@ -1,11 +1,13 @@
 """Attempts in doubt: found by their mark alone, or certain to have started nothing, or left in doubt."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
 import pytest
 
+from batchrun.engine.doubt import candidates
 from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler, StillInDoubt
 from batchrun.engine.doubt.user_agents import MAX_OPEN_READS, UserAgents
 from batchrun.engine.limits.permits import Demand, Permit
@@ -268,6 +270,33 @@ async def test_a_list_that_shows_a_stranger_on_every_page_ends() -> None:
 
     api.list_runs = on_every_page  # type: ignore[method-assign] # a platform with this one fault
     assert await Doubts(api).resolve("mine") == {"mine": ours}
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_list_without_an_end_proves_nothing_but_what_it_shows(
+    monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:
+    """It is read up to a number of Runs, without what they have beside; the attempt stays in doubt, or is found."""
+    monkeypatch.setattr(candidates, "MAX_UNKNOWN", 2500)
+    api = ScriptedApi()
+    one = api.run(api.add_run(user_agent=agent("other")))
+    listed: list[RunsPage] = []
+
+    async def without_an_end(*, started_after: datetime, offset: int) -> RunsPage:
+        await anyio.sleep(0.01)
+        user_agent = "x" * 20_000 + (" (mine)" if is_listed else "")
+        runs = [replace(one, id=RunId(f"{offset + n}"), user_agent=user_agent) for n in range(1000)]
+        mine = replace(one, id=RunId("ours"), user_agent=agent("mine"))
+        listed.append(RunsPage(runs=[*runs, mine] if is_listed else runs, count=1000, total=10**9))
+        return listed[-1]
+
+    api.list_runs = without_an_end  # type: ignore[method-assign] # a platform with this one fault
+    doubts = Doubts(api)
+    assert await doubts.resolve("mine") == {"mine": "ours" if is_listed else "doubt"}
+    listing = await doubts.reconciler._candidates.since(datetime.now(UTC), doubts.ledger.known_runs)
+    assert (len(listing.runs), listing.is_complete) == (3001 if is_listed else 3000, False)
+    assert max(len(run.user_agent or "") for run in listing.runs) == 500
+    assert not any(run.fields for run in listing.runs)
 
 
 async def test_a_listing_ends_while_runs_go_on_starting() -> None:

@@ -8,11 +8,12 @@ import anyio
 import pytest
 
 from batchrun.engine.child_pool import MAX_IDLE
+from batchrun.engine.follow import sweep
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.follow.sweep import LISTING_LAG_S, MAX_INTERVAL_S, MAX_LOOKS, MIN_INTERVAL_S
 from batchrun.engine.work import Work
 from batchrun.errors import BatchRefused
-from batchrun.model import Attempt, AttemptState, Mark, Outcome, Run, RunId, RunStatus
+from batchrun.model import Attempt, AttemptState, Mark, Outcome, Run, RunId, RunStatus, TaskId
 from batchrun.policy.deadlines import Deadlines
 from tests.support.following import Following
 from tests.support.memory_ledger import ListSource, WatchedLedger, make_job, numbered, read_to
@@ -55,6 +56,20 @@ async def test_runs_that_start_meanwhile_do_not_keep_a_sweep_going() -> None:
     noticed = await following.all([], start)
     assert len(noticed) == 800
     assert len(api.live_listings) / 700 < 0.1
+
+
+async def test_a_list_of_live_runs_without_an_end_holds_up_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A platform may invent as many as it likes: a sweep ends, and Runs that it does not show are read by their id."""
+    monkeypatch.setattr(sweep, "MAX_SWEEP_PAGES", 5)
+    api = ScriptedApi()
+
+    async def without_an_end(task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:
+        await anyio.sleep(0.01)
+        return {RunId(f"{task_id}-{offset + n}"): None for n in range(1000)}
+
+    api.list_live_runs = without_an_end  # type: ignore[method-assign] # a platform with this one fault
+    noticed = await follow_all(api, [api.add_run(Plan(run_s=90.0)) for _ in range(4)], max_open_polls=1)
+    assert max(noticed.values()) < 180
 
 
 async def test_an_end_is_noticed_within_the_interval() -> None:

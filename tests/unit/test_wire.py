@@ -118,6 +118,7 @@ def test_all_eight_statuses_are_known(status: RunStatus) -> None:
         {**RUN, "id": None},
         {**RUN, "id": ""},
         {**RUN, "id": 5},
+        {**RUN, "id": "x" * 201},
     ],
 )
 def test_a_run_without_an_id_is_a_value_error(data: Any) -> None:

@@ -1,6 +1,5 @@
 """Runs that may belong to an attempt in doubt: the task's Runs since its intent that the ledger does not know."""
 
-import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
@@ -20,6 +19,11 @@ from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max difference between the clocks that stamp Runs, beyond what was measured. An estimate.
 CLOCK_MARGIN = timedelta(seconds=30)
+#: Max Runs of a listing that the ledger does not know, some 100 MB: more than a task can start within minutes. There is
+#: no bound to what a platform can invent.
+MAX_UNKNOWN = 200_000
+#: Max characters of a User-Agent that are kept: those of ours have less than 100.
+_MAX_USER_AGENT_CHARS = 500
 #: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
 _NOT_YET = datetime.max.replace(tzinfo=UTC)
 #: HTTP status of the API when it does not accept the token: the task's list would be refused as well.
@@ -70,7 +74,7 @@ class Candidates:
         self,
         earliest_start: datetime,
         known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]],
-        max_runs: float = math.inf,
+        max_runs: int | None = None,
     ) -> Listing:
         """List the task's Runs since an intent, without those that the ledger knows.
 
@@ -79,15 +83,16 @@ class Candidates:
         Args:
             earliest_start: by the Runs' clock; the list begins CLOCK_MARGIN before.
             known: returns which of some Runs the ledger knows.
-            max_runs: with more Runs, the listing ends early.
+            max_runs: with more Runs, the listing ends early; None: with more than `MAX_UNKNOWN`.
 
         Raises:
             ApiError: neither the account's Runs nor the task's may be listed.
         """
         unknown: dict[RunId, Run] = {}
+        max_runs = MAX_UNKNOWN if max_runs is None else max_runs
         async for page in self._pages(earliest_start - CLOCK_MARGIN):
             # Page by page: all Runs of a day may be too many for the memory.
-            unknown |= {run.id: run for run in await _without_known(page, known)}
+            unknown |= {run.id: _what_is_asked_of(run) for run in await _without_known(page, known)}
             if len(unknown) > max_runs:
                 break
         runs = await _without_known([*unknown.values()], known)
@@ -148,6 +153,12 @@ class Candidates:
                 self._user_agents[run.id] = await self._agents.read(self._client, run.id)
             except (ApiError, TransportError) as error:
                 _log.debug("candidate_not_read", run_id=run.id, error=str(error))
+
+
+def _what_is_asked_of(run: Run) -> Run:
+    """Return a Run without what a candidate does not need: a page of them may have megabytes of it."""
+    agent = run.user_agent
+    return replace(run, fields={}, user_agent=agent if agent is None else agent[:_MAX_USER_AGENT_CHARS])
 
 
 async def _without_known(

@@ -38,6 +38,9 @@ MAX_GAP_AFTER_LONG_LIST_S = 10.0
 #: differences come from the drift of clocks, and CLOCK_MARGIN covers them.
 LISTING_SLACK = timedelta(seconds=1)
 
+#: Max candidates that the log names.
+_MAX_NAMED = 100
+
 _log = structlog.get_logger()
 
 
@@ -199,6 +202,9 @@ class Reconciler:
                 continue
             if doubt.shown_after is None:
                 self._start_the_clock(doubt)
+            elif not listing.is_complete:
+                # Its Run may be among those that were not listed.
+                self._judge(doubt, {run.id for run in candidates[:_MAX_NAMED]}, begun_at)
             elif begun_at >= doubt.shown_after and self._earliest_start(doubt) >= since - LISTING_SLACK:
                 self._note_listed(doubt, candidates, since, begun_at)
                 self._judge(doubt, self._suspects(doubt, candidates), begun_at)
@@ -284,7 +290,8 @@ class Reconciler:
             return  # other jobs may yet bind some of them, or the next start may show whether marks are echoed
         else:
             doubt.is_hopeless = True
-            _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=sorted(suspects))
+            named = sorted(suspects)[:_MAX_NAMED]
+            _log.warning("start_stays_in_doubt", job_key=doubt.job_key, candidates=named)
         doubt.settled.set()
 
     def note_start(self, run: Run, mark: Mark) -> None:

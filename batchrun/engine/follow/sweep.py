@@ -32,6 +32,8 @@ MAX_INTERVAL_S = 120.0
 TICK_S = 1.0
 #: Runs by which two pages overlap: Runs that end between the two requests move the others forward in the list.
 OVERLAP = 100
+#: Max pages of one sweep: 180,000 live Runs. Runs of ours that would come later are read by their id.
+MAX_SWEEP_PAGES = 200
 #: Seconds for which a new Run may be missing from lists.
 LISTING_LAG_S = 5.0
 #: How long before a Run's start the search for it in the account's Runs begins.
@@ -147,15 +149,17 @@ class Sweep:
         return next((run for run in page.runs if run.id == live.run_id), None)
 
     async def _listed(self) -> dict[RunId, float | None]:
+        """Return which of the kept Runs are listed, each with its cost so far."""
         listed: dict[RunId, float | None] = {}
         offset = 0
-        while True:
+        for _ in range(MAX_SWEEP_PAGES):
             page = await self._client.list_live_runs(self._task_id, offset=offset)
-            listed.update(page)
+            listed.update((run_id, cost_usd) for run_id, cost_usd in page.items() if run_id in self._rows)
             # A page that is not full is the last one. An empty page may never come: new Runs move the end away.
             if len(page) < MAX_LIST_LIMIT:
-                return listed
+                break
             offset += len(page) - OVERLAP
+        return listed
 
     def _let_go(self, run_ids: Iterable[RunId]) -> None:
         for run_id in run_ids:

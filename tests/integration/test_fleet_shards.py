@@ -10,7 +10,7 @@ import pytest
 from batchrun.jobs import Shard
 from batchrun.worker.views import BatchPage
 from tests.integration.test_fleet import ask, live, two_workers
-from tests.support.api_process import ACTOR
+from tests.support.api_process import ACTOR, TOKEN
 from tests.support.command_line import batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right
@@ -58,6 +58,9 @@ def assert_read_as_one(fleet: FleetProcesses, directory: Path) -> None:
         pulled = batchrun("pull", url, "pulled", cwd=directory)
         assert (pulled.code, "4 shards" in pulled.err) == (0, True), pulled
     assert len(read_lines(directory / "pulled" / "records.jsonl")) == 60
+    audited = batchrun("audit", url, "--api-url", fleet.api_url, cwd=directory, environ={"APIFY_TOKEN": TOKEN})
+    assert (audited.code, "60 of 60" in audited.out, "no Run of the task repeats" in audited.out) == (0, True, True)
+    assert batchrun("export", url, "items.csv", "--items", cwd=directory).code == 0
     status = orjson.loads(batchrun("status", url, "--json", cwd=directory).out)
     assert status["summary"]["outcomes"] == {"succeeded": 59, "failed": 1}, status
     nothing = batchrun("pull", f"file://{directory}/batch-shop", "nothing", cwd=directory)

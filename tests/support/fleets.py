@@ -28,6 +28,7 @@ class FleetProcesses:
     def __init__(self, directory: Path, api: Api, url: str, count: int, config: str) -> None:
         self.directory = directory
         self.url = url
+        self.api_url = api.base_url
         self._open = ExitStack()
         self.jobs: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.workers = [KilledWorker(directory / f"worker-{n}", api.base_url, config) for n in range(count)]

@@ -3,9 +3,11 @@
 What the platform needs is never changed: only what people and files get to see.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import orjson
 
@@ -40,10 +42,14 @@ class SecretFields:
         return value
 
     def texts_in(self, body: bytes) -> tuple[str, ...]:
-        """Return the secret texts of an input, given as JSON, longest first; `without` removes them from messages."""
+        """Return the secret texts of an input, given as JSON, longest first; `without` removes them from messages.
+
+        They are as an Actor may print them: by themselves, in JSON, in a URL, as Python's `repr`.
+        """
         if self.paths == ():
             return ()
-        texts = {text for text in self._texts(orjson.loads(body), ()) if len(text) >= MIN_TEXT_CHARS}
+        values = {text for text in self._texts(orjson.loads(body), ()) if len(text) >= MIN_TEXT_CHARS}
+        texts = {spelling for text in values for spelling in _spellings(text)}
         return tuple(sorted(texts, key=len, reverse=True))
 
     def _texts(self, value: Any, path: tuple[str, ...], *, is_secret: bool = False) -> Iterator[str]:
@@ -56,6 +62,8 @@ class SecretFields:
                 yield from self._texts(part, (*path, "*"), is_secret=is_secret)
         elif is_secret and isinstance(value, str):
             yield value
+        elif is_secret and self.paths is not None and type(value) in (int, float):  # a name may be that of a count
+            yield str(value)
 
     def _is_secret(self, path: tuple[str, ...]) -> bool:
         if not path:
@@ -66,6 +74,11 @@ class SecretFields:
             len(secret) == len(path) and all(part in ("*", name) for part, name in zip(secret, path, strict=True))
             for secret in self.paths
         )
+
+
+def _spellings(text: str) -> set[str]:
+    quoted = (orjson.dumps(text).decode(), json.dumps(text), repr(text))
+    return {text, quote(text, safe=""), quote_plus(text), *(each[1:-1] for each in quoted)}
 
 
 def without(text: str, secrets: Collection[str]) -> str:

@@ -1,5 +1,8 @@
 """Secret fields of inputs: by their paths, or by their names; and texts without their values."""
 
+import json
+from urllib.parse import quote, urlencode
+
 import orjson
 
 from batchrun.policy.secret_fields import MASK, SecretFields, without
@@ -41,6 +44,27 @@ def test_texts_lose_secret_values() -> None:
     assert texts == ("nested-SECRET", "first-SECRET", "first")
     assert without("first-SECRET is no first-rate nested-SECRET", texts) == f"{MASK} is no {MASK}-rate {MASK}"
     assert SecretFields().texts_in(b"not read at all") == ()
+
+
+def test_texts_lose_secret_values_however_they_are_spelled() -> None:
+    """Most Actors print their input as JSON, and put a password into a URL."""
+    secret = 'pä"ss wörd'
+    fields = SecretFields((("password",), ("pin",)))
+    secrets = fields.texts_in(orjson.dumps({"password": secret, "pin": 839471, "n": 12345678}))
+    given = {"password": secret, "pin": 839471}
+    printed = (
+        json.dumps(given),
+        orjson.dumps(given).decode(),
+        given,
+        urlencode(given),
+        quote(secret, safe=""),
+        12345678,
+    )
+    log = " ".join(map(str, printed))
+    assert without(log, secrets) == (
+        '{"password": "***", "pin": ***} {"password":"***","pin":***}'
+        " {'password': '***', 'pin': ***} password=***&pin=*** *** 12345678"
+    )
 
 
 def test_any_json_is_masked() -> None:

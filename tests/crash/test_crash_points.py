@@ -51,7 +51,7 @@ EARLY_KILL_POINTS = [
 def test_a_batch_killed_at_an_arrow_of_the_protocol_ends_right(tmp_path, kill_at):
     """Killed there and run again, every job has one record, and every Run of the server is in the records once."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(48))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(36))
         assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
         assert batch.run() == 1, batch.said()
         assert_promise_kept(batch, api)
@@ -97,7 +97,7 @@ def test_a_batch_killed_around_an_abort_of_ours_knows_whose_it_was(tmp_path, kil
 def test_a_batch_killed_at_random_instants_ends_right(tmp_path):
     """Killed again and again at any instant, the batch ends as if it had never been killed."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(200))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(140))
         assert batch.run_with_kills(seed=1, kills=8, longest_s=0.8) == 1, batch.said()
         assert batch.kills, "it ended before the first kill"
         assert_promise_kept(batch, api)

@@ -84,7 +84,7 @@ PAIRS = [*zip(cycle(KILL_POINTS), WAYS, strict=False), ("settled:30", _set_versi
 def test_a_ledger_that_was_lost_after_a_kill_is_rebuilt(tmp_path, kill_at, lose):
     """It is refused first, and nothing is started. Rebuilt, the batch ends as if nothing had happened."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(48))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(38))
         assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
         lose(batch.out)
         before = {run["id"] for run in api.runs()}

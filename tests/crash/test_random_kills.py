@@ -60,7 +60,7 @@ def test_the_long_form(tmp_path, name, seed, record_property):
 def test_a_batch_from_a_compressed_file_ends_right(tmp_path):
     """A file that is read from the top after every kill gives each job once, those under way included."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(160), suffix=".gz")
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(120), suffix=".gz")
         assert batch.run_with_kills(seed=2, kills=6, longest_s=0.8) == 1, batch.said()
         assert batch.kills >= 1
         assert_promise_kept(batch, api)

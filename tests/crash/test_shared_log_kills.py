@@ -204,7 +204,7 @@ def _wait_a_little(process: ForkedProcess, seconds: float) -> bool:
 
 def test_a_batch_moves_from_machine_to_machine(tmp_path, api, store):
     """Owners die, or sleep and wake too late; none starts a Run once another has taken over."""
-    machines = Machines(tmp_path, api, store, some_jobs(80))
+    machines = Machines(tmp_path, api, store, some_jobs(60))
     assert_promise_kept(_carry_on(machines, random.Random(1), take_overs=2), api)
 
 
@@ -259,7 +259,7 @@ def test_an_owner_that_is_cut_off_is_replaced_and_starts_nothing(tmp_path, api, 
         pytest.skip("there is no network to be cut")
     with proxy_to(store.port) as proxy:
         ends = tmp_path / "ends"
-        machines = Machines(tmp_path, api, store, _held_jobs(40, ends))
+        machines = Machines(tmp_path, api, store, _held_jobs(24, ends))
         owner, process = machines.new(proxy=proxy)
         wait_until(lambda: len(api.runs()) == SLOTS)
         proxy.cut(ways)
@@ -297,7 +297,7 @@ def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api, store
         pytest.skip("a directory that is gone has a test of its own")
     with proxy_to(store.port) as proxy:
         ends = tmp_path / "ends"
-        machines = Machines(tmp_path, api, store, _held_jobs(40, ends))
+        machines = Machines(tmp_path, api, store, _held_jobs(24, ends))
         owner, process = machines.new(proxy=proxy)
         wait_until(lambda: len(api.runs()) == SLOTS)
         standby, waiting = machines.new(proxy=proxy)
@@ -334,7 +334,7 @@ def test_a_log_that_is_gone_for_a_while_stops_starts_and_nothing_else(tmp_path, 
     """Live Runs are followed; once it is back, the batch goes on, in the same process."""
     with log_stores.directory(tmp_path / "logs") as store:
         ends = tmp_path / "ends"
-        machines = Machines(tmp_path, api, store, _held_jobs(40, ends))
+        machines = Machines(tmp_path, api, store, _held_jobs(24, ends))
         owner, process = machines.new()
         wait_until(lambda: len(api.runs()) == SLOTS)
         log = tmp_path / "logs" / tmp_path.name

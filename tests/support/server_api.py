@@ -103,7 +103,7 @@ class Api:
         items = (await self.get(path)).body
         with anyio.fail_after(30):
             while len(items) < count:
-                await anyio.sleep(0.02)
+                await anyio.sleep(0.05)
                 items = (await self.get(path)).body
         return items
 

@@ -22,13 +22,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import typer.main
 from pydantic import BaseModel
 
 import batchrun
 from batchrun.cli.main import app
-from batchrun.runtime import crash_points
+from batchrun.runtime import crash_points, fast_dataclasses
+from batchrun.server.http.handler import make_table
 from tests.support.forked import MAX_REQUEST, Request
 
 #: A bundled Actor, or an entry point, is a program, not a module to import.
@@ -38,7 +40,8 @@ _LATE_IMPORTS = (
     *("anyio._backends._asyncio", "anyio._core._fileio", "anyio._core._resources", "anyio._core._signals"),
     *("anyio._core._sockets", "anyio._core._streams", "anyio._core._subprocesses", "anyio.abc", "anyio.streams.tls"),
     *("encodings.idna", "encodings.utf_8_sig", "importlib.readers"),
-    *("typer._adapters", "typer._click.decorators", "typer.rich_utils", "uvloop"),
+    *("rich._emoji_codes", "typer._adapters", "typer._click._textwrap", "typer._click.decorators", "typer.rich_utils"),
+    "uvloop",
 )
 
 _get_command = functools.cache(typer.main.get_command)
@@ -54,15 +57,29 @@ def _import_everything() -> None:
 
 
 def _build_everything() -> None:
-    """Build once what each command builds: the models of the configuration, and the command line with its options."""
+    """Build once what each command builds: models, options, the server's routes, the methods that make values."""
     for model in _models(BaseModel):
         if model.__module__.startswith("batchrun."):
             model.model_rebuild()
     typer.main.get_command = _get_command
     _get_command(app)
+    make_table()
+    for value_class in _value_classes():
+        with contextlib.suppress(TypeError):  # the first call compiles the method, which then misses its arguments
+            value_class.__init__(object.__new__(value_class))
     # What a child's garbage collector looks at, it copies: let it not look at what is shared.
     gc.collect()
     gc.freeze()
+
+
+def _value_classes() -> Iterator[Any]:
+    """Yield the classes whose `__init__` is compiled as their first object is made."""
+    for name, module in tuple(sys.modules.items()):
+        if name.startswith("batchrun."):
+            for each in vars(module).values():
+                made_by = vars(each).get("__init__") if isinstance(each, type) else None
+                if getattr(made_by, "__module__", None) == fast_dataclasses.__name__:
+                    yield each
 
 
 def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:

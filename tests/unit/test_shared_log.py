@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import threading
 import time
 import tracemalloc
@@ -838,6 +839,27 @@ def test_nats_servers_that_may_lose_acknowledged_entries_are_named(config, words
         store = nats_store.NatsStore(no_client, no_client, no_client, "batchrun-shop", [monitor])
         caution = store.caution()
     assert (words in caution, bool(caution)) == (True, bool(words))
+
+
+@pytest.mark.parametrize("drop", [b"x", b"\r\nX: y"])
+def test_a_monitoring_port_that_drips_holds_up_no_batch(monkeypatch, drop):
+    """Any program may have taken the port: one that sends a bit now and then, without an end, counts as silent."""
+    monkeypatch.setattr(nats_store, "_MONITOR_S", 0.2)
+    is_over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, suppress(OSError):
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n")
+            while not is_over.wait(0.05):
+                client.sendall(drop)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dripping = threading.Thread(target=drip, args=[listener], daemon=True)
+        dripping.start()
+        assert nats_store._synced_every_s(f"http://127.0.0.1:{listener.getsockname()[1]}") is None
+        is_over.set()
+        dripping.join()
 
 
 def test_a_refused_entry_that_does_not_show_is_no_sign_of_another_owner(tmp_path, monkeypatch):

@@ -2,14 +2,14 @@
 
 import base64
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.client import HTTPException
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
 
 import anyio
 import nats
@@ -170,11 +170,30 @@ async def _stored(client: Client, stream: str, *, timeout_s: float = _REQUEST_S,
 def _synced_every_s(monitor: str) -> float | None:
     """Return how often a server syncs its disk, 0 for always; None: its monitoring port does not answer."""
     try:
-        with build_opener(ProxyHandler({})).open(f"{monitor}/varz", timeout=_MONITOR_S) as answer:
-            config = orjson.loads(answer.read(_MONITOR_BYTES))["jetstream"]["config"]
-            return 0.0 if config.get("sync_always") else config["sync_interval"] / 1e9
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        config = orjson.loads(_monitored(monitor))["jetstream"]["config"]
+        return 0.0 if config.get("sync_always") else config["sync_interval"] / 1e9
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _monitored(monitor: str) -> bytes:
+    """Return what a server's monitoring says of it, in time: any program may have taken that port.
+
+    Raises:
+        OSError: It does not answer, or not in time.
+    """
+    parts = urlsplit(monitor)
+    ends_at = monotonic() + _MONITOR_S
+    answer = bytearray()
+    with socket.create_connection((parts.hostname, parts.port), timeout=_MONITOR_S) as connection:
+        # HTTP/1.0: the body comes in one part, and ends with the connection.
+        connection.sendall(f"GET /varz HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        while len(answer) < _MONITOR_BYTES:
+            connection.settimeout(max(ends_at - monotonic(), 0.001))
+            if not (piece := connection.recv(1 << 16)):
+                break
+            answer += piece
+    return bytes(answer).partition(b"\r\n\r\n")[2]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pytest
 import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
+from nats.aio.client import Client
 from obstore.store import MemoryStore
 
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
@@ -835,8 +836,8 @@ def test_nats_servers_that_may_lose_acknowledged_entries_are_named(config, words
     with HTTPServer(("127.0.0.1", 0), Monitor) as server:
         threading.Thread(target=server.handle_request).start()
         monitor = f"http://127.0.0.1:{server.server_address[1]}"
-        no_client: Any = None
-        store = nats_store.NatsStore(no_client, no_client, no_client, "batchrun-shop", [monitor])
+        unused: Any = None
+        store = nats_store.NatsStore(unused, Client(), unused, "batchrun-shop", [monitor])
         caution = store.caution()
     assert (words in caution, bool(caution)) == (True, bool(words))
 

@@ -49,13 +49,17 @@ def _read_key(file: Path) -> bytes:
 
 
 def _make_key(file: Path) -> bytes:
-    """Make a key. Of two processes that make one at once, what the first one has signed is not recognised."""
+    """Make a key; of processes that make one at once, all return that of the first."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key, beside = secrets.token_bytes(_KEY_BYTES), file.with_name(f".key.{secrets.token_hex(8)}")
     try:
         with open(beside, "xb", opener=private_opener) as opened:
             opened.write(key)
-        beside.replace(file)
+        os.link(beside, file)  # unless there is one
+    except OSError:
+        if known := _read_key(file):
+            return known
+        beside.replace(file)  # of what is no key, or on a file system without links
     finally:
         beside.unlink(missing_ok=True)
     return key

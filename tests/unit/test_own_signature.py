@@ -6,7 +6,7 @@ import pytest
 
 from batchrun.notify.notification import Notification
 from batchrun.notify.outbox import Outbox
-from batchrun.runtime.own_signature import is_own, sign
+from batchrun.runtime.own_signature import _make_key, is_own, sign
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,14 @@ def test_a_key_that_others_may_read_is_replaced(tmp_path: Path) -> None:
     key.chmod(0o644)
     assert not is_own(b"content", before)
     assert sign(b"content") != before
+
+
+def test_processes_that_make_the_key_at_once_have_the_same(tmp_path: Path) -> None:
+    """What each of them signs is recognised later."""
+    file = tmp_path / "state" / "batchrun" / "key"
+    first = _make_key(file)
+    assert _make_key(file) == first == file.read_bytes()
+    assert [each.name for each in file.parent.iterdir()] == ["key"]
 
 
 def test_without_a_home_nothing_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

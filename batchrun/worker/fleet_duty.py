@@ -178,7 +178,7 @@ class FleetDuty:
                 self._fleet.note_trouble(str(error))
                 self._fleet.member.hear_nothing(boot_time())
                 self.obey(self._fleet.page)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             # Whoever can write to the store must not end all workers, at each of their starts.
             if not self._fleet.trouble:
                 _log.exception("fleet_unreadable")

@@ -4,11 +4,15 @@ import base64
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
+import boto3  # type: ignore[import-untyped] # of moto, which serves the buckets
 import nats
 import orjson
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from batchrun.errors import LogUnreachable
 from batchrun.ledger.shared_log import nats_store
@@ -16,6 +20,7 @@ from batchrun.ledger.shared_log.claim import claimed_log
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import EntryKind, decode_head
 from batchrun.ledger.shared_log.log_store import open_store
+from batchrun.ledger.shared_log.object_names import entry_name
 from batchrun.ledger.sqlite.group_commit import open_commit
 from batchrun.ledger.sqlite.journal import open_journal
 from tests.support import log_stores
@@ -246,6 +251,36 @@ async def _publish_deep(server: str, subject: str) -> None:
         answer = b""
         while b"PONG" not in answer:
             answer += await connection.receive()
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b"5", b'{"error":5}', b'{"message":5}', b'{"message":{"seq":"x"}}'])
+async def test_an_answer_that_is_not_the_nats_servers_is_no_answer(answer):
+    """Any user of its account can answer in its place."""
+
+    class Forged(Client):
+        async def request(self, *_: Any, **__: Any) -> Msg:
+            return Msg(self, data=answer)
+
+    with pytest.raises(LogUnreachable, match="NATS stream shop: the server's answer cannot be read"):
+        await nats_store._stored(Forged(), "shop", seq=1)
+    with pytest.raises(LogUnreachable, match="NATS stream shop: no attribute"), nats_store._explaining("shop"):
+        raise AttributeError("no attribute")
+
+
+def test_an_entry_that_can_never_be_read_is_damaged(tmp_path, monkeypatch):
+    """It would hold up all workers of a fleet for good, as a store that does not answer does."""
+    with log_stores.s3(tmp_path / "s3") as store:
+        for name, value in store.environ.items():
+            monkeypatch.setenv(name, value)
+        bucket = boto3.client("s3", endpoint_url=store.environ["AWS_ENDPOINT"])
+        odd = ({"ContentType": "\xff"}, {"CacheControl": "a\x01b"}, {"StorageClass": "GLACIER"})
+        with open_store(store.log("odd")) as log:
+            for number, headers in enumerate(odd):
+                bucket.put_object(Bucket="batches", Key=f"odd/{entry_name(number)}", Body=b"x", **headers)
+            assert list(log.read_from(0)) == [b""] * len(odd)
+    (tmp_path / "odd" / entry_name(0)).mkdir(parents=True)
+    with open_store(f"file://{tmp_path}/odd") as log:
+        assert log.read(0) == b""
 
 
 async def test_a_batch_commits_and_lives_while_all_threads_wait(tmp_path):

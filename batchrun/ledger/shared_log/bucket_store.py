@@ -1,5 +1,6 @@
 """A shared log in a bucket with conditional puts (S3, GCS, Azure, R2, MinIO): an object an entry."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ _REQUEST_S = 10.0
 _MAX_RETRIES = 2
 _RETRY_S = 10.0
 
+
+#: What obstore says of an object that cannot be read for good, whoever has put it there: its headers are no text or no
+#: HTTP, or it is in an archive.
+_SIGNS_OF_DAMAGE = re.compile(r"contained non UTF-8 characters|Parse\(\s*Header\(|<Code>InvalidObjectState</Code>")
 
 #: An object that is there to be created once.
 _PROBE = "objects/created-once"
@@ -95,6 +100,8 @@ class BucketStore:
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:
+            if _SIGNS_OF_DAMAGE.search(str(error)):
+                return b""
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> LogUnreachable:

@@ -21,6 +21,8 @@ from batchrun.runtime.private_files import private_opener, read_private
 
 #: Age in seconds after which a file that a killed process has left is removed.
 _LEFT_AFTER_S = 3600.0
+#: Errors of a directory, a link or a device in the place of a file: somebody has put it there, and no wait mends it.
+_NO_FILE = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
 class DirectoryStore:
@@ -98,6 +100,10 @@ def _read(file: Path, max_bytes: int) -> bytes | None:
             if not file.parent.exists():
                 raise
             return None
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return b""
+            raise
 
 
 @contextmanager

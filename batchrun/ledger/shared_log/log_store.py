@@ -11,7 +11,7 @@ from batchrun.errors import ConfigError
 class LogStore(Protocol):
     """Numbered entries and named objects of one batch. Methods block; several threads may call them.
 
-    What is larger than anything that a batchrun writes is read as empty, and so as damaged.
+    What is larger than anything that a batchrun writes, or can never be read, is read as empty, and so as damaged.
 
     Raises:
         LogUnreachable: The store did not answer, or refused. An entry may have been appended all the same.

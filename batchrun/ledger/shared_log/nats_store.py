@@ -16,7 +16,6 @@ import nats
 import orjson
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NoAnswer
 from nats.js.api import ObjectStoreConfig, StorageType, StreamConfig
 from nats.js.errors import APIError
@@ -27,7 +26,7 @@ from nats.js.object_store import (
     ObjectStore,
 )
 
-from batchrun.errors import ConfigError, LogUnreachable
+from batchrun.errors import BatchrunError, ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.object_names import MAX_READ_ENTRY_BYTES, MAX_READ_OBJECT_BYTES
 from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 
@@ -158,11 +157,14 @@ async def _stored(client: Client, stream: str, *, timeout_s: float = _REQUEST_S,
     The client's `get_msg` parses the headers too, as those of an e-mail: by recursion, as deep as they say.
     """
     asked = await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", orjson.dumps(which), timeout=timeout_s)
-    answer = orjson.loads(asked.data)
-    if (refusal := answer.get("error")) is None:
-        return _Message(answer["message"]["seq"], base64.b64decode(answer["message"].get("data", "")))
-    if refusal.get("err_code") == _NO_MESSAGE:
-        return None
+    try:
+        answer = orjson.loads(asked.data)
+        if (refusal := answer.get("error")) is None:
+            return _Message(int(answer["message"]["seq"]), base64.b64decode(answer["message"].get("data", "")))
+        if refusal.get("err_code") == _NO_MESSAGE:
+            return None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise LogUnreachable(f"NATS stream {stream}: the server's answer cannot be read") from error
     # The stream itself is missing, say: that is no empty log.
     raise APIError(refusal.get("code"), refusal.get("description"), refusal.get("err_code"))
 
@@ -201,7 +203,9 @@ def _explaining(stream: str) -> Iterator[None]:
     """Turn the client's errors into ones that name the stream."""
     try:
         yield
-    except (NatsError, OSError, TimeoutError, RecursionError) as error:  # the last one of headers, when it writes
+    except BatchrunError:
+        raise
+    except Exception as error:
         raise LogUnreachable(f"NATS stream {stream}: {str(error) or type(error).__name__}") from error
 
 

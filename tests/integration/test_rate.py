@@ -34,7 +34,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return resources
 
 
-@pytest.mark.parametrize(("start_rate", "jobs"), [(200.0, 650), (5000.0, 1200)])
+@pytest.mark.parametrize(("start_rate", "jobs"), [(100.0, 330), (5000.0, 1200)])
 async def test_starts_keep_the_rate_and_are_never_refused(
     tmp_path: Path, refused: list[str], start_rate: float, jobs: int
 ) -> None:

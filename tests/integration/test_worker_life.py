@@ -141,7 +141,7 @@ async def order_later(worker, order, batch, after_s):
 async def test_a_broken_batch_affects_no_other(tmp_path, api):
     """A truncated job file, an unknown task, an impossible output directory: each batch ends alone."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=6) as worker:
-        good = await submit_batch(worker, some_jobs(25), task="good")
+        good = await submit_batch(worker, some_jobs(15), task="good")
         unknown = await submit_batch(worker, jobs_of(5), task="unknown")
         (worker.directory.of(unknown.id) / "batch.toml").write_text(
             '[task]\nid = "no-such-task"\n[jobs]\nfile="jobs.jsonl"'
@@ -251,8 +251,8 @@ async def test_a_restart_resumes_all_batches_within_the_limit(tmp_path, api):
 async def test_limits_change_while_batches_run(tmp_path, api):
     """Lower and higher limits of the worker, limits and rate of one batch: each applies at once."""
     async with working(tmp_path / "data", api, limits__max_concurrent_runs=8) as worker:
-        one = await submit_batch(worker, jobs_of(200, 100), task="one")
-        two = await submit_batch(worker, jobs_of(200, 100), task="two", limits__start_rate=0.05)
+        one = await submit_batch(worker, jobs_of(100, 100), task="one")
+        two = await submit_batch(worker, jobs_of(100, 100), task="two", limits__start_rate=0.05)
         await one.until_live(6)
         settings = {**one.submission.settings, "limits.max_concurrent_runs": 2}
         await batch_orders.change(worker, one.id, settings=settings)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 
@@ -23,13 +24,15 @@ from batchrun.worker.fleet.shared_page import LOOK_INTERVAL_S, Page
 from batchrun.worker.fleet.shares import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
 from batchrun.worker.fleet.whole_order import OrderVerb
 from batchrun.worker.fleet_parts import FleetParts
-from batchrun.worker.submission import BatchState
+from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
 
 #: Seconds between two tries to bring a batch's files here.
 RETRY_INTERVAL_S = 2.0
 #: Tries after which a batch with live Runs is left to other workers.
 MAX_RETRIES = 3
+#: Tries after which a batch has failed whose files the store lacks, or has damaged.
+MAX_FILE_RETRIES = 5
 #: Seconds between two batches that a worker gives away to one that has fewer.
 GIVE_AWAY_INTERVAL_S = 3.0
 #: The part of the rates that a worker without batches keeps, in thousandths.
@@ -458,15 +461,33 @@ class FleetDuty:
                     if tries > MAX_RETRIES and batch in fleet.member.unsettled:
                         await fleet.give_back(listed.submission, str(error))
                         return
+                    if tries > MAX_FILE_RETRIES and isinstance(error, LedgerError):
+                        await self._take_without_files(listed.submission, str(error), member_id)
+                        return
                     await anyio.sleep(RETRY_INTERVAL_S)
                     continue
-                if fleet.member.id == member_id:
-                    fleet.ready.add(batch)
-                    self._following.add(batch)
-                    await self._follow(batch)  # before it begins
+                if await self._is_taken(batch, member_id):
                     self._worker.begin(batch)
                 return
         finally:
             self._coming.discard(batch)
             with suppress(RuntimeError):
                 fleet.alarm.set()
+
+    async def _is_taken(self, batch: str, member_id: str) -> bool:
+        """Have a batch from now on, and let it obey its orders; False: another member has it by now."""
+        if self._fleet.member.id != member_id:
+            return False
+        self._fleet.ready.add(batch)
+        self._following.add(batch)
+        await self._follow(batch)  # before it begins
+        return True
+
+    async def _take_without_files(self, submission: Submission, reason: str, member_id: str) -> None:
+        """Let a batch fail whose files cannot be had: it takes no place any more, and obeys orders all the same."""
+        if submission.state.is_under_way:
+            submission = submission.but(
+                state=BatchState.FAILED, reason=f"its files cannot be had: {reason}", ended_at=datetime.now(UTC)
+            )
+        await self._worker.store.take_over(submission)
+        await self._is_taken(submission.id, member_id)

@@ -214,6 +214,29 @@ def test_a_deleted_batch_is_gone_from_every_worker(tmp_path, api):
         assert len(fleet.records("gone")) == 4
 
 
+def test_batches_whose_files_are_lost_fail_and_leave_their_places(tmp_path, api):
+    """They obey orders too; the store may have lost an object, or somebody has listed what it never had."""
+    with two_workers(tmp_path, api) as fleet:
+        for worker in fleet.workers:
+            config = worker.data_dir / "worker.toml"
+            config.write_text(config.read_text().replace("[worker]", "[worker]\nmax_open_batches = 1"))
+            assert worker.stop() == 0
+        lost = [f"lost-{n}" for n in range(3)]
+        for name in lost:
+            fleet.submit(name, [{"n": 1, "of": name}], task=name, **SETTINGS)
+        for each in (tmp_path / "store" / LIST_LOG / "objects").iterdir():
+            each.unlink()
+        fleet.submit("whole", [{"n": 1}], task="whole", **SETTINGS)
+        for worker in fleet.workers:
+            worker.start()
+        wait_until(lambda: fleet.states() == {**dict.fromkeys(lost, "failed"), "whole": "finished"})
+        assert (
+            "its files cannot be had: the fleet's store lacks the object" in fleet.listed()["lost-0"].submission.reason
+        )
+        wait_until(lambda: ask(fleet, 0, "delete", "lost-0").code == 0)
+        wait_until(lambda: "lost-0" not in fleet.states())
+
+
 def test_a_batch_is_followed_whichever_worker_has_it(tmp_path, api):
     """From a worker that does not have it, and from the store alone: the exit code is that of `batchrun run`."""
     with two_workers(tmp_path, api) as fleet:

@@ -9,7 +9,7 @@ from batchrun.account import connect
 from batchrun.engine import collect
 from batchrun.engine.background import final_costs
 from batchrun.policy.retry import Backoff
-from batchrun.worker import batch_runner, spool, worker_client
+from batchrun.worker import batch_runner, fleet_duty, spool, worker_client
 from batchrun.worker.http import live_event_routes, output_routes
 
 #: Constants by the names of their modules, as `tests.support.forked` and `monkeypatch` set them.
@@ -29,9 +29,11 @@ NO_WAITS_NOTED: Constants = {
     f"{connect.__name__}.FIRST_WAIT_NOTED_AFTER_S": 3600,
     f"{connect.__name__}.WAITS_NOTED_AFTER_S": (),
 }
-#: A worker looks at its spool soon, others look at the worker soon, and a batch that an error closed is opened again.
+#: A worker looks at its spool soon, others look at the worker soon, and a batch that an error closed is opened again;
+#: the files of a fleet's batch are looked for again soon.
 SOON_LOOKS: Constants = {
     f"{spool.__name__}.INTERVAL_S": 0.1,
+    f"{fleet_duty.__name__}.RETRY_INTERVAL_S": 0.1,
     f"{worker_client.__name__}.INTERVAL_S": 0.1,
     f"{output_routes.__name__}.INTERVAL_S": 0.1,
     f"{live_event_routes.__name__}.INTERVAL_S": 0.1,

@@ -209,6 +209,27 @@ def test_objects_of_nats_that_are_damaged_or_giant_are_given_up(tmp_path, monkey
         assert anyio.run(_consumers, store.log("hostile")) == 0
 
 
+def test_an_object_of_nats_that_is_stored_again_stays(tmp_path):
+    """A new owner does not know which parts of its snapshot there are, and a standby may be reading one of them."""
+    with log_stores.nats(tmp_path / "logs") as store, open_store(store.log("again")) as log:
+        chunks = []
+        for content in (b"x", b"x", b"y"):
+            log.put_object("part", content)
+            assert log.get_object("part") == content
+            chunks.append(anyio.run(_place_of_chunks, store.log("again"), "part"))
+        assert (chunks[0] == chunks[1], chunks[1] == chunks[2]) == (True, False)
+
+
+async def _place_of_chunks(url: str, name: str) -> str | None:
+    servers, stream, _, _ = nats_store.parts_of(url)
+    client = await nats.connect(servers)
+    try:
+        objects = await client.jetstream().object_store(nats_store.objects_of(stream))
+        return (await objects.get_info(name)).nuid
+    finally:
+        await client.close()
+
+
 async def _consumers(url: str) -> int:
     """Return how many subscriptions the server has for the objects of a log."""
     servers, stream, _, _ = nats_store.parts_of(url)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from nats.js.api import ObjectStoreConfig, StorageType, StreamConfig
 from nats.js.errors import APIError
 from nats.js.object_store import (
     OBJ_CHUNKS_PRE_TEMPLATE,
+    OBJ_DIGEST_TEMPLATE,
     OBJ_META_PRE_TEMPLATE,
     OBJ_STREAM_TEMPLATE,
     ObjectStore,
@@ -89,7 +91,16 @@ class NatsStore:
 
     def put_object(self, name: str, content: bytes) -> None:
         with _explaining(self._stream):
-            self._portal.call(partial(self._objects.put, name, content))
+            self._portal.call(self._put_object, name, content)
+
+    async def _put_object(self, name: str, content: bytes) -> None:
+        """Store an object unless it is there: the client would remove its chunks, also while a standby reads them."""
+        known = None
+        with suppress(ValueError):  # else no client of NATS has written what describes it
+            known = await self._described(name)
+        digest = OBJ_DIGEST_TEMPLATE.format(digest=base64.urlsafe_b64encode(sha256(content).digest()).decode())
+        if not isinstance(known, dict) or known.get("deleted") or known.get("digest") != digest:
+            await self._objects.put(name, content)
 
     def get_object(self, name: str) -> bytes | None:
         with _explaining(self._stream):
@@ -106,12 +117,9 @@ class NatsStore:
         """
         bucket = objects_of(self._stream)
         stream = OBJ_STREAM_TEMPLATE.format(bucket=bucket)
-        meta = OBJ_META_PRE_TEMPLATE.format(bucket=bucket, obj=base64.urlsafe_b64encode(name.encode()).decode())
         with anyio.fail_after(_OBJECT_S):
-            if (stored := await _stored(self._client, stream, last_by_subj=meta)) is None:
-                return None
-            described = orjson.loads(stored.content)
-            if described.get("deleted"):
+            described = await self._described(name)
+            if described is None or described.get("deleted"):
                 return None
             size = int(described["size"])
             if size > MAX_READ_OBJECT_BYTES:
@@ -124,6 +132,13 @@ class NatsStore:
                 content += chunk.content
                 number = chunk.number
         return bytes(content) if len(content) == size else b""
+
+    async def _described(self, name: str) -> Any:
+        """Return the JSON that describes an object, whoever has written it; None: nothing does."""
+        bucket = objects_of(self._stream)
+        meta = OBJ_META_PRE_TEMPLATE.format(bucket=bucket, obj=base64.urlsafe_b64encode(name.encode()).decode())
+        stored = await _stored(self._client, OBJ_STREAM_TEMPLATE.format(bucket=bucket), last_by_subj=meta)
+        return None if stored is None else orjson.loads(stored.content)
 
     def has_later(self, number: int) -> bool:  # noqa: ARG002 - the stream counts its messages, and refuses any but the next
         return False

@@ -157,7 +157,7 @@ class SnapshotMaker:
         self._next: int | None = None
         #: Length of the ledger below which none is made.
         self._min_bytes = MIN_BYTES
-        #: Parts of the last one, which the store has. NATS would take their bytes from those who read them just now.
+        #: Parts of the last one, which the store has: they need not be sent again.
         self._stored = frozenset[str]()
         self._stopped = threading.Event()
 

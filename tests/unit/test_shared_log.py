@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -34,6 +35,7 @@ from batchrun.ledger.shared_log import (
     packs,
     replica,
 )
+from batchrun.ledger.shared_log import claim as claim_module
 from batchrun.ledger.shared_log.bucket_store import BucketStore
 from batchrun.ledger.shared_log.claim import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
@@ -717,6 +719,76 @@ def test_a_standby_says_that_the_log_is_out_of_reach_and_takes_over_later(tmp_pa
         assert isinstance(standby.look(), Standby)
         while isinstance(standby.look(), Standby):
             time.sleep(0.02)
+
+
+class Unreadable(DirectoryStore):
+    """A store that does not answer for a while; `shows` entries are read before it fails."""
+
+    fails = False
+    shows = 0
+
+    def read(self, number: int) -> bytes | None:
+        if self.fails and number >= self.shows:
+            raise LogUnreachable("no answer")
+        return super().read(number)
+
+
+@pytest.fixture
+def standby(tmp_path, monkeypatch) -> Iterator[tuple[Callable[[float], OwnedLog | Standby], Unreadable]]:
+    """Return what looks at a log at some second, with a lease of 20 s, and its store; the owner is silent after 0 s."""
+    now = 0.0
+    monkeypatch.setattr(claim_module, "boot_time", lambda: now)
+    claim(open_log(tmp_path / "log"), tmp_path / "a", lease_s=20.0)
+    store = Unreadable(tmp_path / "log")
+    (tmp_path / "b").mkdir()
+    with open_replica(store, tmp_path / "b") as replica:
+        claimant = Claimant(replica, 20.0)
+
+        def look(at: float) -> OwnedLog | Standby:
+            nonlocal now
+            now = at
+            return claimant.look()
+
+        assert isinstance(look(0.0), Standby)
+        yield look, store
+
+
+def test_a_look_that_fails_does_not_begin_the_wait_anew(standby):
+    """Only the time around it does not count: 14 s before and 16 s after it are the 30 s of silence."""
+    look, store = standby
+    assert isinstance(look(14.0), Standby)
+    store.fails = True
+    look(16.0)
+    store.fails = False
+    look(18.0)
+    assert isinstance(look(33.5), Standby)
+    assert isinstance(look(34.0), OwnedLog)
+
+
+def test_silence_while_the_log_is_out_of_reach_does_not_count(standby):
+    """Its owner may have been cut off as well: once the store is back, it is to be heard before it is replaced."""
+    look, store = standby
+    store.fails = True
+    for at in range(1, 1000):
+        look(float(at))
+    store.fails = False
+    assert isinstance(look(1000.0), Standby)
+    assert isinstance(look(1029.5), Standby)
+    assert isinstance(look(1030.0), OwnedLog)
+
+
+def test_an_owner_that_is_heard_of_within_a_look_that_fails_is_not_silent(standby, tmp_path):
+    """The entry was read, and the store failed after it."""
+    look, store = standby
+    assert isinstance(look(29.0), Standby)
+    store.fails, store.shows = True, 2
+    entry = encode(EntryKind.HEARTBEAT, OWNER, digest(store.read(0) or b""))
+    assert store.append(1, entry)
+    look(29.5)
+    store.fails = False
+    assert isinstance(look(30.0), Standby)
+    assert isinstance(look(59.5), Standby)
+    assert isinstance(look(60.0), OwnedLog)
 
 
 def test_a_store_that_fails_in_the_middle_is_caught_up_with_in_steps(tmp_path):

@@ -171,7 +171,12 @@ async def _stop_when_cancelled(replica: Replica) -> None:
 
 
 class Claimant:
-    """A process that wants to own a log, and looks at it again and again."""
+    """A process that wants to own a log, and looks at it again and again.
+
+    It claims the log once that was seen to be silent for 1.5 leases. A look that fails does not begin this wait again.
+    But the time from the look before it to the next that succeeds does not count: the owner may have been unable to
+    append as well, and is to be heard first once the store is back.
+    """
 
     def __init__(self, replica: Replica, lease_s: float, membership: Membership | None = None) -> None:
         self._replica = replica
@@ -179,8 +184,10 @@ class Claimant:
         self._membership = membership
         self._id_begins = f"{membership.id}." if membership is not None else ""
         self._host = socket.gethostname()
-        #: When the log was last heard of; None: it was not looked at yet.
-        self._heard_at: float | None = None
+        #: For how many seconds the log was seen to be silent; None: it was not looked at yet.
+        self._silent_s: float | None = None
+        #: When it was looked at last; None: that look has failed.
+        self._looked_at: float | None = None
 
     def look(self) -> OwnedLog | Standby:
         """Replay what is new, and claim the log if it has no owner any more.
@@ -188,34 +195,46 @@ class Claimant:
         Raises:
             LogUnreachable: At the first look, the store does not answer, or may not be written.
         """
-        name = f"{self._host} (process {os.getpid()})"
+        is_first, last = self._silent_s is None, self._replica.last
         try:
-            while True:
-                new = self._replica.catch_up()
-                heard_at = boot_time() if new or self._heard_at is None else self._heard_at
-                if not self._is_free(boot_time() - heard_at):
-                    self._heard_at = heard_at
-                    return self._standby("")
-                owner = Owner(id=self._id_begins + secrets.token_hex(16), name=name, lease_s=self._lease_s)
-                try:
-                    if (log := self._replica.claim(owner, self._host, self._membership)) is not None:
-                        return log
-                except LogUnreachable:
-                    # The answer can be lost where two processes claim at once: then one of them has an entry there.
-                    if not self._replica.catch_up():
-                        raise
-                else:
-                    if not self._replica.catch_up():  # the entry that is in the way does not show yet
-                        self._heard_at = heard_at
-                        return self._standby("another process is claiming it")
-                self._heard_at = boot_time()
+            return self._look()
         except LogUnreachable as error:
-            if self._heard_at is None:
+            if is_first:
                 raise
-            self._heard_at = boot_time()  # while the log is out of reach, an owner cannot be heard
+            if self._replica.last is not last:  # it was heard of before the store failed
+                self._silent_s = 0.0
+            self._looked_at = None
             return self._standby(str(error))
 
-    def _is_free(self, silent_s: float) -> bool:
+    def _look(self) -> OwnedLog | Standby:
+        name = f"{self._host} (process {os.getpid()})"
+        while True:
+            self._hear(new=self._replica.catch_up())
+            if not self._is_free():
+                return self._standby("")
+            owner = Owner(id=self._id_begins + secrets.token_hex(16), name=name, lease_s=self._lease_s)
+            try:
+                if (log := self._replica.claim(owner, self._host, self._membership)) is not None:
+                    return log
+            except LogUnreachable:
+                # The answer can be lost where two processes claim at once: then one of them has an entry there.
+                if not self._replica.catch_up():
+                    raise
+            else:
+                if not self._replica.catch_up():  # the entry that is in the way does not show yet
+                    return self._standby("another process is claiming it")
+            self._silent_s = 0.0
+
+    def _hear(self, *, new: int) -> None:
+        """Note how many entries a look at the log has found that are new."""
+        now = boot_time()
+        if new or self._silent_s is None:
+            self._silent_s = 0.0
+        elif self._looked_at is not None:
+            self._silent_s += now - self._looked_at
+        self._looked_at = now
+
+    def _is_free(self) -> bool:
         """True if the process that has appended the last entry starts nothing more."""
         last = self._replica.last
         return (
@@ -223,7 +242,7 @@ class Claimant:
             or last.kind is EntryKind.RELEASE
             or self._replica.is_own(last.owner, self._host)
             or (self._membership is not None and self._membership.has_left(last.owner.id.partition(".")[0]))
-            or silent_s >= self._takes_over_after_s
+            or (self._silent_s or 0.0) >= self._takes_over_after_s
         )
 
     @property

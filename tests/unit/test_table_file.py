@@ -34,6 +34,18 @@ def test_no_text_of_a_record_is_a_formula_and_items_are_as_they_are(tmp_path):
     assert [cell[:1] for cell in guarded[1].values() if cell] == ["["]
 
 
+def test_no_name_of_a_column_and_no_nested_cell_is_a_formula(tmp_path):
+    """Where the spreadsheet divides lines at semicolons, too; the names begin no other column."""
+    file = tmp_path / "records.jsonl"
+    line = {"meta": {"a;=cmd|calc!A0": "x", "=1+1": 2, "p" * 198: {"q": ["a;=1+1;b"]}}}
+    file.write_bytes(orjson.dumps(line) + b"\n")
+    text = b"".join(table_pieces(file, file.stat().st_size, "csv", is_exact=False)).decode("utf-8-sig")
+    assert "a;'=cmd" in text
+    assert ";=" not in text
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert list(row.values()) == ["x", "2", """{"q":["a;'=1+1;b"]}"""]
+
+
 @pytest.mark.parametrize(("name", "at_once"), [("csv", 3), ("html", 3), ("xlsx", 60)])
 def test_small_items_under_thousands_of_columns_take_little_memory(monkeypatch, name, at_once):
     """Each row is as long as the table is wide: 2 bytes of an item become 110 KB of a sheet, which are compressed."""

@@ -1,8 +1,7 @@
 """A file of JSON lines as a table, CSV or Excel: read twice, for the columns and for the rows."""
 
-from collections.abc import Generator
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +28,38 @@ def table_pieces(file: Path, end: int, table_format: str, *, is_exact: bool) -> 
 
     If it need not be exact, no text in it is a formula; in Excel's format none ever is.
     """
-    is_guarded = table_format == "csv" and not is_exact
+    change = _without_formulas if table_format == "csv" and not is_exact else _unchanged
     columns: dict[str, None] = {}
-    with closing(_pages(file, end)) as pages:
+    with closing(_pages(file, end, change)) as pages:
         for page in pages:
             add_columns(columns, page)
     writer = FORMATS[table_format].writer(list(columns), Query(""), "")
-    if is_guarded:
-        writer = replace(writer, shown=lambda page: [_without_formulas(each) for each in page])
     yield writer.opening
-    with closing(_pages(file, end)) as pages:
+    with closing(_pages(file, end, change)) as pages:
         for page in pages:
             for piece, _ in writer.pieces(page):
                 yield piece
     yield writer.closing()
 
 
+def _unchanged(line: Any) -> Any:
+    return line
+
+
 def _without_formulas(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line as its cells, of which no text is a formula."""
+    """Return a line as its cells, of which no text is a formula, nor is a column's name."""
     cells = {path: cell for name, value in line.items() for path, cell in leaves(name, value).items()}
-    return {path: spreadsheet_text(cell) if isinstance(cell, str) else cell for path, cell in cells.items()}
+    return {spreadsheet_text(path): _guarded(cell) for path, cell in cells.items()}
 
 
-def _pages(file: Path, end: int) -> Generator[list[Any]]:
+def _guarded(cell: Any) -> Any:
+    if isinstance(cell, dict | list):
+        with suppress(orjson.JSONEncodeError):  # too deep: no part of it is written
+            cell = orjson.dumps(cell).decode()
+    return spreadsheet_text(cell) if isinstance(cell, str) else cell
+
+
+def _pages(file: Path, end: int, change: Callable[[Any], Any]) -> Generator[list[Any]]:
     if not end:
         return
     left = end
@@ -60,6 +68,6 @@ def _pages(file: Path, end: int) -> Generator[list[Any]]:
             page = []
             for line in lines:
                 if left > 0:  # the lines after them are not committed
-                    page.append(orjson.loads(line))
+                    page.append(change(orjson.loads(line)))
                     left -= len(line)
             yield page

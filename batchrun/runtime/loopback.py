@@ -1,7 +1,10 @@
 """Which hosts are this machine, which addresses are of the internet, and a name that no page had before."""
 
+import errno
 import ipaddress
 import secrets
+import socket
+from collections.abc import Collection
 from urllib.parse import urlsplit, urlunsplit
 
 #: What browsers reach by a name under `localhost`: this machine, and all its addresses.
@@ -19,6 +22,36 @@ def new_page_host() -> str:
     port before may have left something for `127.0.0.1`, and nothing for this name.
     """
     return f"{secrets.token_hex(8)}.localhost"
+
+
+def hold_loopback(hosts: Collection[str], port: int) -> list[socket.socket]:
+    """Take a port at the loopback addresses at which a page's process does not listen, until the sockets are closed.
+
+    A browser looks for a name under `localhost` at `::1` and at `127.0.0.1`, whichever first. Any user of this machine
+    could listen where the process does not, and get the key in the link. Nothing listens there: a browser is refused,
+    and turns to the other address.
+
+    Args:
+        hosts: the addresses at which the process listens.
+        port: at which it listens.
+
+    Raises:
+        OSError: another program has it.
+    """
+    held: list[socket.socket] = []
+    for family, own, every in ((socket.AF_INET, "127.0.0.1", "0.0.0.0"), (socket.AF_INET6, "::1", "::")):  # noqa: S104 - nothing is bound there
+        if own in hosts or every in hosts or _LOCALHOST.isdisjoint(hosts):
+            continue
+        try:
+            other = socket.socket(family)
+            held.append(other)
+            other.bind((own, port))  # without SO_REUSEADDR, by which others could bind it as well
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # nobody can listen there
+                for each in held:
+                    each.close()
+                raise
+    return held
 
 
 def at_page_host(address: str, host: str) -> str:

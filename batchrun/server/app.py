@@ -4,7 +4,7 @@ import fcntl
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import field
 from pathlib import Path
 from typing import IO
@@ -20,7 +20,7 @@ from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
-from batchrun.runtime.loopback import at_page_host
+from batchrun.runtime.loopback import at_page_host, hold_loopback
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.private_files import make_private_directory, private_opener, refuse_special
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
@@ -131,7 +131,8 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         given = await anyio.to_thread.run_sync(with_tokens, settings)
         # SQLite gives the files beside the database its mode.
         (await anyio.to_thread.run_sync(_open_database_file, settings.data_dir / _DATABASE)).close()
-        with closing(_bind(settings.host, settings.port)) as listener:
+        with ExitStack() as bound:
+            listener, *_ = map(bound.enter_context, _bind(settings.host, settings.port))
             async with (
                 open_database(settings.data_dir / _DATABASE) as database,
                 open_demo_site() as demo,
@@ -250,16 +251,22 @@ async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc
                 await runner.cleanup()
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, tries: int = 10) -> list[socket.socket]:
+    """Return the socket that is to listen, and those that keep other programs from the page's name."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        address, taken = listener.getsockname()[:2]
+        # At all addresses of IPv6, it listens at those of IPv4 too.
+        held = hold_loopback([address, "0.0.0.0"] if address == "::" else [address], taken)  # noqa: S104 - not bound here
     except OSError as error:
         listener.close()
+        if not port and tries:
+            return _bind(host, port, tries - 1)
         raise OutputError(f"the server cannot listen on {host}:{port}: {error.strerror or error}") from error
     listener.setblocking(False)
-    return listener
+    return [listener, *held]
 
 
 def _base_url(host: str, listener: socket.socket) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pty
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from batchrun.config import ApiConfig
+from batchrun.errors import OutputError
 from batchrun.model import RunId
 from batchrun.report.failure_causes import run_address
 from batchrun.server import InlineContext
@@ -113,6 +115,25 @@ async def test_the_links_token_ends_with_the_server(tmp_path: Path) -> None:
     async with open_api(tmp_path) as api:
         assert (await api.send("GET", "/v2/users/me", token=key)).refusal == (401, "user-or-token-not-found")
         assert not api.server.page_link.startswith(host.rpartition(":")[0])
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6, or is no Linux")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::", "localhost"])
+async def test_nobody_else_can_listen_where_a_browser_looks_for_the_page(tmp_path: Path, host: str) -> None:
+    """A browser tries both loopback addresses: who listens at the other one would get the link's token."""
+    async with open_api(tmp_path, host=host) as api:
+        port = int(api.server.base_url.rpartition(":")[2])
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET6, "::")):
+            with socket.socket(family) as squatter:
+                squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with pytest.raises(OSError, match="in use"):
+                    squatter.bind((address, port))
+    with socket.socket(socket.AF_INET6) as squatter:
+        squatter.bind(("::1", port))
+        squatter.listen()
+        with pytest.raises(OutputError, match=r"cannot listen on .*in use"):
+            async with open_api(tmp_path, host=host, port=port):
+                pass
 
 
 def test_an_embedded_batch_prints_such_a_link_on_a_terminal(tmp_path: Path) -> None:

@@ -331,6 +331,15 @@ async def raw(address: str, head: str) -> SocketStream:
     return stream
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6, or is no Linux")
+async def test_nobody_else_can_listen_where_a_browser_looks_for_the_page(client):
+    """A browser tries both loopback addresses: who listens at the other one would get the link's ticket."""
+    with socket.socket(socket.AF_INET6) as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            squatter.bind(("::1", URL(client.address).port))
+
+
 async def test_a_request_that_does_not_arrive_is_given_up(client, monkeypatch):
     """408 and the end of the connection; what has come is deleted."""
     monkeypatch.setattr(batch_upload, "BODY_TIMEOUT_S", 0.1)

@@ -1,7 +1,7 @@
 """The worker's HTTP application: routes, token check, error envelope."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
+from batchrun.runtime.loopback import hold_loopback
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
@@ -94,9 +95,10 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     assert runner.server is not None
     cap.watch(runner.server)
     try:
-        address = await _listen(runner, worker.config.worker)
-        await _listen_locally(runner, worker.directory.socket)
-        yield address
+        with ExitStack() as held:
+            address = await _listen(runner, worker.config.worker, held)
+            await _listen_locally(runner, worker.directory.socket)
+            yield address
     finally:
         await runner.cleanup()
         with suppress(OSError), anyio.CancelScope(shield=True):
@@ -117,12 +119,14 @@ async def _listen_locally(runner: web.AppRunner, file: Path) -> None:
         _log.warning("local_socket_missing", reason=str(error), instead="commands with --url")
 
 
-async def _listen(runner: web.AppRunner, service: ServiceConfig) -> str:
+async def _listen(runner: web.AppRunner, service: ServiceConfig, held: ExitStack) -> str:
     try:
         await web.TCPSite(runner, service.host, service.port).start()
+        host, port = runner.addresses[0][:2]
+        for each in hold_loopback([address[0] for address in runner.addresses], port):
+            held.enter_context(each)
     except OSError as error:
         raise OutputError(
             f"cannot listen on {service.host}:{service.port}: {error.strerror or error}; use another --port"
         ) from error
-    host, port = runner.addresses[0][:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -115,6 +115,14 @@ async def test_a_month_adds_up_its_runs(api: Api) -> None:
     assert (other["monthlyServiceUsage"], other["dailyServiceUsages"]) == ({}, [])
 
 
+async def test_a_month_without_usage_names_the_price_of_a_compute_unit(tmp_path: Path) -> None:
+    """A batch with a budget needs it before the first Run."""
+    async with open_api(tmp_path) as api:
+        month = (await api.get("/v2/users/me/usage/monthly")).data
+        units = month["monthlyServiceUsage"]["ACTOR_COMPUTE_UNITS"]
+        assert (units["quantity"], units["baseUnitPriceUsd"], month["dailyServiceUsages"]) == (0, 0.25, [])
+
+
 @pytest.mark.parametrize("date", ["yesterday", "2020-13-01", "9999-12-31", "0001-01-01"])
 async def test_a_date_that_is_none_is_refused(api: Api, date: str) -> None:
     """400, naming the parameter."""

@@ -88,11 +88,15 @@ async def get_monthly_usage(call: Call) -> web.Response:
     day = _day(call.query.text("date"))
     rows = await _rows(call, day)
     daily = [_day_doc(date, [row for row in rows if row[0] == date]) for date in dict.fromkeys(row[0] for row in rows)]
+    services = _services(rows)
+    if month_of(day) == month_of(datetime.now(UTC)):
+        # Also before the first usage: whoever has a budget needs the price.
+        services = _services([("", "ACTOR_COMPUTE_UNITS", 0.0, 0.0)]) | services
     total = math.fsum(usd for *_, usd in rows)
     return data_answer(
         {
             "usageCycle": _cycle(day),
-            "monthlyServiceUsage": _services(rows),
+            "monthlyServiceUsage": services,
             "dailyServiceUsages": daily,
             "totalUsageCreditsUsdBeforeVolumeDiscount": total,
             "totalUsageCreditsUsdAfterVolumeDiscount": total,

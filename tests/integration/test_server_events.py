@@ -96,6 +96,26 @@ async def test_one_run_takes_only_so_many_connections(api: Api) -> None:
             assert socket.close_code == 1000
 
 
+async def test_strangers_take_no_place_of_a_runs_own(tmp_path: Path) -> None:
+    """Whoever knows its id may follow it, not where access is restricted; its Actor comes in with its own address."""
+    for is_restricted in (False, True):
+        async with open_api(tmp_path / f"{is_restricted}", is_restricted=is_restricted, actors=(ACTORS,)) as api:
+            run = await api.run_actor("local~listener", {"do": "wait"})
+            await api.items(run, 1)
+            async with aiohttp.ClientSession() as session:
+                strangers = [await session.ws_connect(_url(api, run["id"])) for _ in range(MAX_FOLLOWERS)]
+                kinds = {(await socket.receive()).type for socket in strangers}
+                assert kinds == {aiohttp.WSMsgType.CLOSE if is_restricted else aiohttp.WSMsgType.TEXT}
+                headers = {"Authorization": f"Bearer {api.server.token}"}
+                for key in ("?signature=", "?signature=%FF"):
+                    async with session.ws_connect(_url(api, run["id"]) + key) as refused:
+                        assert (await refused.receive()).type is aiohttp.WSMsgType.CLOSE
+                async with session.ws_connect(_url(api, run["id"]), headers=headers) as own:
+                    assert await _name(own) == "systemInfo"
+            await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
+            assert {"event": "aborting"} in await api.items(run, 3)  # told to the Actor
+
+
 async def test_a_closing_server_lets_an_actor_save_its_state(tmp_path: Path) -> None:
     """`migrating` comes while the API still answers; the Run goes on with the next server, under its id."""
     async with open_api(tmp_path, actors=(ACTORS,)) as api:

@@ -51,9 +51,11 @@ async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPa
         "ACTOR_STARTED_AT": run["startedAt"],
         "OWN": "value // not a comment",
         "ACTOR_PERMISSION_LEVEL": "FULL_PERMISSIONS",
-        "ACTOR_EVENTS_WEBSOCKET_URL": f"{api.server.base_url.replace('http', 'ws')}/events/{run['id']}",
     }
     assert {name: seen.get(name) for name in expected} == expected
+    events = f"{api.server.base_url.replace('http', 'ws')}/events/{run['id']}?signature="
+    assert seen["ACTOR_EVENTS_WEBSOCKET_URL"] == seen["APIFY_ACTOR_EVENTS_WS_URL"]
+    assert seen["ACTOR_EVENTS_WEBSOCKET_URL"].startswith(events)
     platform = {name: value for name, value in seen.items() if name.startswith(("APIFY_", "ACTOR_"))}
     assert "" not in platform.values()
     assert "ACTOR_TASK_ID" not in platform

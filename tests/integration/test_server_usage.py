@@ -152,7 +152,9 @@ async def test_a_spending_limit_stops_starts(tmp_path: Path) -> None:
     async with open_api(tmp_path, usage_settle_s=0) as api:
         limits = (await api.get("/v2/users/me/limits")).data["limits"]
         assert (limits["maxMonthlyUsageUsd"], limits["dataRetentionDays"]) == (spent, 9)
-        assert (await api.send("POST", "/v2/actors/test~echo/runs", {})).refusal == (403, "platform-feature-disabled")
+        (run,) = (await api.get("/v2/actor-runs")).data["items"]
+        for path in ("/v2/actors/test~echo/runs", f"/v2/actor-runs/{run['id']}/resurrect"):
+            assert (await api.send("POST", path, {})).refusal == (403, "platform-feature-disabled")
 
 
 async def test_reads_are_counted(api: Api) -> None:

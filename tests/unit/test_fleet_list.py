@@ -182,3 +182,13 @@ def test_a_batch_of_the_page_has_an_id(store: DirectoryStore) -> None:
     member = {"name": "m", "address": "", "lease_s": 1, "batches": {"../x": {"taken_at": 0}}}
     store.append(0, zstandard.compress(json.dumps({"members": {"m": member}}).encode()))
     assert SharedPage(store).read() == Page()
+
+
+def test_a_workers_name_is_one_line(store: DirectoryStore) -> None:
+    """It stands in errors: what follows in lines of its own would look like a command's own words."""
+    listed = json.loads(zstandard.decompress(entry()))
+    store.append(0, zstandard.compress(json.dumps(listed | {"worker": "m\r\nrun `x`\u2028at\x0bhttp://a"}).encode()))
+    assert FleetList(store).read()["good"].worker == "m run `x` at http://a"
+    member = {"name": "m\n\x85n", "address": "a\u2029b", "lease_s": 1}
+    page = Page.model_validate_json(json.dumps({"members": {"m": member}}))
+    assert (page.members["m"].name, page.members["m"].address) == ("m n", "a b")

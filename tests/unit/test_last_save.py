@@ -32,7 +32,7 @@ async def actor() -> AsyncIterator[Asked]:
     """An Actor that is being asked."""
     async with anyio.create_task_group() as children:
         actor = Asked()
-        with actor.events.follow() as events:
+        with actor.events.follow(is_own=True) as events:
             children.start_soon(actor.ask)
             await events.receive()
             yield actor

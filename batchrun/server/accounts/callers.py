@@ -39,6 +39,10 @@ class CallerTokens:
     def of_run(self, run_id: str) -> str:
         return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
 
+    def events_key_of(self, run_id: str) -> str:
+        """Return what opens the events of a Run beside its account's tokens; the address for its Actor has it."""
+        return self._sign(f"events {run_id}")
+
     def signing_key_of(self, storage_id: str) -> str:
         """Return the secret that signs the URLs of a storage's contents."""
         return self._sign(f"storage {storage_id}")

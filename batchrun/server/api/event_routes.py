@@ -1,9 +1,11 @@
 """The websocket that sends events to the Actor of a live Run.
 
-The Run's id in the path is the credential, as on the platform. After close code 1008 a client does not reconnect.
+The Run's id in the path is the credential, as on the platform, unless access is restricted. The address that its Actor
+gets has a signature beside it. After close code 1008 a client does not reconnect.
 """
 
 import contextlib
+import hmac
 import os
 
 import anyio
@@ -11,6 +13,7 @@ from aiohttp import WSCloseCode, web
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.server.api.addresses import may_read
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.routing.call import Call
@@ -41,15 +44,22 @@ async def follow_events(call: Call) -> web.StreamResponse:
         raise request_invalid("This address takes websockets only")
     await socket.prepare(call.request)
     live = call.backend.runs.find_live(call.path["run"])
-    if live is None or not live.is_process:
+    is_own = live is not None and (_has_key(call, live.id) or call.is_by(live.doc["userId"]))
+    is_permitted = live is not None and (is_own or may_read(call, live.doc["generalAccess"], live.doc["userId"]))
+    if live is None or not live.is_process or not is_permitted:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"No such Actor run is live")
         return socket
     try:
-        with live.events.follow() as events:
+        with live.events.follow(is_own=is_own) as events:
             await _attend(socket, live, events)
     except TooManyFollowers:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Too many connections for this Actor run")
     return socket
+
+
+def _has_key(call: Call, run_id: str) -> bool:
+    given = call.query.text("signature") or ""
+    return hmac.compare_digest(given.encode(errors="replace"), call.backend.tokens.events_key_of(run_id).encode())
 
 
 async def _attend(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:

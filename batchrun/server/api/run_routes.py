@@ -6,7 +6,7 @@ from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, may_read, own_run_id_of, run_id_of
 from batchrun.server.api.run_answers import run_answer, runs_answer, wait_s_of
-from batchrun.server.api.starting import actor_input, given_options
+from batchrun.server.api.starting import actor_input, check_spending, given_options
 from batchrun.server.error_answers import not_permitted, request_invalid
 from batchrun.server.routing.call import Call, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
@@ -98,6 +98,7 @@ async def metamorph_run(call: Call) -> web.Response:
 
 
 async def resurrect_run(call: Call) -> web.Response:
+    check_spending(call)
     given = given_options(call.query)
     return run_answer(call, await call.backend.runs.resurrect(await own_run_id_of(call), given))
 

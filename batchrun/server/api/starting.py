@@ -114,7 +114,7 @@ async def _output_answer(call: Call, doc: JsonObject) -> web.StreamResponse:
 
 async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple[str, bytes] | None) -> HostedRun:
     settings = call.backend.settings
-    _check_spending(call)
+    check_spending(call)
     given = given_options(call.query)
     options = decide(given, task.get("options") or {}, actor, settings.default_memory_mb, settings.default_timeout_s)
     order = RunOrder(
@@ -132,7 +132,8 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
     return await call.backend.runs.start(order)
 
 
-def _check_spending(call: Call) -> None:
+def check_spending(call: Call) -> None:
+    """Refuse to start anything for an account that has spent what it may in this month."""
     user = call.user
     if (limit_usd := user.limits.get("maxMonthlyUsageUsd")) is None:
         return

@@ -10,7 +10,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchrun.model import JsonObject
 from batchrun.server.ids import iso, now_ms
 
-#: Max followers of one Run: its process, and a few observers.
+#: Max followers of one Run that its account or its process has sent, and as many others.
 MAX_FOLLOWERS = 5
 #: Max messages that wait for one follower. A slower follower is disconnected and may connect again.
 _MAX_WAITING = 100
@@ -28,7 +28,8 @@ class EventChannel:
     __slots__ = ("_followers",)
 
     def __init__(self) -> None:
-        self._followers: list[MemoryObjectSendStream[str]] = []
+        #: Each with whether it is the account's own.
+        self._followers: dict[MemoryObjectSendStream[str], bool] = {}
 
     @property
     def is_followed(self) -> bool:
@@ -49,12 +50,12 @@ class EventChannel:
             self._let_go(follower)
 
     @contextmanager
-    def follow(self) -> Iterator[MemoryObjectReceiveStream[str]]:
-        """Open a stream of the events from now on, unless there are MAX_FOLLOWERS."""
-        if len(self._followers) == MAX_FOLLOWERS:
+    def follow(self, *, is_own: bool) -> Iterator[MemoryObjectReceiveStream[str]]:
+        """Open a stream of the events from now on, unless there are MAX_FOLLOWERS: others take no place of its own."""
+        if sum(each is is_own for each in self._followers.values()) == MAX_FOLLOWERS:
             raise TooManyFollowers
         sending, receiving = anyio.create_memory_object_stream[str](_MAX_WAITING)
-        self._followers.append(sending)
+        self._followers[sending] = is_own
         try:
             with receiving:
                 yield receiving
@@ -63,5 +64,4 @@ class EventChannel:
 
     def _let_go(self, follower: MemoryObjectSendStream[str]) -> None:
         follower.close()
-        if follower in self._followers:
-            self._followers.remove(follower)
+        self._followers.pop(follower, None)

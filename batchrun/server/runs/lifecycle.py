@@ -105,13 +105,18 @@ class Runs:
         final_usage: FinalUsage,
         webhook_book: WebhookBook,
         token_of: Callable[[str], str],
+        events_key_of: Callable[[str], str],
         actor_proxy: ActorProxy,
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
         self._children, self._final_usage = children, final_usage
         self._quotas = {account.id: account.quota for account in accounts}
         self._processes = ProcessRunner(
-            database, base_url, actor_proxy, allow_private_addresses=settings.allow_private_addresses
+            database,
+            base_url,
+            actor_proxy,
+            events_key_of=events_key_of,
+            allow_private_addresses=settings.allow_private_addresses,
         )
         self._webhooks = webhook_book
         self.delivery = WebhookDelivery(

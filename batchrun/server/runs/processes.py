@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import anyio
@@ -78,9 +78,16 @@ _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 class ProcessRunner:
     def __init__(
-        self, database: Database, base_url: str, actor_proxy: ActorProxy, *, allow_private_addresses: bool
+        self,
+        database: Database,
+        base_url: str,
+        actor_proxy: ActorProxy,
+        *,
+        events_key_of: Callable[[str], str],
+        allow_private_addresses: bool,
     ) -> None:
         self._database, self._base_url, self._actor_proxy = database, base_url, actor_proxy
+        self._events_key_of = events_key_of
         #: Variables of the server's settings, for the bundled page-scraper.
         self._settings = {"BATCHRUN_ALLOW_PRIVATE_ADDRESSES": "1"} if allow_private_addresses else {}
         self._running: dict[int, HostedRun] = {}
@@ -114,7 +121,10 @@ class ProcessRunner:
     async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
         """Execute one Run. Its process group is gone when this returns or is cancelled."""
         process_groups.hide_own_environment()
-        environment = _environment(live, command, self._base_url, token, self._actor_proxy) | self._settings
+        # The server listens before any Actor starts: an SDK that cannot connect here exits at once.
+        events = f"{self._base_url.replace('http', 'ws', 1)}/events/{live.id}?signature={self._events_key_of(live.id)}"
+        own = dict.fromkeys(_EVENTS, events) | self._settings
+        environment = _environment(live, command, self._base_url, token, self._actor_proxy) | own
         argv = command.argv
         if await anyio.Path(command.own_python).exists():
             environment = _with_own_packages(environment, command)
@@ -288,8 +298,6 @@ def _platform_variables(live: HostedRun, base_url: str, token: str, proxy: Actor
         "ACTOR_MAX_PAID_DATASET_ITEMS": options.get("maxItems"),
         "ACTOR_MAX_TOTAL_CHARGE_USD": options.get("maxTotalChargeUsd"),
         "ACTOR_RESTART_ON_ERROR": "1" if options.get("restartOnError") else None,
-        # The server listens before any Actor starts: an SDK that cannot connect here exits at once.
-        "ACTOR_EVENTS_WEBSOCKET_URL": f"{base_url.replace('http', 'ws', 1)}/events/{doc['id']}",
         "ACTOR_WEB_SERVER_PORT": live.web_port,
         "ACTOR_WEB_SERVER_URL": doc["containerUrl"],
         # The SDKs' default is one port for all Runs.
@@ -321,6 +329,8 @@ def _platform_variables(live: HostedRun, base_url: str, token: str, proxy: Actor
     return named | {alias: named[name] for alias, name in _ALIASES.items() if name in named}
 
 
+#: The address of the Run's events, by its new name and by the one that SDKs still read.
+_EVENTS = ("ACTOR_EVENTS_WEBSOCKET_URL", "APIFY_ACTOR_EVENTS_WS_URL")
 #: Older names that SDKs still read. SDKs differ in which of the two they prefer, so both are set.
 _ALIASES = {
     "APIFY_ACTOR_ID": "ACTOR_ID",
@@ -337,7 +347,6 @@ _ALIASES = {
     "APIFY_MEMORY_MBYTES": "ACTOR_MEMORY_MBYTES",
     "APIFY_STARTED_AT": "ACTOR_STARTED_AT",
     "APIFY_TIMEOUT_AT": "ACTOR_TIMEOUT_AT",
-    "APIFY_ACTOR_EVENTS_WS_URL": "ACTOR_EVENTS_WEBSOCKET_URL",
     "APIFY_CONTAINER_PORT": "ACTOR_WEB_SERVER_PORT",
     "APIFY_CONTAINER_URL": "ACTOR_WEB_SERVER_URL",
 }

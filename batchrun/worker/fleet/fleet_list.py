@@ -61,7 +61,7 @@ class ListedBatch(BaseModel):
     #: Number of the page on which the owner that has written this took the batch; -1: it had none.
     taken_at: Annotated[int, Field(ge=-1, le=2**53)] = -1
     #: The worker that has written this, for people: its name and address.
-    worker: Annotated[str, AfterValidator(lambda worker: worker[:_MAX_WORKER])] = ""
+    worker: Annotated[str, AfterValidator(lambda worker: " ".join(worker[:_MAX_WORKER].split()))] = ""
     #: What the page counts of it as spent for good while it rests, in millionths of a US dollar: with what its Runs may
     #: cost whose cost is not final. None: an earlier version has written this.
     spent_micro_usd: Annotated[int, Field(ge=0, le=2**53)] | None = None

@@ -44,8 +44,8 @@ _MAX_WORDS = 500
 
 _log = structlog.get_logger()
 
-#: A text that is shown, cut where it is longer than any worker makes it.
-Words = Annotated[str, AfterValidator(lambda words: words[:_MAX_WORDS])]
+#: A text that is shown: one line, cut where it is longer than any worker makes it.
+Words = Annotated[str, AfterValidator(lambda words: " ".join(words[:_MAX_WORDS].split()))]
 
 
 class _Model(BaseModel):

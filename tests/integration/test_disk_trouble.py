@@ -1,8 +1,8 @@
 """Disk errors: one line says what to do, exit 6, nothing is lost, and the batch resumes once the error is mended."""
 
+import resource
 import shutil
 import sqlite3
-import sys
 
 import pytest
 
@@ -12,9 +12,8 @@ from tests.support.crash import CrashBatch, assert_promise_kept, open_api, some_
 
 def _run_with_file_limit(batch: CrashBatch, max_bytes: int) -> int:
     """Run a process whose files cannot grow beyond a size, as on a full disk."""
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({max_bytes}, {max_bytes}))"
-    start = "import sys; sys.argv = ['batchrun', *sys.argv[1:]]; from batchrun.cli.main import main; main()"
-    process = batch.spawn_program(sys.executable, "-c", f"{limit}; {start}", "run", "batch.toml", *batch.flags)
+    process = batch.spawn()
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
     return process.wait(120)
 
 

@@ -90,7 +90,7 @@ def _fleet(tmp_path: Path, store: str, usage_settle_s: float = 0.0) -> Iterator[
         yield stack.enter_context(FleetProcesses(tmp_path, api, url, 3, _config(url))), api
 
 
-@_forms(short_jobs=30, long_jobs=150)
+@_forms(short_jobs=20, long_jobs=150)
 def test_ten_batches_survive_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
     """Each batch is carried out once, whichever worker has it; all workers together keep the limits."""
     with _fleet(tmp_path, store) as (fleet, api):
@@ -117,7 +117,7 @@ def _most_usd(runs: Sequence[Mapping[str, Any]]) -> float:
     return max(accumulate(usd for _, usd in sorted(changes)))
 
 
-@_forms(short_jobs=64, long_jobs=120)
+@_forms(short_jobs=48, long_jobs=120)
 def test_one_batch_in_shards_survives_any_number_of_kills(tmp_path, record_property, store, kills, jobs, seed):
     """Each job is carried out once, and all shards together keep the budget, whichever workers have them."""
     budget_usd = (MAX_AFFORDABLE + 0.5) * ONE_RUN_USD

@@ -82,9 +82,9 @@ def refuse_unsigned(noted_config: Any, task_id: TaskId, signature: Any, director
     Raises:
         ConfigError: it may be somebody else's choice.
     """
-    is_signed = isinstance(signature, str) and is_own(signed_content(noted_config, task_id), signature)
+    is_signed = isinstance(signature, str) and is_own(signed_content(noted_config, task_id, directory), signature)
     if not is_signed:
-        why = "was not last run by you on this machine"
+        why = "was not last run by you on this machine, or it is a copy"
         if signature == "":
             why = "was last run without a home that could keep a key (XDG_STATE_HOME may name another place for it)"
         raise ConfigError(

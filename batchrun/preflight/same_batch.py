@@ -1,5 +1,6 @@
 """The settings that identify a batch: an output directory is refused to a batch with other ones."""
 
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -46,7 +47,7 @@ def check_identity(
         )
     # Through JSON too.
     noted_config: JsonObject = read_json(write_json(config.as_noted()))
-    signature = sign(signed_content(noted_config, task.id))
+    signature = sign(signed_content(noted_config, task.id, config.out_dir))
     with ledger.transaction():
         ledger.note_fact(IDENTITY, identity)
         ledger.note_fact(TASK_ID, task.id)
@@ -61,9 +62,12 @@ def check_identity(
         replace_file(config.out_dir / OWN_CONFIG, [write_json({**noted_config, SIGNATURE.name: signature})])
 
 
-def signed_content(noted_config: JsonObject, task_id: TaskId) -> bytes:
-    """Return what commands on the directory obey, to be signed by the user who has given it."""
-    return write_json([noted_config, task_id], orjson.OPT_SORT_KEYS)
+def signed_content(noted_config: JsonObject, task_id: TaskId, directory: Path) -> bytes:
+    """Return what commands on the directory obey, to be signed by the user who has given it.
+
+    The directory is a part of it: somebody who has had it could send a copy back, in which the jobs are others.
+    """
+    return write_json([noted_config, task_id, directory.stat().st_ino], orjson.OPT_SORT_KEYS)
 
 
 def check_limit(ledger: LedgerReader, config: Config) -> None:

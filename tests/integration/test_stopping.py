@@ -9,6 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.maintenance.idle_batch import read_unfinished
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import ROOT, CrashBatch, assert_promise_kept, open_api, some_jobs, wait_until
@@ -67,6 +69,26 @@ def test_an_abort_that_is_not_answered_ends_and_names_its_run(tmp_path):
         said = batchrun("abort", "out", cwd=tmp_path, environ=ENVIRON, constants=hasty)
         assert (said.code, len(said.out.split())) == (5, 1), said
         assert "is still running: asked to abort it, the platform does not answer within 1 s" in said.err
+
+
+def test_no_run_of_another_task_is_aborted(tmp_path):
+    """Who can write to a shared log, or has had the directory, may have named it."""
+    jobs = [{"n": n, "ms": LONG_MS} for n in range(2)]
+    with open_api(tmp_path / "api") as api:
+        batch = CrashBatch(tmp_path / "one", api.base_url, jobs)
+        other = CrashBatch(tmp_path / "two", api.base_url, jobs[:1], {"task.name": "other"})
+        for each, runs in ((batch, 2), (other, 3)):
+            process = each.spawn()
+            wait_until(lambda runs=runs: len(api.runs()) == runs)
+            assert _stop(each, process, signal.SIGHUP) == 130, each.said()
+        foreign = read_unfinished(other.out).bound[0]
+        own, named = read_unfinished(batch.out).bound
+        with open_ledger(batch.out) as ledger, ledger.transaction():
+            ledger._db.execute("UPDATE attempt SET run_id = ? WHERE run_id = ?", (foreign, named))
+        said = _command(batch, "abort", "out")
+        assert (said.code, said.out.split()) == (5, [own]), said
+        assert f"{foreign} is still running: it is no Run of the batch's task" in said.err
+        assert {run["id"] for run in api.runs() if run["status"] != "ABORTED"} == {foreign, named}
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP,)])

@@ -37,7 +37,7 @@ def _note(directory: Path, *, is_of_log: bool) -> None:
         ledger.note_fact(CONFIG, _config(directory, "http://127.0.0.1:1").as_noted())
         noted = ledger.fact(CONFIG)
         assert noted is not None
-        ledger.note_fact(SIGNATURE, sign(signed_content(noted, TaskId(""))))
+        ledger.note_fact(SIGNATURE, sign(signed_content(noted, TaskId(""), directory)))
         if is_of_log:
             ledger.note_fact(LOG_POSITION, LogPosition(entry=0, digest=""))
 
@@ -54,7 +54,7 @@ def test_the_configuration_that_was_given_here_counts(tmp_path: Path) -> None:
     """Whatever the log says meanwhile."""
     _note(tmp_path, is_of_log=True)
     own: JsonObject = read_json(write_json(_config(tmp_path, "https://own.example").as_noted()))
-    signature = sign(signed_content(own, TaskId("")))
+    signature = sign(signed_content(own, TaskId(""), tmp_path))
     (tmp_path / OWN_CONFIG).write_bytes(write_json({**own, SIGNATURE.name: signature}))
     assert read_own_config(tmp_path)[0].api.base_url == "https://own.example"
 

@@ -1,6 +1,7 @@
 """Webhooks delivered over HTTP to a receiver on loopback that answers as it is told."""
 
 import base64
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from aiohttp import web
 from apify_client import ApifyClientAsync
 
 from batchrun.server.settings import AccountSettings
-from batchrun.server.webhooks import webhook_book, webhook_templates
+from batchrun.server.webhooks import webhook_book, webhook_delivery, webhook_templates
 from tests.support import api_process
 from tests.support.server_api import ACTORS, Api, open_api
 
@@ -346,6 +347,25 @@ async def test_the_webhooks_of_live_runs_are_bounded(tmp_path: Path, monkeypatch
         for _ in range(2):
             assert (await api.send("PUT", f"/v2/webhooks/{stored}", of_run)).status == 200
             assert (await api.send("PUT", f"/v2/webhooks/{stored}", {**hook, "condition": {}})).status == 200
+
+
+async def test_an_accounts_slow_receivers_delay_no_other_account(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has so many calls at once; who has many that wait asks for no more. So it is after a restart."""
+    monkeypatch.setattr(webhook_delivery, "_MAX_OPEN_CALLS", 2)
+    monkeypatch.setattr(webhook_delivery, "_MAX_ASKED_FOR", 5)
+    settings = {**SERVER, "accounts": (AccountSettings(username="bob", token="bob"),)}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        slow = {"eventTypes": ["TEST"], "requestUrl": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        for life in range(2):
+            async with open_api(tmp_path / "server", **settings) as api:
+                hook = (await api.send("POST", "/v2/webhooks", slow, token="bob")).data["id"]
+                asked = [await api.send("POST", f"/v2/webhooks/{hook}/test", token="bob") for _ in range(6)]
+                assert [each.status for each in asked] == ([201] * 5 + [429] if life == 0 else [429] * 6)
+                mine = (await api.send("POST", "/v2/webhooks", {**slow, "requestUrl": receiver.url})).data["id"]
+                assert (await api.send("POST", f"/v2/webhooks/{mine}/test")).status == 201
+                await receiver.wait_for(life + 1)
 
 
 async def test_webhooks_are_private(tmp_path: Path, receiver: Receiver) -> None:

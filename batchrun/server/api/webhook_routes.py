@@ -4,7 +4,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import actor_of, find_actor
-from batchrun.server.error_answers import not_permitted, thing_missing
+from batchrun.server.error_answers import ErrorAnswer, not_permitted, thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
 from batchrun.server.routing.route_table import RouteTable
@@ -115,7 +115,10 @@ async def delete_webhook(call: Call) -> web.Response:
 
 
 async def test_webhook(call: Call) -> web.Response:
-    dispatch = new_dispatch(await _webhook(call), "TEST", None)
+    webhook = await _webhook(call)
+    if call.backend.runs.delivery.is_behind(webhook["userId"]):
+        raise ErrorAnswer(429, "rate-limit-exceeded", "Too many calls of your webhooks wait to be delivered")
+    dispatch = new_dispatch(webhook, "TEST", None)
     await call.backend.database.write(webhook_table.along, [dispatch], now_ms(), _nothing)
     call.backend.runs.delivery.expect([dispatch])
     return data_answer(dispatch, 201)

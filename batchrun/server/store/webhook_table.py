@@ -94,10 +94,10 @@ def note_call(connection: Connection, doc: JsonObject, next_ms: int | None) -> N
     )
 
 
-def due(connection: Connection) -> list[tuple[str, int]]:
-    """Return the ids of unfinished dispatches, each with the wall time in ms of its next try."""
+def due(connection: Connection) -> list[tuple[str, str, int]]:
+    """Return the ids of unfinished dispatches, each with its account's and the wall time in ms of its next try."""
     return connection.execute(
-        "SELECT id, next_ms FROM dispatches WHERE next_ms IS NOT NULL ORDER BY next_ms, seq"
+        "SELECT id, user_id, next_ms FROM dispatches WHERE next_ms IS NOT NULL ORDER BY next_ms, seq"
     ).fetchall()
 
 

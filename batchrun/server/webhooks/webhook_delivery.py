@@ -7,7 +7,6 @@ header X-Apify-Webhook-Dispatch-Id, which stays the same.
 """
 
 import errno
-import heapq
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
 from batchrun.server.store.database import Database
+from batchrun.server.webhooks.account_queue import AccountQueue
 from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, PayloadTooLarge, render, render_headers
 
 _log = structlog.get_logger()
@@ -35,8 +35,10 @@ _log = structlog.get_logger()
 _MAX_RETRIES = 11
 #: Timeout for one call, in seconds. Source: webhook actions.
 _CALL_TIMEOUT_S = 30
-#: Max calls at once, so that a few slow receivers do not delay the others.
+#: Max calls of one account at once, so that a few slow receivers do not delay the others.
 _MAX_OPEN_CALLS = 16
+#: Calls of an account that wait, from which on no test is called: those of Runs' events are as many as its Runs.
+_MAX_ASKED_FOR = 1000
 #: Seconds until a dispatch is read again after an unexpected error.
 _READ_AGAIN_S = 60
 #: Max bytes stored of a receiver's answer.
@@ -63,33 +65,54 @@ class WebhookDelivery:
         own = urlsplit(base_url)
         #: Host and port of this server, which webhooks may call.
         self._own_address = own.hostname, own.port
-        #: (Loop time, dispatch id), a heap.
-        self._due: list[tuple[float, str]] = []
-        #: Ids that are due or being delivered: `run` loads dispatches that `expect` may have added already.
-        self._known: set[str] = set()
-        self._came = anyio.Event()
+        #: By account id. One account's slow receivers delay no other's calls.
+        self._queues: dict[str, AccountQueue] = {}
+        #: Starts to serve a queue; None: `run` has not begun, and serves those that there are.
+        self._serve_too: Callable[[AccountQueue], None] | None = None
 
     def expect(self, dispatches: Iterable[JsonObject]) -> None:
         for doc in dispatches:
-            self._push(doc["id"], 0)
+            self._queue_of(doc["userId"]).push(doc["id"], 0)
+
+    def is_behind(self, user_id: str) -> bool:
+        """True if so many calls of an account wait that nobody may ask for another one."""
+        return user_id in self._queues and len(self._queues[user_id]) >= _MAX_ASKED_FOR
+
+    def _queue_of(self, user_id: str) -> AccountQueue:
+        if (queue := self._queues.get(user_id)) is None:
+            queue = self._queues[user_id] = AccountQueue()
+            if self._serve_too is not None:
+                self._serve_too(queue)
+        return queue
 
     async def run(self) -> None:
         """Deliver dispatches; runs until cancelled."""
         now = now_ms()
-        for dispatch_id, next_ms in await self._database.read(webhook_table.due):
-            self._push(dispatch_id, max(next_ms - now, 0) / 1000)
-        limit = anyio.CapacityLimiter(_MAX_OPEN_CALLS)
+        for dispatch_id, user_id, next_ms in await self._database.read(webhook_table.due):
+            self._queue_of(user_id).push(dispatch_id, max(next_ms - now, 0) / 1000)
         timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S)
-        connector = aiohttp.TCPConnector(socket_factory=self._open_socket)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=self._open_socket)
         async with (
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
-            anyio.create_task_group() as calls,
+            anyio.create_task_group() as queues,
         ):
+
+            def serve(queue: AccountQueue) -> None:
+                queues.start_soon(self._serve, session, queue)
+
+            self._serve_too = serve
+            for queue in self._queues.values():
+                serve(queue)
+            await anyio.sleep_forever()
+
+    async def _serve(self, session: aiohttp.ClientSession, queue: AccountQueue) -> None:
+        limit = anyio.CapacityLimiter(_MAX_OPEN_CALLS)
+        async with anyio.create_task_group() as calls:
             while True:
-                dispatch_id = await self._next()
+                dispatch_id = await queue.next()
                 # Waits here while _MAX_OPEN_CALLS are open; a slow receiver takes one of them.
                 await limit.acquire_on_behalf_of(dispatch_id)
-                calls.start_soon(self._deliver, session, limit, dispatch_id)
+                calls.start_soon(self._deliver, session, queue, limit, dispatch_id)
 
     def _open_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """Return a socket for a resolved address, unless a webhook may not reach it."""
@@ -99,21 +122,9 @@ class WebhookDelivery:
             raise PermissionError(errno.EACCES, reason)
         return socket.socket(family, kind, protocol)
 
-    def _push(self, dispatch_id: str, after_s: float) -> None:
-        if dispatch_id in self._known:
-            return
-        self._known.add(dispatch_id)
-        heapq.heappush(self._due, (anyio.current_time() + after_s, dispatch_id))
-        self._came.set()
-
-    async def _next(self) -> str:
-        while not self._due or self._due[0][0] > anyio.current_time():
-            self._came = anyio.Event()
-            with anyio.CancelScope(deadline=self._due[0][0] if self._due else float("inf")):
-                await self._came.wait()
-        return heapq.heappop(self._due)[1]
-
-    async def _deliver(self, session: aiohttp.ClientSession, limit: anyio.CapacityLimiter, dispatch_id: str) -> None:
+    async def _deliver(
+        self, session: aiohttp.ClientSession, queue: AccountQueue, limit: anyio.CapacityLimiter, dispatch_id: str
+    ) -> None:
         after_s: float | None = _READ_AGAIN_S
         try:
             with contained("webhook_broken", dispatch_id=dispatch_id):
@@ -121,9 +132,9 @@ class WebhookDelivery:
                 after_s = await self._try(session, doc) if doc is not None and doc["status"] == "ACTIVE" else None
         finally:
             limit.release_on_behalf_of(dispatch_id)
-            self._known.discard(dispatch_id)
+            queue.forget(dispatch_id)
         if after_s is not None:
-            self._push(dispatch_id, after_s)
+            queue.push(dispatch_id, after_s)
 
     async def _try(self, session: aiohttp.ClientSession, doc: JsonObject) -> float | None:
         """Make a call and store its result; return the seconds until the retry, None without one."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def batch_file_text(draft: BatchDraft) -> str:
 
 def _head(draft: BatchDraft) -> Iterator[str]:
     yield f"# A batch: one Run of the task below for each line of {_plain(draft.jobs.name)}."
-    name = _plain(draft.file.name)
+    name = shlex.quote(_plain(draft.file.name))
     yield f"# Check it with `batchrun plan {name}`, start or resume it with `batchrun run {name}`."
     if draft.base_url is not None:
         yield from ("", "[api]", f"base_url = {toml_value(draft.base_url)}")

@@ -3,6 +3,7 @@
 The key is in the user's home, where nobody who supplies a directory knows it.
 """
 
+import errno
 import hmac
 import os
 import secrets
@@ -50,6 +51,7 @@ def _read_key(file: Path) -> bytes:
 
 def _make_key(file: Path) -> bytes:
     """Make a key; of processes that make one at once, all return that of the first."""
+    _refuse_anothers_home(file)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key, beside = secrets.token_bytes(_KEY_BYTES), file.with_name(f".key.{secrets.token_hex(8)}")
     try:
@@ -63,3 +65,10 @@ def _make_key(file: Path) -> bytes:
     finally:
         beside.unlink(missing_ok=True)
     return key
+
+
+def _refuse_anothers_home(file: Path) -> None:
+    """Raise OSError if root, say, has the home of another user: the key in it is of that one, and stays."""
+    found = next(each for each in (file, *file.parents) if each.exists() or each.is_symlink())
+    if found.lstat().st_uid not in (0, os.geteuid()):
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(found))

@@ -1,5 +1,6 @@
 """What a user signs is recognised by that user on that machine only."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def test_processes_that_make_the_key_at_once_have_the_same(tmp_path: Path) -> No
     first = _make_key(file)
     assert _make_key(file) == first == file.read_bytes()
     assert [each.name for each in file.parent.iterdir()] == ["key"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("theirs", ["state/batchrun/key", "state/batchrun", "state"])
+def test_root_leaves_the_key_in_the_home_of_a_user_alone(tmp_path: Path, theirs: str) -> None:
+    """Sudo may keep the user's home: what that user has signed must stay so, and no link of that user be followed."""
+    state = tmp_path / "state"
+    state.mkdir()
+    if "/" in theirs:
+        sign(b"content")
+    before = {each: each.read_bytes() for each in state.rglob("*") if each.is_file() and theirs.endswith("key")}
+    if theirs == "state/batchrun":
+        (state / "batchrun").rename(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "key").unlink()
+        (state / "batchrun").symlink_to(tmp_path / "elsewhere")
+    os.chown(tmp_path / theirs, 54321, 54321, follow_symlinks=False)
+    assert sign(b"content") == ""
+    assert {each: each.read_bytes() for each in tmp_path.rglob("key")} == before
 
 
 def test_without_a_home_nothing_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,8 @@ def hold_loopback(hosts: Collection[str], port: int) -> list[socket.socket]:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # nobody can listen there
                 for each in held:
                     each.close()
-                raise
+                where = f"[{own}]:{port}" if ":" in own else f"{own}:{port}"
+                raise OSError(error.errno, f"{error.strerror} at {where}, where browsers look for its page") from error
     return held
 
 

@@ -131,7 +131,7 @@ async def test_nobody_else_can_listen_where_a_browser_looks_for_the_page(tmp_pat
     with socket.socket(socket.AF_INET6) as squatter:
         squatter.bind(("::1", port))
         squatter.listen()
-        with pytest.raises(OutputError, match=r"cannot listen on .*in use"):
+        with pytest.raises(OutputError, match=r"cannot listen on .*: Address already in use"):
             async with open_api(tmp_path, host=host, port=port):
                 pass
 

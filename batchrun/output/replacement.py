@@ -4,10 +4,14 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from batchrun.output.sink import explain, explaining, sync_directory
 from batchrun.runtime.private_files import private_opener
+
+#: Numbers the calls of this process.
+_calls = count()
 
 
 def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True, is_durable: bool = False) -> None:
@@ -22,7 +26,8 @@ def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True
     Raises:
         OutputError: the file cannot be written; no part of the new one is left.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    # Several threads may replace one file at once.
+    beside = file.with_name(f".{file.name}.{next(_calls)}.{os.getpid()}.new")
     try:
         for other in file.parent.glob(f".{glob.escape(file.name)}.*.new"):
             if not _is_process(other.name.split(".")[-2]):  # it was killed

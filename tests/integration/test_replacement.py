@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from blockbuster import BlockBuster
 
-from batchrun.output.replacement import replace_text
+from batchrun.output.replacement import replace_file, replace_text
 
 
 def test_what_killed_processes_left_is_removed(blockbuster: BlockBuster, tmp_path: Path) -> None:
@@ -19,3 +20,18 @@ def test_what_killed_processes_left_is_removed(blockbuster: BlockBuster, tmp_pat
         file.write_bytes(b"")
     replace_text(tmp_path / "report[1].html", "page")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "report[1].html", *kept])
+
+
+def test_a_file_that_is_replaced_twice_at_once_is_whole(blockbuster: BlockBuster, tmp_path: Path) -> None:
+    """Several readers of a batch's costs may ask at the same time."""
+    blockbuster.deactivate()
+    file = tmp_path / "costs.jsonl"
+
+    def slow() -> Iterator[bytes]:
+        yield b"first "
+        replace_file(file, [b"second"])
+        assert file.read_bytes() == b"second"
+        yield b"and last"
+
+    replace_file(file, slow())
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("costs.jsonl", b"first and last")]

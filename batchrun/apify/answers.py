@@ -4,6 +4,7 @@ Each function raises ValueError for an answer that it cannot read.
 """
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -48,7 +49,7 @@ def _data(answer: Answer) -> Any:
 
 
 def _with_id(data: JsonObject) -> JsonObject:
-    wire.text_in(data, "id")
+    wire.id_in(data)
     return data
 
 
@@ -143,7 +144,11 @@ def _items_of(data: JsonObject) -> list[Any]:
 
 
 def _has_id(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("id"), str) and 0 < len(item["id"]) <= wire.MAX_NAME_CHARS
+    if not isinstance(item, dict):
+        return False
+    with suppress(ValueError):
+        return bool(wire.id_in(item))
+    return False
 
 
 def _list_in(body: bytes, fits: Fits | None) -> tuple[Any, int]:

@@ -42,6 +42,10 @@ MAX_ERROR_BYTES = 1 << 20
 MAX_NAME_CHARS, MAX_MESSAGE_CHARS = 200, 2000
 #: Larger counts are no counts: no ledger can note them.
 _MAX_COUNT = 1 << 53
+#: Dollars above which a cost or a price is none: it is unknown then, as a negative one is.
+_MAX_USD = 1e9
+#: What ids are made of; they stand in addresses, ledgers, lists and messages.
+_ID = re.compile(r"[\w.~-]{1,200}", re.ASCII)
 #: Years of times with which sums can be made.
 _FIRST_YEAR, _LAST_YEAR = 1970, 9990
 _TOO_DEEP = "it is nested too deep"
@@ -161,20 +165,18 @@ def parse_run(data: Any) -> Run:
     """Read a Run object, or an item of a list of Runs. Only its id must be there.
 
     Raises:
-        ValueError: it has no id, or one that is far too long: ids stand in ledgers, lists and logs.
+        ValueError: it has no id, or what is none.
     """
     if not isinstance(data, dict):
         raise ValueError("a Run of it is no object")
-    if len(text_in(data, "id")) > MAX_NAME_CHARS:
-        raise ValueError("the id of a Run has hundreds of characters")
     options = _part(data, "options")
     cost_usd, cost_source = _run_cost(data)
     finished_at = _time(data.get("finishedAt"))
     return Run(
-        id=RunId(text_in(data, "id")),
+        id=RunId(id_in(data)),
         status=_status(data.get("status"), has_ended=finished_at is not None),
-        dataset_id=DatasetId(dataset_id) if (dataset_id := _text_or_none(data.get("defaultDatasetId"))) else None,
-        store_id=StoreId(store_id) if (store_id := _text_or_none(data.get("defaultKeyValueStoreId"))) else None,
+        dataset_id=DatasetId(dataset_id) if (dataset_id := _id_or_none(data.get("defaultDatasetId"))) else None,
+        store_id=StoreId(store_id) if (store_id := _id_or_none(data.get("defaultKeyValueStoreId"))) else None,
         started_at=_time(data.get("startedAt")),
         finished_at=finished_at,
         cost_usd=cost_usd,
@@ -217,11 +219,11 @@ def _charged_usd(pricing: JsonObject, counts: JsonObject) -> float | None:
     for name, count in counts.items():
         if not count:
             continue
-        price, times = _cost(_part(events, name).get("eventPriceUsd")), _cost(count)
+        price, times = _cost(_part(events, name).get("eventPriceUsd")), _count(count)
         if price is None or times is None:
             return None
         charges.append(times * price)
-    return math.fsum(charges)
+    return _cost(math.fsum(charges))
 
 
 def options_query(options: RunOptions) -> dict[str, str]:
@@ -287,7 +289,7 @@ def parse_actor(fields: JsonObject) -> ActorInfo:
     options, tagged = fields.get("defaultRunOptions"), fields.get("taggedBuilds")
     options = options if isinstance(options, dict) else {}
     return ActorInfo(
-        id=text_in(fields, "id"),
+        id=id_in(fields),
         default_build=str(options.get("build") or "latest"),
         default_memory_mb=_count(options.get("memoryMbytes")),
         tagged=_tagged(tagged) if isinstance(tagged, dict) and tagged else None,
@@ -296,9 +298,9 @@ def parse_actor(fields: JsonObject) -> ActorInfo:
 
 def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
     return {  # a tag without a build is null
-        tag: (build["buildId"], _text_or_none(build.get("buildNumber")))
+        tag: (build_id, _text_or_none(build.get("buildNumber")))
         for tag, build in builds.items()
-        if isinstance(build, dict) and isinstance(build.get("buildId"), str)
+        if isinstance(build, dict) and (build_id := _id_or_none(build.get("buildId"))) is not None
     }
 
 
@@ -357,7 +359,7 @@ def parse_build(fields: JsonObject) -> BuildInfo:
     definition = fields.get("actorDefinition")
     definition = definition if isinstance(definition, dict) else {}
     return BuildInfo(
-        id=text_in(fields, "id"),
+        id=id_in(fields),
         number=number if isinstance(number := fields.get("buildNumber"), str) else None,
         input_schema=_input_schema(definition.get("input"), fields.get("inputSchema")),
         min_memory_mb=_count(definition.get("minMemoryMbytes")),
@@ -422,7 +424,7 @@ def parse_account(user: JsonObject, limits: JsonObject, denied: tuple[Denied, ..
         limits=parse_limits(limits),
         max_monthly_usage_usd=_cost(allowed.get("maxMonthlyUsageUsd")),
         monthly_usage_usd=_cost(used.get("monthlyUsageUsd")),
-        id=_text_or_none(user.get("id")) or _text_or_none(user.get("username")) or "",
+        id=_id_or_none(user.get("id")) or name_in(user, "username") or "",
         denied=denied,
     )
 
@@ -440,7 +442,7 @@ def parse_limits(limits: JsonObject) -> AccountLimits:
 
 def _megabytes(gigabytes: Any) -> int | None:
     # Cut to a petabyte: a larger number stands for "no limit".
-    return None if (number := _cost(gigabytes)) is None else round(min(number, 1e6) * 1024)
+    return None if (number := _number(gigabytes)) is None else round(min(number, 1e6) * 1024)
 
 
 def _part(whole: JsonObject, name: str) -> JsonObject:
@@ -448,16 +450,19 @@ def _part(whole: JsonObject, name: str) -> JsonObject:
     return part if isinstance(part, dict) else {}
 
 
-def text_in(fields: JsonObject, name: str) -> str:
-    """Return a field that must be there.
+def id_in(fields: JsonObject) -> str:
+    """Return the `id`, which must be there.
 
     Raises:
-        ValueError: it is missing, empty or no text.
+        ValueError: it is missing, or none.
     """
-    value = fields.get(name)
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"its `{name}` is no text")
-    return value
+    if (found := _id_or_none(fields.get("id"))) is None:
+        raise ValueError("its `id` is no text of letters and digits")
+    return found
+
+
+def _id_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and _ID.fullmatch(value) else None
 
 
 def name_in(fields: JsonObject, name: str) -> str | None:
@@ -482,14 +487,21 @@ def _time(value: Any) -> datetime | None:
 
 
 def _count(value: Any) -> int | None:
-    number = _cost(value)
-    return int(number) if number is not None and abs(number) <= _MAX_COUNT else None
+    number = _number(value)
+    return int(number) if number is not None and number <= _MAX_COUNT else None
 
 
 def _cost(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and number <= _MAX_USD else None
+
+
+def _number(value: Any) -> float | None:
+    """Read a number that is not negative; anything else is unknown."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
         return None
+    return number if 0 <= number < math.inf else None

@@ -1,4 +1,5 @@
 import base64
+import math
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -18,6 +19,7 @@ from batchrun.apify.wire import (
     parse_actor,
     parse_build,
     parse_data,
+    parse_limits,
     parse_prices,
     parse_run,
     parse_time,
@@ -77,6 +79,27 @@ def test_a_cost_of_0_is_known() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("odd", [-1e6, -0.01, 1e10, 1.7e308, math.inf, -math.inf, math.nan, 10**400])
+def test_what_cannot_be_a_cost_is_unknown(odd: float) -> None:
+    """Reported, or as a price or a count of events; a negative one would give a budget back what it never had."""
+    run = parse_run({**RUN, "usageTotalUsd": odd})
+    assert (run.cost_usd, run.cost_source) == (None, CostSource.UNKNOWN)
+    events = {"page": {"eventPriceUsd": odd}, "other": {"eventPriceUsd": 1e8}}
+    pricing = {"pricingModel": "PAY_PER_EVENT", "pricingPerEvent": {"actorChargeEvents": events}}
+    for counts in ({"page": 1}, {"other": 100}, {"other": odd}, {"page": 1, "other": 1}):
+        run = parse_run({**RUN, "usageTotalUsd": None, "pricingInfo": pricing, "chargedEventCounts": counts})
+        assert run.cost_usd is None
+    limits = parse_limits({"limits": {"maxActorMemoryGbytes": odd, "maxConcurrentActorJobs": odd}})
+    assert limits.max_total_memory_mb in (None, 1024 * 10**6)
+    assert limits.max_concurrent_runs in (None, 10**10)
+
+
+def test_ids_of_storages_are_ids() -> None:
+    """They stand in addresses and messages."""
+    run = parse_run({**RUN, "defaultDatasetId": "a\nb", "defaultKeyValueStoreId": "x" * 201})
+    assert (run.dataset_id, run.store_id) == (None, None)
+
+
 EVENTS = {"page": {"eventPriceUsd": 0.01}, "start": {"eventPriceUsd": 0.5}, "tiered": {"eventTieredPricingUsd": {}}}
 PER_EVENT = {"pricingModel": "PAY_PER_EVENT", "pricingPerEvent": {"actorChargeEvents": EVENTS}}
 
@@ -119,6 +142,9 @@ def test_all_eight_statuses_are_known(status: RunStatus) -> None:
         {**RUN, "id": ""},
         {**RUN, "id": 5},
         {**RUN, "id": "x" * 201},
+        {**RUN, "id": "a\nrun `x`"},
+        {**RUN, "id": "../users"},
+        {**RUN, "id": "ä"},
     ],
 )
 def test_a_run_without_an_id_is_a_value_error(data: Any) -> None:

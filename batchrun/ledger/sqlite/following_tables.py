@@ -48,7 +48,7 @@ class FollowingTables(LedgerTables):
         Raises:
             LedgerError: It is no commit of a ledger.
         """
-        with self._bounded():
+        with self._bounds:
             for sql, changes in groupby(commit.changes, itemgetter(0)):
                 self._replay_one(sql, [values for _, values in changes])
 
@@ -59,15 +59,6 @@ class FollowingTables(LedgerTables):
             LedgerError: They are not: somebody else has written to the log.
         """
         check_rows(self._db)
-
-    @contextmanager
-    def _bounded(self) -> Iterator[None]:
-        """Bound what statements may do whose text or rows others have chosen."""
-        self._bounds.begin()
-        try:
-            yield
-        finally:
-            self._bounds.end()
 
     def _replay_one(self, sql: str, rows: list[Parameters]) -> None:
         if not sql.startswith(CHANGING):
@@ -98,7 +89,7 @@ class FollowingTables(LedgerTables):
         """
         tables = self._db.tables()
         with self._db.beside(copy, "copy"), self.transaction():
-            with self._bounded():
+            with self._bounds:
                 self.forget_output_lengths()
                 for table in tables:
                     # What this machine has tried to claim is its own.

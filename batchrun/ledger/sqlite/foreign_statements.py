@@ -83,7 +83,10 @@ def bound_steps(connection: Connection, max_steps: int = MAX_STEPS) -> None:
 
 
 class StatementBounds:
-    """Bounds what a connection carries out, between `begin` and `end`."""
+    """Bounds what a connection carries out within it: statements whose text or rows others have chosen.
+
+    They share MAX_STEPS. Outside of it, statements of this program are not bounded.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._tables = frozenset(connection.tables()) | {"json_each"}
@@ -101,12 +104,10 @@ class StatementBounds:
         connection.set_progress_handler(self._look, LOOK_STEPS)
         connection.set_authorizer(self._decide)
 
-    def begin(self) -> None:
-        """Carry out statements of the log from now on, which share MAX_STEPS."""
+    def __enter__(self) -> None:
         self._is_foreign, self._looks = True, 0
 
-    def end(self) -> None:
-        """Carry out statements of this program again."""
+    def __exit__(self, *_: object) -> None:
         self._is_foreign = False
 
     def _look(self) -> int:

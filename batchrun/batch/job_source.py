@@ -21,6 +21,7 @@ from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import BadLine, Job, JsonObject
 from batchrun.preflight.job_file_head import refuse_bad_lines
+from batchrun.preflight.same_batch import refuse_changed_lines
 from batchrun.runtime.crash_points import crash_point
 
 #: Bytes of a chunk's lines, and of the memory that they take, after which it ends. A worker has many batches.
@@ -151,15 +152,7 @@ def _open(
 ) -> FileSource:
     job_file = JobFile(job_format(config, task_input))
     read_to = ledger.fact(READ_TO)
-    start = None
-    if read_to is not None:
-        start = ReadPoint(offset=read_to.offset, line=read_to.line, fingerprint=read_to.fingerprint)
-    if start is not None and not job_file.is_as_read(start):
-        raise JobFileError(
-            f"was changed in its first {start.line} lines since this batch was begun; only appending is"
-            " possible. Restore it, or choose another --out for the new file",
-            file=config.jobs.file,
-        )
+    start = refuse_changed_lines(job_file, read_to, config)
     if start is not None and read_to is not None and config.jobs.limit is None and job_file.is_replayable:
         _replace_jobs(ledger, job_file, start, read_to, shard_of(config))
     if ledger.is_empty:

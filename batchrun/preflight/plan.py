@@ -22,6 +22,7 @@ from batchrun.config.job_format_builder import job_format, shard_of
 from batchrun.errors import JobFileError
 from batchrun.jobs import NO_JOBS, JobFile
 from batchrun.ledger.facts import READ_TO
+from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import MAX_BODY_BYTES, Ending, Job, JsonObject, Outcome
 from batchrun.output.layout import SERVER_STATE
@@ -31,6 +32,7 @@ from batchrun.preflight.input_checks import JobCheck, job_check
 from batchrun.preflight.job_file_head import settle_dialect
 from batchrun.preflight.line_problems import LineProblem
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
+from batchrun.preflight.same_batch import check_limit, refuse_changed_lines, refuse_other_settings
 from batchrun.preflight.survey import Survey
 from batchrun.report.batch_status import read_summary
 from batchrun.report.number_words import counted
@@ -91,9 +93,9 @@ async def make_plan(config: Config, *, shown: int = 0, environ: Mapping[str, str
     """Check the job file of a batch and forecast the batch; `shown` is the number of inputs that the plan shows.
 
     Raises:
-        JobFileError: the job file cannot be read, or holds no jobs.
-        ConfigError: its template, key or matrix cannot be used; the task exists and differs from its description; the
-            number of a build that is to be pinned is unknown.
+        JobFileError: the job file cannot be read, or holds no jobs; or lines changed that the batch has read.
+        ConfigError: its template, key or matrix cannot be used; the output directory holds another batch; the task
+            exists and differs from its description; the number of a build that is to be pinned is unknown.
         BatchRefused: the platform does not accept the token, or knows no such task.
     """
     environ = os.environ if environ is None else environ
@@ -125,7 +127,7 @@ async def plan_batch(
         number_to_pin(build)
     task = as_created(task, build)
     check = job_check(config, account, task, build)
-    survey = await _survey(config, task, check, shown, max_jobs)
+    survey = await _survey(config, task, check, past.read_to, shown, max_jobs)
     opened_again = sum(line > past.read_lines for line in survey.replacing.values())
     settled = max(0, past.settled - opened_again)
     slots = slot_count(config.limits, account, past.live_runs)
@@ -156,7 +158,7 @@ async def plan_batch(
         are_inputs_checked=build.schema is not None,
         failing_lines=survey.problems.lines,
         problems=list(survey.problems),
-        warnings=_warnings(survey, task),
+        warnings=_warnings(survey, is_task_missing=not (task.exists or past.is_begun)),
         inputs=survey.inputs,
         forecast=forecast,
         unknown=[*_unread(survey), *_unknown(build, check), *forecast.unknown],
@@ -190,7 +192,9 @@ def as_created(task: Task, build: Build) -> Task:
     return replace(task, input=build.schema.prefills)
 
 
-async def _survey(config: Config, task: Task, check: JobCheck, shown: int, max_jobs: int | None) -> Survey:
+async def _survey(
+    config: Config, task: Task, check: JobCheck, read_to: ReadTo | None, shown: int, max_jobs: int | None
+) -> Survey:
     shadowed: JsonObject = task.input if config.jobs.merge == "shallow" else {}
     survey = Survey(check, shadowed, shown)
     # Problems are shown in the order of the file, so priorities are ignored.
@@ -198,6 +202,7 @@ async def _survey(config: Config, task: Task, check: JobCheck, shown: int, max_j
     job_file = await anyio.to_thread.run_sync(JobFile, in_order)
     survey.columns, survey.dialect = job_file.columns, job_file.dialect
     try:
+        await anyio.to_thread.run_sync(refuse_changed_lines, job_file, read_to, config)
         entries, shard = islice(job_file.read(), config.jobs.limit), shard_of(config)
         within = islice(entries, max_jobs)
 
@@ -227,12 +232,18 @@ async def _survey(config: Config, task: Task, check: JobCheck, shown: int, max_j
 class _Past:
     """The batch as earlier processes left it."""
 
+    is_begun: bool = False
     settled: int = 0
-    #: Lines that were read: later ones that replace an earlier one open its job again.
-    read_lines: int = 0
+    #: How far the job file was read.
+    read_to: ReadTo | None = None
     live_runs: int = 0
     #: The number of the build that the batch is pinned to; None: it is not pinned.
     pinned_build: str | None = None
+
+    @property
+    def read_lines(self) -> int:
+        """Lines that were read: later ones that replace an earlier one open its job again."""
+        return 0 if self.read_to is None else self.read_to.line
 
 
 def _read_past(config: Config) -> _Past:
@@ -240,12 +251,16 @@ def _read_past(config: Config) -> _Past:
         return _Past()
     summary = read_summary(config.out_dir, Ending.INTERRUPTED)
     with open_for_reading(config.out_dir) as ledger:
+        # The task is not compared: a fresh embedded server gives it another id.
+        refuse_other_settings(ledger, config, task_id=None)
+        check_limit(ledger, config)
         pinned_build = pinned_before(ledger, config) if config.run.pin_build else None
         read_to = ledger.fact(READ_TO)
     settled = summary.settled - summary.outcomes.get(Outcome.INVALID, 0)
     return _Past(
+        is_begun=True,
         settled=settled,
-        read_lines=read_to.line if read_to is not None else 0,
+        read_to=read_to,
         live_runs=summary.live_runs + summary.in_doubt,
         pinned_build=pinned_build,
     )
@@ -256,7 +271,7 @@ def _mean_memory_mb(survey: Survey) -> float | None:
     return survey.memory_mb / known if known else None
 
 
-def _warnings(survey: Survey, task: Task) -> list[str]:
+def _warnings(survey: Survey, *, is_task_missing: bool) -> list[str]:
     warnings = [str(problem) for problem in survey.odd]
     for name, count in survey.erased.most_common():
         overrides = "1 override replaces" if count == 1 else f"{count:,} overrides replace"
@@ -268,7 +283,7 @@ def _warnings(survey: Survey, task: Task) -> list[str]:
     for key, count in survey.empty_in_text.items():
         cells = "1 empty cell is" if count == 1 else f"{count:,} empty cells are"
         warnings.append(f"{cells} filled into the text of {key}; a trailing ? leaves the whole text out")
-    if not task.exists:
+    if is_task_missing:
         warnings.append("the task does not exist yet; running the batch creates it")
     return warnings
 

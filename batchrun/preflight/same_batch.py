@@ -1,4 +1,4 @@
-"""The settings that identify a batch: an output directory is refused to a batch with other ones."""
+"""What identifies a batch: its settings and the lines that were read. Others are refused in its output directory."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,10 @@ import orjson
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, JobFileError
+from batchrun.jobs import JobFile, ReadPoint
 from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, SIGNATURE, TASK_ID
+from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, JsonObject, TaskId, read_json, write_json
@@ -28,23 +30,7 @@ def check_identity(
     Raises:
         ConfigError: the ledger holds another batch; the message names every difference.
     """
-    # Through JSON, as the ledger holds it: a date of the TOML becomes text.
-    identity = read_json(write_json(_identity(config, task)))
-    noted = ledger.fact(IDENTITY) or {}
-    if "jobs.quote" not in noted and noted.get("jobs.delimiter") is None:
-        noted.pop("jobs.delimiter", None)  # noted by a version that did not note which one it had recognised
-    noted = {"jobs.shard": None, **noted}  # earlier versions knew no parts
-    masked = (ledger.fact(SECRETS) or SecretFields(None)).masked
-    differences = [
-        f"\n  {name}: begun with {masked(noted[name])!r}, now {masked(value)!r}"
-        for name, value in identity.items()
-        if name in noted and not ledger.is_empty and noted[name] != value
-    ]
-    if differences:
-        raise ConfigError(
-            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
-            "Restore these settings to resume it, or choose another --out for a new batch"
-        )
+    identity = refuse_other_settings(ledger, config, task.id)
     # Through JSON too.
     noted_config: JsonObject = read_json(write_json(config.as_noted()))
     signature = sign(signed_content(noted_config, task.id, config.out_dir))
@@ -60,6 +46,39 @@ def check_identity(
             ledger.note_fact(COMMAND, command)
     if ledger.log is not None:
         replace_file(config.out_dir / OWN_CONFIG, [write_json({**noted_config, SIGNATURE.name: signature})])
+
+
+def refuse_other_settings(ledger: LedgerReader, config: Config, task_id: TaskId | None) -> JsonObject:
+    """Compare the batch's identity with the ledger's; return the batch's.
+
+    Args:
+        ledger: of the batch.
+        config: of the batch.
+        task_id: None: it is not compared.
+
+    Raises:
+        ConfigError: the ledger holds another batch; the message names every difference.
+    """
+    # Through JSON, as the ledger holds it: a date of the TOML becomes text.
+    identity: JsonObject = read_json(write_json(_identity(config, task_id)))
+    noted = ledger.fact(IDENTITY) or {}
+    if task_id is None:
+        noted.pop("task", None)
+    if "jobs.quote" not in noted and noted.get("jobs.delimiter") is None:
+        noted.pop("jobs.delimiter", None)  # noted by a version that did not note which one it had recognised
+    noted = {"jobs.shard": None, **noted}  # earlier versions knew no parts
+    masked = (ledger.fact(SECRETS) or SecretFields(None)).masked
+    differences = [
+        f"\n  {name}: begun with {masked(noted[name])!r}, now {masked(value)!r}"
+        for name, value in identity.items()
+        if name in noted and not ledger.is_empty and noted[name] != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
+            "Restore these settings to resume it, or choose another --out for a new batch"
+        )
+    return identity
 
 
 def signed_content(noted_config: JsonObject, task_id: TaskId, directory: Path) -> bytes:
@@ -85,11 +104,34 @@ def check_limit(ledger: LedgerReader, config: Config) -> None:
         )
 
 
-def _identity(config: Config, task: Task) -> dict[str, Any]:
+def refuse_changed_lines(job_file: JobFile, read_to: ReadTo | None, config: Config) -> ReadPoint | None:
+    """Check that the lines which earlier processes have read are in the job file as they were; return where they end.
+
+    Args:
+        job_file: of the batch, open.
+        read_to: what the ledger notes of these lines; None: none was read.
+        config: of the batch.
+
+    Raises:
+        JobFileError: they have changed.
+    """
+    if read_to is None:
+        return None
+    point = ReadPoint(offset=read_to.offset, line=read_to.line, fingerprint=read_to.fingerprint)
+    if not job_file.is_as_read(point):
+        raise JobFileError(
+            f"was changed in its first {point.line} lines since this batch was begun; only appending is"
+            " possible. Restore it, or choose another --out for the new file",
+            file=config.jobs.file,
+        )
+    return point
+
+
+def _identity(config: Config, task_id: TaskId | None) -> dict[str, Any]:
     """Return all settings on which a job's key, content or Run depends."""
     jobs = config.jobs
     return {
-        "task": task.id,
+        "task": task_id,
         "jobs.file": jobs.file.name,
         "jobs.format": jobs.format,
         "jobs.encoding": jobs.encoding,

@@ -239,6 +239,20 @@ def test_a_plan_counts_the_runs_of_lines_that_replace_others(place):
     assert [record["round"] for record in place.records()] == [1, 1, 2]
 
 
+def test_a_plan_refuses_a_begun_batch_that_the_run_refuses(place):
+    """Lines that were read are gone, or a setting that identifies the batch is another: the same words, exit 2."""
+    _write_jobs(place.path, [{"n": n} for n in range(1, 7)])
+    assert place.call("run", "batch.toml", "--limit", "4", "--yes").code == 0
+    assert place.plan()[0] == 0
+    said = place.call("plan", "batch.toml", "--set", 'jobs.key="{{n}}"')
+    assert "holds another batch" in said.err, said
+    assert said == place.call("run", "batch.toml", "--yes", "--set", 'jobs.key="{{n}}"')
+    _write_jobs(place.path, [{"n": n} for n in (1, 3, 4, 5, 6)])
+    said = place.call("plan", "batch.toml")
+    assert "was changed in its first 4 lines" in said.err, said
+    assert (said.code, said) == (2, place.call("run", "batch.toml", "--yes"))
+
+
 def test_lines_that_set_nothing_new_are_noted_where_runs_are_free(place):
     """`plan` warns and shows whole inputs, `run` has a note; Runs on this machine are started all the same."""
     _write_jobs(place.path, [{"n": 1}, {"N": 2, "n": 2}, {"n": 1, "mode": "a"}, {"n": 1, "@key": "again"}])
@@ -277,6 +291,19 @@ def test_a_plan_of_an_embedded_batch_touches_nothing(tmp_path):
     assert said.code == 2, said
     assert "line 1: Field input.n must be >= 1" in said.out
     assert sorted(file.name for file in tmp_path.iterdir()) == ["actors", "batch.toml", "jobs.jsonl"]
+
+
+def test_a_plan_of_a_begun_embedded_batch_does_not_miss_its_task(tmp_path):
+    """The fresh server that the plan asks does not have the task; the batch's own has."""
+    _write_actor(tmp_path / "actors")
+    (tmp_path / "batch.toml").write_text(
+        f'[api]\nbase_url = "embedded"\n[server]\nactors = ["{tmp_path}/actors"]\n{BATCH}'
+    )
+    _write_jobs(tmp_path, [{"n": 1}])
+    assert batchrun("run", "batch.toml", cwd=tmp_path).code == 0
+    said = batchrun("plan", "batch.toml", cwd=tmp_path)
+    assert said.code == 0, said
+    assert "the task does not exist" not in said.out
 
 
 def test_a_wrong_token_refuses_the_plan(place):

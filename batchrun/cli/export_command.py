@@ -6,8 +6,9 @@ from pathlib import Path
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.output.layout import ITEMS, RECORDS
+from batchrun.output.layout import ITEMS, RECORDS, is_own_file
 from batchrun.output.replacement import replace_file
+from batchrun.output.sink import explaining
 from batchrun.report.output_files.table_file import TABLE_FORMATS, table_pieces
 from batchrun.runtime.private_files import private_opener
 
@@ -27,6 +28,8 @@ def export_lines(directory: Path, file: Path, *, items: bool) -> None:
     table_format = file.suffix.removeprefix(".").lower()
     if table_format not in _FORMATS:
         raise ConfigError(f"{file}: the end of its name says the format: .{', .'.join(_FORMATS)}")
+    if is_own_file(directory, file):
+        raise ConfigError(f"{file}: is written by the batch itself; choose another name")
     name = ITEMS if items else RECORDS
     with open_for_reading(directory) as ledger:
         end = ledger.output_lengths().get(name, 0)
@@ -44,7 +47,7 @@ def export_lines(directory: Path, file: Path, *, items: bool) -> None:
 def _lines(file: Path, end: int) -> Iterator[bytes]:
     if not end:
         return
-    with open(file, "rb", opener=private_opener) as opened:
+    with explaining(file), open(file, "rb", opener=private_opener) as opened:
         while end > 0 and (piece := opened.read(min(end, _PIECE_BYTES))):
             end -= len(piece)
             yield piece

@@ -23,9 +23,9 @@ from batchrun.ledger.protocol import MarkedAttempt
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.maintenance.noted_config import read_own_config
 from batchrun.model import JobId, JobKey, Mark, RunId, TaskId
+from batchrun.output.committed_lines import committed_lines
 from batchrun.output.layout import RECORDS
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.runtime.private_files import private_opener
 
 #: Requests per second: a batch beside this may need the others.
 _REQUESTS_PER_S = 10.0
@@ -100,27 +100,18 @@ def audit_records(directory: Path) -> AuditedRecords:
 
 def _compare(ledger: LedgerReader, file: Path, end: int) -> tuple[int, int, int]:
     """Return how many lines are a job's record, repeat one, and are none."""
-    #: By round: a byte for each job, 1 if it has a line.
-    seen: dict[int, bytearray] = {}
-    right = doubled = unknown = 0
-    if not end or not file.exists():
-        return 0, 0, 0
-    with open(file, "rb", opener=private_opener) as lines:
-        for line in lines:
-            if end <= 0:
-                break  # what follows is not committed
-            end -= len(line)
-            job = _job_of(ledger, line)
-            if job is None:
-                unknown += 1
-                continue
-            job_id, number = job
-            jobs = seen.setdefault(number, bytearray())
-            jobs.extend(bytes(max(0, job_id + 1 - len(jobs))))
-            doubled += jobs[job_id]
-            right += not jobs[job_id]
-            jobs[job_id] = 1
-    return right, doubled, unknown
+    #: Ids of the jobs that have a line, by round. What they take is bounded by the lines, whatever the ledger says.
+    seen: dict[int, set[JobId]] = {}
+    doubled = unknown = 0
+    for line in committed_lines(file, end):
+        if (job := _job_of(ledger, line)) is None:
+            unknown += 1
+            continue
+        job_id, number = job
+        jobs = seen.setdefault(number, set())
+        doubled += job_id in jobs
+        jobs.add(job_id)
+    return sum(map(len, seen.values())), doubled, unknown
 
 
 def _job_of(ledger: LedgerReader, line: bytes) -> tuple[JobId, int] | None:

@@ -1,5 +1,7 @@
 """The names of the files and folders in a batch's output directory, spelled here and nowhere else."""
 
+from pathlib import Path
+
 RECORDS = "records.jsonl"
 ITEMS = "items.jsonl"
 BAD_LINES = "bad_lines.jsonl"
@@ -43,5 +45,15 @@ NAMES = (
     JOB_FILE,
     OUTBOX,
 )
+
 #: The files of a shared log that a machine follows.
 SHARED = (RECORDS, ITEMS, BAD_LINES, JOB_FILE)
+
+
+def is_own_file(directory: Path, file: Path) -> bool:
+    """True if a batch writes a file of this path into its directory, whether it is there or not."""
+    try:
+        first = (file.parent.resolve() / file.name).relative_to(directory.resolve()).parts[0]
+    except (ValueError, IndexError):
+        return False
+    return first in NAMES or first.startswith(LEDGER)

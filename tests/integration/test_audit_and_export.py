@@ -3,6 +3,7 @@
 import csv
 import io
 import sqlite3
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.request import Request, urlopen
 import orjson
 import pytest
 
+from batchrun.maintenance.audit import audit_records
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, CrashBatch, open_api
@@ -127,3 +129,51 @@ def test_what_cannot_be_exported_says_why(batch, tmp_path):
         said = said_of(tmp_path, "export", *arguments)
         assert (said.code, words in said.err) == (code, True), said
     assert not [*tmp_path.glob("shop*")]
+
+
+@pytest.mark.parametrize("line", [b"[" * 2000 + b"]" * 2000, b"no JSON", b"7"])
+def test_a_line_that_is_no_record_is_named(batch, tmp_path, line):
+    """Whoever supplies a directory chooses what is in it."""
+    copy = pulled(batch, tmp_path)
+    size = (copy / "records.jsonl").stat().st_size
+    (copy / "records.jsonl").write_bytes(line.ljust(size - 1) + b"\n")
+    said = said_of(tmp_path, "export", "copy", "records.csv")
+    assert (said.code, said.err) == (
+        6,
+        "batchrun: copy/records.jsonl: has a line that is no JSON object; `batchrun repair copy` writes it again\n",
+    )
+    assert not (tmp_path / "records.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("export", "out", "records.csv"), ("export", "out", "r.jsonl"), ("audit", "out")]
+)
+def test_a_link_in_the_place_of_the_records_is_not_followed(tmp_path, batch, arguments):
+    """It could lead to any file."""
+    copy = pulled(batch, tmp_path).rename(tmp_path / "out")
+    (copy / "records.jsonl").rename(tmp_path / "elsewhere")
+    (copy / "records.jsonl").symlink_to(tmp_path / "elsewhere")
+    said = said_of(tmp_path, *arguments)
+    assert said.code == 6
+    assert said.err.startswith("batchrun: out/records.jsonl: it is a symbolic link"), said
+
+
+@pytest.mark.parametrize("arguments", [("export", "out", "out/records.jsonl"), ("report", "out", "--out", "out/lock")])
+def test_no_file_of_the_batch_is_written_over(batch, arguments):
+    """A batch that runs would stop, and the records would be a copy that others may read."""
+    said = said_of(batch.directory, *arguments)
+    assert said.code == 2, said
+    assert f"{arguments[-1]}: is written by the batch itself; choose another name" in said.err
+
+
+def test_an_audit_takes_memory_for_lines_and_not_for_what_a_ledger_says(batch, tmp_path):
+    """A supplied ledger may give any number to a job."""
+    copy = pulled(batch, tmp_path)
+    with sqlite3.connect(copy / "ledger.sqlite3") as ledger:
+        ledger.execute("UPDATE job SET id = 200000000 WHERE id = (SELECT max(id) FROM job)")
+    tracemalloc.start()
+    try:
+        assert audit_records(copy).right == len(JOBS)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()

@@ -1,5 +1,6 @@
 """A file of JSON lines as a table, CSV or Excel: read twice, for the columns and for the rows."""
 
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import orjson
 
+from batchrun.errors import LedgerError
+from batchrun.output.committed_lines import committed_lines
 from batchrun.report.terminal_text import spreadsheet_text
-from batchrun.runtime.private_files import private_opener
 from batchrun.server.content.item_formats import FORMATS, add_columns
 from batchrun.server.content.item_views import leaves
 from batchrun.server.content.query import Query
@@ -42,6 +44,13 @@ def table_pieces(file: Path, end: int, table_format: str, *, is_exact: bool) -> 
     yield writer.closing()
 
 
+def _object(line: bytes) -> dict[str, Any]:
+    value = orjson.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    return value
+
+
 def _unchanged(line: Any) -> Any:
     return line
 
@@ -60,14 +69,16 @@ def _guarded(cell: Any) -> Any:
 
 
 def _pages(file: Path, end: int, change: Callable[[Any], Any]) -> Generator[list[Any]]:
-    if not end:
-        return
-    left = end
-    with open(file, "rb", opener=private_opener) as opened:
-        while left > 0 and (lines := opened.readlines(min(left, _PIECE_BYTES))):
-            page = []
-            for line in lines:
-                if left > 0:  # the lines after them are not committed
-                    page.append(change(orjson.loads(line)))
-                    left -= len(line)
+    page, size = list[Any](), 0
+    for line in committed_lines(file, end):
+        try:
+            page.append(change(_object(line)))
+        except ValueError as error:
+            repair = f"batchrun repair {shlex.quote(str(file.parent))}"
+            raise LedgerError(f"{file}: has a line that is no JSON object; `{repair}` writes it again") from error
+        size += len(line)
+        if size >= _PIECE_BYTES:
             yield page
+            page, size = [], 0
+    if page:
+        yield page

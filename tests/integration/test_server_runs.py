@@ -1,9 +1,12 @@
 """Runs over HTTP, with inline Actors: waiting, lists, limits, aborts, endings, restarts of the server."""
 
+import base64
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
+import orjson
 import pytest
 
 from batchrun.server import InlineContext
@@ -189,6 +192,37 @@ async def test_a_finished_run_can_be_resurrected_or_deleted(api: Api) -> None:
     assert (await api.send("DELETE", f"/v2/actor-runs/{run['id']}")).status == 204
     assert (await api.get(f"/v2/actor-runs/{run['id']}")).status == 404
     assert (await api.get(items)).status == 404
+
+
+async def _cut(api: Api, path: str) -> None:
+    """Send a POST, and hang up before it is answered."""
+    host, _, port = api.server.base_url.removeprefix("http://").partition(":")
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\nContent-Length: 0\r\n\r\n"
+    async with await anyio.connect_tcp(host, int(port)) as client:
+        await client.send(head.encode())
+
+
+async def test_what_was_sent_is_carried_out_though_its_caller_hangs_up(tmp_path: Path) -> None:
+    """As on the platform. A start that stopped halfway would keep its place for good, an abort would never come."""
+    hook = {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://a.test"}
+    webhooks = quote(base64.b64encode(orjson.dumps([hook] * 5)))
+    async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=100) as api:
+        for _ in range(20):
+            await _cut(api, f"/v2/actors/test~gate/runs?webhooks={webhooks}")
+        await _until_live(api, 20)
+        runs = (await api.get("/v2/actor-runs")).data["items"]
+        for run in runs:
+            await _cut(api, f"/v2/actor-runs/{run['id']}/abort")
+        assert {(await api.finish(run["id"]))["status"] for run in runs} == {"ABORTED"}
+        await _until_live(api, 0)
+
+
+async def _until_live(api: Api, count: int) -> None:
+    current = -1
+    with anyio.fail_after(20):
+        while current != count:
+            await anyio.sleep(0.02)
+            current = (await api.get("/v2/users/me/limits")).data["current"]["activeActorJobCount"]
 
 
 async def test_a_live_run_cannot_be_deleted_or_resurrected(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 
+import anyio
 import anyio.abc
 import structlog
 from aiohttp import web
@@ -42,6 +43,8 @@ _MODULES = (
     log_routes, request_queue_routes, run_routes, task_routes, usage_routes, user_routes, webhook_routes,
 )  # fmt: skip
 
+#: Methods that change nothing.
+_READING = frozenset({"GET", "HEAD"})
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
@@ -78,7 +81,7 @@ def make_handler(
                 preflight.headers.update(_CORS)
                 add_common_headers(preflight, backend.rate_limits.announced(PER_RESOURCE))
                 return preflight
-            response = await _guarded(request, lambda: _answer(request, backend, table, injection, cap))
+            response = await _guarded(request, lambda: _answer(request, backend, table, injection, cap, children))
             if response.prepared:
                 return response
             add_common_headers(response, backend.rate_limits.announced(PER_RESOURCE))
@@ -106,7 +109,9 @@ async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.St
         response = error_answer(error.status, error.type, error.message, error.data)
         response.headers.update(error.headers)
         return response
-    except Exception:  # noqa: BLE001 - the one place where a bug becomes a 500
+    except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a 500
+        if isinstance(error, ConnectionError) and request.transport is None:
+            return error_answer(400, "request-aborted-prematurely", "The connection was closed")  # nobody reads this
         # The caller gets no details. The path is logged without its query, which may hold a token.
         _log.exception("request_failed", method=request.method, path=request.path)
         return error_answer(500, "internal-server-error", "There was an unexpected error on the server")
@@ -118,6 +123,7 @@ async def _answer(
     table: RouteTable,
     injection: FaultInjection | None,
     cap: ConnectionCap,
+    children: anyio.abc.TaskGroup,
 ) -> web.StreamResponse:
     query = Query(request.rel_url.raw_query_string)
     method = _method(request, query)
@@ -125,7 +131,7 @@ async def _answer(
     announced = backend.rate_limits.announced(route.per_s)
     headers = {} if announced is None else {RATE_LIMIT: str(announced)}
     try:
-        response = await _routed(request, backend, route, path, query, method, injection, cap)
+        response = await _routed(request, backend, route, path, query, method, injection, cap, children)
     except ErrorAnswer as error:
         error.headers.update(headers)
         raise
@@ -143,6 +149,7 @@ async def _routed(
     method: str,
     injection: FaultInjection | None,
     cap: ConnectionCap,
+    children: anyio.abc.TaskGroup,
 ) -> web.StreamResponse:
     caller, account, run_id = backend.tokens.recognise(_token(request, query), backend.runs.owner_of_live)
     if account is not None:
@@ -167,9 +174,28 @@ async def _routed(
         finally:
             call.leave_room()
 
-    if injection is None:
-        return await carry_out()
-    return await injection.answer(call, route, method, partial(_guarded, request, carry_out))
+    work = partial(_guarded, request, carry_out)
+    if method not in _READING:
+        work = partial(_to_its_end, children, work)
+    return await (work() if injection is None else injection.answer(call, route, method, work))
+
+
+async def _to_its_end(
+    children: anyio.abc.TaskGroup, work: Callable[[], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Carry out what changes something to its end, also if its caller hangs up meanwhile, as the platform does."""
+    answers: list[web.StreamResponse] = []
+    is_over = anyio.Event()
+
+    async def carry_out() -> None:
+        try:
+            answers.append(await work())
+        finally:
+            is_over.set()
+
+    children.start_soon(carry_out)
+    await is_over.wait()
+    return answers[0] if answers else error_answer(503, "operation-canceled", "The server closes")
 
 
 def _method(request: web.BaseRequest, query: Query) -> str:

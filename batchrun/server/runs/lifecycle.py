@@ -166,10 +166,10 @@ class Runs:
         if order.ready_s:
             live.ready_s, live.doc["status"] = order.ready_s, RunStatus.READY.value
         self._take_quota(live.doc)
+        if order.webhooks:
+            await self._add_webhooks(live.doc, order.webhooks)
         self.counts.started += 1
         self.counts.start_times.append(live.began)
-        if order.webhooks:
-            await self._webhooks.add_to_run(live.doc, order.webhooks)
         await self._commit_start(
             live, "ACTOR.RUN.CREATED", run_table.insert, live.doc, live.extras, started_ms, order.stored_input
         )
@@ -234,12 +234,15 @@ class Runs:
         live = self._live.get(run_id)
         if live is None or live.status in (RunStatus.ABORTING, RunStatus.TIMING_OUT):
             return await self.read(run_id)
-        await mark_status(self._database, live, RunStatus.ABORTING)
-        if is_graceful and live.is_process:
-            live.scope.deadline = anyio.current_time() + self._settings.abort_grace_s
-            live.announce_abort()
-        else:
-            live.scope.cancel()
+        try:
+            await mark_status(self._database, live, RunStatus.ABORTING)
+        finally:
+            # No later abort of a Run that is ABORTING does anything.
+            if is_graceful and live.is_process:
+                live.scope.deadline = anyio.current_time() + self._settings.abort_grace_s
+                live.announce_abort()
+            else:
+                live.scope.cancel()
         return await self.read(run_id)
 
     async def charge(self, live: HostedRun, event: str, count: int, key: str | None) -> None:
@@ -301,7 +304,11 @@ class Runs:
                 extras["counted"] = prices.countable(ended)
             live = await self._revived(resurrected(ended, changes), extras, actor)
             self._take_quota(live.doc)
-            await self._webhooks.load_run(run_id)
+            try:
+                await self._webhooks.load_run(run_id)
+            except Exception:
+                self._give_quota_back(live.doc)
+                raise
             await self._commit_start(live, "ACTOR.RUN.RESURRECTED", run_table.revive, live.doc, live.extras)
         finally:
             self._reviving.discard(run_id)
@@ -342,6 +349,16 @@ class Runs:
             await self._write(live.doc, event, function, *args, then=lambda _: self._launch(live))
         except Exception:
             self._give_quota_back(live.doc)
+            self._webhooks.forget_run(live.id)
+            raise
+
+    async def _add_webhooks(self, doc: JsonObject, given: list[JsonObject]) -> None:
+        """Add the webhooks of a Run that has reserved its quota; without them, it gives that back."""
+        try:
+            await self._webhooks.add_to_run(doc, given)
+        except Exception:
+            self._give_quota_back(doc)
+            self._webhooks.forget_run(doc["id"])
             raise
 
     async def _write(

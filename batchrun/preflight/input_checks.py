@@ -3,10 +3,11 @@
 It reads no file and asks no platform: it is given jobs and what is known of their build.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
 from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
+from batchrun.jobs.template import Template
 from batchrun.model import Job, JsonObject, RunOptions, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.preflight.builds import Build
@@ -47,6 +49,7 @@ class JobCheck:
         options: the batch's options over the task's; a job's own come first.
         account_memory_mb: the account's limit of memory; None: unknown.
         stops_futile: whether a job that would do nothing new stops a new batch.
+        columns: that the template fills in, by the path in the input, like `input.startUrls.*.url`.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class JobCheck:
         options: RunOptions,
         account_memory_mb: int | None,
         stops_futile: bool = False,
+        columns: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._schema, self._build, self._options = build.schema, build, options
         self._account_memory_mb = account_memory_mb
         self.stops_futile = stops_futile
+        self._columns = columns
         # The platform merges property by property: defaults <- task <- override.
         self._under = {**(self._schema.defaults if self._schema is not None else {}), **task_input}
         names = self._schema.names if self._schema is not None else ()
@@ -75,18 +80,30 @@ class JobCheck:
 
     def look_at(self, job: Job) -> Findings:
         """Check one job."""
-        options = self.options(job)
-        problems = list(self._problems_of_all if job.options is None else self._options_problems(options))
-        override = read_json(job.body)
+        options, override = self.options(job), read_json(job.body)
         merged = {**self._under, **override}
         self.first_job = self.first_job or job
-        if options.build is not None and not self._build.is_same(options.build):
-            self.of_other_builds += self._build.has(options.build)
+        problems = self._problems(job, merged)
+        if (other := self._other_build(options)) is not None:
+            self.of_other_builds += self._build.has(other)
             return Findings(problems, [])
-        if self._schema is not None:
-            problems += self._schema.problems(merged)
         unknown = list(islice((self._unknown(name) for name in override if self._is_unknown(name)), _MAX_UNKNOWN))
         return Findings(problems, unknown or self._repeated(merged, options))
+
+    def problems(self, job: Job) -> list[str]:
+        """Return the reasons why the platform would refuse a job, which is not counted."""
+        return self._problems(job, {**self._under, **read_json(job.body)})
+
+    def _problems(self, job: Job, merged: JsonObject) -> list[str]:
+        options = self.options(job)
+        found = list(self._problems_of_all if job.options is None else self._options_problems(options))
+        if self._schema is not None and self._other_build(options) is None:
+            found += self._schema.problems(merged, self._columns)
+        return found
+
+    def _other_build(self, options: RunOptions) -> str | None:
+        """Return the build of the options if it is another one, whose schema is unknown."""
+        return None if options.build is None or self._build.is_same(options.build) else options.build
 
     def shown(self, job: Job) -> str:
         """Return the whole input of a job's Run as JSON, for a person: without secrets."""
@@ -170,7 +187,19 @@ def job_check(config: Config, account: AccountInfo, task: Task, build: Build) ->
         options=options,
         account_memory_mb=account.limits.max_total_memory_mb,
         stops_futile=config.jobs.unknown_properties == "stop" and not config.api.is_loopback,
+        columns=_columns(config),
     )
+
+
+def _columns(config: Config) -> dict[str, str]:
+    """Return the columns that the template fills in, by the path in the input as messages write it."""
+    if config.jobs.template is None:
+        return {}
+    columns = dict[str, str]()
+    for column, key in Template(config.jobs.template, "jobs.template").columns.items():
+        path = ("*" if part.isdigit() else part for part in key.split(".")[2:])
+        columns.setdefault(".".join(["input", *path]), column)
+    return columns
 
 
 def _is_visible(name: str) -> bool:

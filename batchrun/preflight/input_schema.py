@@ -7,8 +7,9 @@ above all is never followed. Source: the platform's documentation of the input s
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batchrun.model import JsonObject
@@ -70,15 +71,20 @@ class InputSchema:
         #: The fields that the schema marks as secret, nested ones included.
         self.secrets = SecretFields(tuple(_secret_paths(schema, ())))
 
-    def problems(self, value: JsonObject) -> list[str]:
+    def problems(self, value: JsonObject, columns: Mapping[str, str] = MappingProxyType({})) -> list[str]:
         """Return the messages with which the platform would refuse an input that includes the defaults.
 
         Positions in arrays are written as `*`, so that the same problem of many inputs is the same message. Values are
         left out, since they may be secrets.
+
+        Args:
+            value: the input.
+            columns: of the job file that fill in a property, by its path, like `input.startUrls.*.url`; the message
+                names the one whose cell is empty.
         """
         try:
             errors = islice(self._validator.errors(value), MAX_PROBLEMS_PER_INPUT)
-            return list(dict.fromkeys(message for error in errors for message in self._messages(error, value)))
+            return list(dict.fromkeys(message for error in errors for message in self._messages(error, value, columns)))
         except ValueError as error:  # the input nests too deeply for the validator
             return [f"The input cannot be checked: {_brief(str(error))}"]
 
@@ -89,15 +95,18 @@ class InputSchema:
         inside = f"'{{{{{named}{_CONVERTERS.get(kind, '')}}}}}'"
         return f"{name} = [{inside}]" if kind == "array" else f"{name} = {inside}"
 
-    def _messages(self, error: "jsonschema_rs.ValidationError", value: JsonObject) -> Iterator[str]:
+    def _messages(
+        self, error: "jsonschema_rs.ValidationError", value: JsonObject, columns: Mapping[str, str]
+    ) -> Iterator[str]:
         path = list(error.instance_path)
         if path and path[0] in self._secrets and str(value[path[0]]).startswith(_ENCRYPTED):
             return
         if is_undecided(error):
             return
         named = ".".join(["input", *("*" if isinstance(part, int) else str(part) for part in path)])
+        empty = _empty_column(error, named, value, columns) if columns else ""
         for message in _sentences(error, named):
-            yield _brief(message)
+            yield _brief(empty + message)
 
     def _translated(self, field: JsonObject, path: str) -> JsonObject:
         made = {name: field[name] for name in _PLAIN_WORDS if name in field}
@@ -182,7 +191,7 @@ def _sentences(error: "jsonschema_rs.ValidationError", path: str) -> list[str]:
         return [f"Property {path}.{name} is not allowed" for name in kind.unexpected[:MAX_PROBLEMS_PER_INPUT]]
     if "propertyNames" in error.schema_path[-2:]:
         return [f"Field {path} has names of properties that do not fit"]
-    missing = str(getattr(kind, "property", "")).strip('"')
+    missing = _missing(error)
     sentences = {
         "required": f"Field {path}.{missing} is required",
         "type": f"Field {path} must be {_types(limit)}",
@@ -202,6 +211,26 @@ def _sentences(error: "jsonschema_rs.ValidationError", path: str) -> list[str]:
         "anyOf": f"Field {path} needs url or requestsFromUrl",
     }
     return [sentences.get(keyword, f"Field {path} does not fit ({keyword})")]
+
+
+def _missing(error: "jsonschema_rs.ValidationError") -> str:
+    """Return the name of the required property that the error misses; empty: it is another error."""
+    return str(getattr(error.kind, "property", "")).strip('"')
+
+
+def _empty_column(error: "jsonschema_rs.ValidationError", path: str, value: Any, columns: Mapping[str, str]) -> str:
+    """Return the beginning of a message which says that the column of a property is empty; empty: it is not."""
+    if missing := _missing(error):
+        column = columns.get(f"{path}.{missing}")
+    else:
+        for part in error.instance_path:
+            value = value[part]
+        column = None
+        if value in ("", None):
+            column = columns.get(path)
+        elif value in ([], {}):  # what the template fills into it was left out
+            column = next((columns[within] for within in columns if within.startswith(f"{path}.")), None)
+    return "" if column is None else f"column {column!r} is empty: "
 
 
 def _types(types: Any) -> str:

@@ -53,6 +53,7 @@ class Survey:
         self.read = 0
         self.jobs = 0
         self.bad_lines = 0
+        #: Lines that repeat a job that would not fail.
         self.duplicates = 0
         #: The last line that replaces another, by the key of its job.
         self.replacing: dict[JobKey, int] = {}
@@ -94,11 +95,13 @@ class Survey:
         return None if len(self._seen) > before else first
 
     def _repeated(self, job: Job, first: bytes) -> None:
-        if first == job.digest or job.replaces:
-            self.duplicates += 1
-        else:
+        if first != job.digest and not job.replaces:
             self.bad_lines += 1
             self.problems.note(job.position.line, [REPEATED_KEY])
+        elif problems := self._check.problems(job):
+            self.problems.note(job.position.line, problems)
+        else:
+            self.duplicates += 1
 
     def _job(self, job: Job) -> None:
         self.jobs += 1

@@ -188,6 +188,7 @@ def test_a_survey_adds_up_a_job_file():
         _job(5, {"maxPages": 5}, key="k", memory_mb=2048),
         _job(6, {"maxPages": 6}, key="k"),
         _job(7, {"maxPages": 5}, key="k", memory_mb=2048),
+        _job(8, {"maxPages": 0}),
     ):
         survey.look_at(entry)
     assert (survey.jobs, survey.duplicates, survey.bad_lines) == (3, 2, 2)
@@ -196,9 +197,10 @@ def test_a_survey_adds_up_a_job_file():
     assert survey.largest_body_bytes == len(b'{"maxPages":1}')
     assert sorted(map(str, survey.problems)) == [
         "line 2: is not JSON",
-        "line 3: Field input.maxPages must be >= 1",
         f"line 6: {REPEATED_KEY}",
+        "lines 3, 8: Field input.maxPages must be >= 1",
     ]
+    assert survey.problems.lines == 4
 
 
 def test_a_line_that_replaces_another_is_no_bad_line_of_a_plan() -> None:
@@ -351,6 +353,45 @@ def test_only_a_batch_that_costs_money_and_allows_nothing_stops(flags: dict[str,
     )
     check = job_check(config, account, Task(id=TaskId("t"), label="t", input={}), BUILD)
     assert check.stops_futile is stops
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ({"startUrls": [{"url": ""}], "mode": "a"}, "column 'Web Site' is empty: Field input.startUrls.*.url must NOT"),
+        ({"startUrls": [{"url": None}], "mode": "a"}, "column 'Web Site' is empty: Field input.startUrls.*.url must"),
+        ({"startUrls": [{}], "mode": "a"}, "column 'Web Site' is empty: Field input.startUrls.*.url is required"),
+        ({"startUrls": [], "mode": "a"}, "column 'Web Site' is empty: Field input.startUrls must NOT have fewer"),
+        ({"startUrls": [{"url": "u"}]}, "column 'Mode' is empty: Field input.mode is required"),
+        ({"startUrls": [{"url": "u"}], "mode": "c"}, "Field input.mode must be equal to one of the allowed values"),
+    ],
+)
+def test_a_problem_names_the_column_that_is_empty(override: dict[str, Any], start: str) -> None:
+    """Where the template takes it for what the Actor refuses; another value has the Actor's words alone."""
+    config = load_config(
+        flags={
+            "task.id": "t",
+            "jobs.file": "jobs.csv",
+            "jobs.template": {"startUrls": [{"url": "{{Web Site}}"}], "mode": "{{Mode?}}"},
+        },
+        environ={},
+    )
+    url = {"type": "object", "properties": {"url": {"type": "string", "minLength": 1}}, "required": ["url"]}
+    schema = InputSchema(
+        {
+            "properties": {
+                "startUrls": {"type": "array", "minItems": 1, "items": url},
+                "mode": {"type": "string", "enum": ["a", "b"]},
+            },
+            "required": ["mode"],
+        }
+    )
+    account = AccountInfo(
+        username="u", plan=None, limits=AccountLimits(), max_monthly_usage_usd=None, monthly_usage_usd=None
+    )
+    check = job_check(config, account, Task(id=TaskId("t"), label="t", input={}), Build(asked="latest", schema=schema))
+    (problem,) = check.look_at(_job(2, override)).problems
+    assert problem.startswith(start)
 
 
 @pytest.mark.parametrize(

@@ -130,17 +130,20 @@ async def test_records_and_items_are_downloaded_as_a_table(client):
     assert (await client.refusal("GET", f"/v1/batches/{batch_id}/log?format=csv"))[:2] == (400, "bad-value")
 
 
-async def test_a_table_that_is_not_read_makes_room_for_others(tmp_path, api, monkeypatch):
-    """It holds parsed lines, so that few are sent at once."""
-    monkeypatch.setattr(output_routes, "_TABLE_PIECE_S", 0.2)
+@pytest.mark.parametrize(("by_link", "piece_s"), [(False, 0.2), (True, 600.0)])
+async def test_a_table_that_is_not_read_makes_room_for_others(tmp_path, api, monkeypatch, by_link, piece_s):
+    """It holds parsed lines, so that few are sent at once. Those by links are not in the way of the others."""
+    monkeypatch.setattr(output_routes, "_TABLE_PIECE_S", piece_s)
     monkeypatch.setattr(output_routes, "_TABLES_AT_ONCE", 1)
     async with opened(tmp_path / "data", api) as client:
         batch_id = await submit(client, "large", [{"n": n, "@meta": {"text": "x" * 3_000_000}} for n in range(4)])
         await client.until(batch_id, BatchState.FINISHED)
         path = f"/v1/batches/{batch_id}/records?format=csv"
-        asked = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        access = (await client.ask("GET", f"/v1/batches/{batch_id}/access"))[1]["access"]
+        credential = f"Authorization: Bearer {TOKEN}\r\n" if not by_link else ""
+        asked = f"GET {path}{f'&{access}' * by_link} HTTP/1.1\r\nHost: x\r\n{credential}\r\n"
         async with await raw(client.address, asked) as unread:
-            await unread.receive(1)
+            assert (await unread.receive()).startswith(b"HTTP/1.1 200")
             with anyio.fail_after(60):
                 async with client.session.get(f"{client.address}{path}") as answer:
                     assert len(await answer.read()) > 12_000_000

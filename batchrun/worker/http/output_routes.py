@@ -31,7 +31,7 @@ from batchrun.runtime.logs import KEPT_PIECES, piece_of
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.batch_files import has_ledger, length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
-from batchrun.worker.http.request_context import submission_of, whole_number, worker_of
+from batchrun.worker.http.request_context import IS_LINKED, submission_of, whole_number, worker_of
 from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.worker import Worker
@@ -41,6 +41,8 @@ INTERVAL_S = 0.5
 _PIECE_BYTES = 1 << 18
 #: Max tables that are sent at once: a page of parsed lines is held for each while it is read, some 70 MB at most.
 _TABLES_AT_ONCE = 4
+#: The same for requests by links, which else keep those with the token waiting.
+_LINKED_TABLES_AT_ONCE = 2
 #: Seconds within which a piece of a table has to be read, since others may wait for their turn.
 _TABLE_PIECE_S = 30.0
 #: Max sums that `most` may ask for.
@@ -48,6 +50,7 @@ MAX_COST_ROWS = 1000
 _LINES = "application/x-ndjson; charset=utf-8"
 
 _TABLES = web.AppKey("tables", anyio.CapacityLimiter)
+_LINKED_TABLES = web.AppKey("linked_tables", anyio.CapacityLimiter)
 
 #: Returns the number of committed bytes of a file.
 Length = Callable[[], Awaitable[int]]
@@ -56,6 +59,7 @@ Length = Callable[[], Awaitable[int]]
 def prepare(app: web.Application) -> None:
     """Create what the handlers share."""
     app[_TABLES] = anyio.CapacityLimiter(_TABLES_AT_ONCE)
+    app[_LINKED_TABLES] = anyio.CapacityLimiter(_LINKED_TABLES_AT_ONCE)
 
 
 async def get_records(request: web.Request) -> web.StreamResponse:
@@ -95,7 +99,7 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     end = await length_of(out_dir, name)
     if table_format in TABLE_FORMATS and name != BATCH_LOG:
         table = table_pieces(out_dir / name, end, table_format, is_exact=name == ITEMS)
-        async with request.app[_TABLES]:
+        async with request.app[_LINKED_TABLES if IS_LINKED in request else _TABLES]:
             return await _send(
                 request,
                 _made_in_threads(table),

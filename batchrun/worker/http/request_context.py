@@ -27,6 +27,8 @@ _LOOK_S = 0.5
 M = TypeVar("M", bound=BaseModel)
 WORKER = web.AppKey("worker", Worker)
 PAGE = web.AppKey("page", PageAccess)
+#: Of a request: true if a signed link has let it in, and nothing else.
+IS_LINKED = web.RequestKey("is_linked", bool)
 
 
 def worker_of(request: web.Request) -> Worker:

@@ -13,7 +13,7 @@ from batchrun.runtime.loopback import is_loopback_host
 from batchrun.server.http.connection_cap import ConnectionCap
 from batchrun.worker.http.error_envelope import error_answer
 from batchrun.worker.http.page_access import PageAccess
-from batchrun.worker.http.request_context import WORKER
+from batchrun.worker.http.request_context import IS_LINKED, WORKER
 from batchrun.worker.token_file import Token
 
 #: Paths without a token: their answers reveal nothing about the content of batches.
@@ -38,6 +38,7 @@ def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middlewa
                 if not _is_linked(request, page):
                     return await _answer_stranger(request, handler)
                 _admit_link(request.protocol, linked)
+                request[IS_LINKED] = True
             cap.spare(request)
             answer = await handler(request)
             await answer.prepare(request)

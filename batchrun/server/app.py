@@ -4,7 +4,7 @@ import fcntl
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import field
 from pathlib import Path
 from typing import IO
@@ -22,7 +22,7 @@ from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
 from batchrun.runtime.loopback import at_page_host, hold_loopback
 from batchrun.runtime.open_files import connections_within_limit
-from batchrun.runtime.private_files import make_private_directory, private_opener, refuse_special
+from batchrun.runtime.private_files import make_private_directory, private_opener, read_private, refuse_special
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
@@ -48,6 +48,7 @@ from batchrun.server.webhooks.webhook_book import WebhookBook
 _log = structlog.get_logger()
 
 _DATABASE = "server.sqlite3"
+_PORT = "port"
 #: Max connections that wait to be accepted, so that a batch may open all its connections at once.
 _BACKLOG = 1024
 #: Seconds for open answers when the server closes. Polls are cut: their clients ask again.
@@ -132,7 +133,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         # SQLite gives the files beside the database its mode.
         (await anyio.to_thread.run_sync(_open_database_file, settings.data_dir / _DATABASE)).close()
         with ExitStack() as bound:
-            listener, *_ = map(bound.enter_context, _bind(settings.host, settings.port))
+            listener, *_ = map(bound.enter_context, await anyio.to_thread.run_sync(_bind_again, settings))
             async with (
                 open_database(settings.data_dir / _DATABASE) as database,
                 open_demo_site() as demo,
@@ -250,6 +251,23 @@ async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc
         finally:
             with anyio.CancelScope(shield=True):
                 await runner.cleanup()
+
+
+def _bind_again(settings: ServerSettings) -> list[socket.socket]:
+    """Return what `_bind` does; of a server that may have any port, at its last one if that is free.
+
+    A Run that goes on after a restart finds the URLs of this server as they were, and so does no page of it twice.
+    """
+    if settings.port:
+        return _bind(settings.host, settings.port)
+    file = settings.data_dir / _PORT
+    with suppress(OSError, ValueError, OutputError):
+        if 0 < (last := int(read_private(file))) < 1 << 16:
+            return _bind(settings.host, last)
+    bound = _bind(settings.host, 0)
+    with suppress(OSError), open(file, "w", opener=private_opener) as noted:
+        noted.write(str(bound[0].getsockname()[1]))
+    return bound
 
 
 def _bind(host: str, port: int, tries: int = 10) -> list[socket.socket]:

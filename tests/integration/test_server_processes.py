@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -268,3 +269,19 @@ async def test_the_last_status_message_of_an_actor_stays(api: Api) -> None:
     await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
     ended = await api.finish(run["id"])
     assert (ended["status"], ended["statusMessage"]) == ("ABORTED", "page 7 of 9")
+
+
+async def test_a_server_is_found_where_it_was_before_a_restart(tmp_path: Path) -> None:
+    """A Run that goes on has its own URLs; another program at the port is no obstacle."""
+    async with open_api(tmp_path) as api:
+        before = api.server.base_url
+    async with open_api(tmp_path) as api:
+        assert api.server.base_url == before
+    port = int(before.rpartition(":")[2])
+    with closing(socket.create_server(("127.0.0.1", port))):
+        async with open_api(tmp_path) as api:
+            assert api.server.base_url != before
+            assert (await api.get("/v2/users/me")).data["username"] == "local"
+    (tmp_path / "port").write_text("99999999999999999999")
+    async with open_api(tmp_path) as api:
+        assert api.server.base_url != before

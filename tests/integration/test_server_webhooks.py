@@ -343,10 +343,40 @@ async def test_the_webhooks_of_live_runs_are_bounded(tmp_path: Path, monkeypatch
         assert (await api.send("POST", "/v2/webhooks", of_run)).error_type == "too-many-webhooks"
         stored = (await api.send("POST", "/v2/webhooks", {**hook, "condition": {}})).data["id"]
         assert (await api.send("PUT", f"/v2/webhooks/{stored}", of_run)).error_type == "too-many-webhooks"
-        assert (await api.send("POST", f"/v2/actor-runs/{run}/abort", waitForFinish="20")).status == 200
+        assert (await api.send("POST", f"/v2/actor-runs/{run}/abort")).status == 200
+        await api.finish(run)
         for _ in range(2):
             assert (await api.send("PUT", f"/v2/webhooks/{stored}", of_run)).status == 200
             assert (await api.send("PUT", f"/v2/webhooks/{stored}", {**hook, "condition": {}})).status == 200
+
+
+async def test_webhooks_that_come_at_once_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are about to be stored, and one of a Run that becomes one of the account."""
+    monkeypatch.setattr(webhook_book, "_MAX_STORED", 3)
+    monkeypatch.setattr(webhook_book, "_MAX_OF_RUNS_BYTES", 5_000)
+    hook = {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://a.test"}
+    sleeps = {"test/sleep": lambda _context: anyio.sleep_forever()}
+    statuses: dict[str, list[int]] = {"account": [], "run": []}
+    async with open_api(tmp_path / "server", inline_actors=sleeps) as api, anyio.create_task_group() as children:
+        of_run = hook | {"condition": {"actorRunId": (await api.run_actor("test~sleep"))["id"]}}
+
+        async def create(kind: str, given: Any) -> None:
+            statuses[kind].append((await api.send("POST", "/v2/webhooks", given)).status)
+
+        async with anyio.create_task_group() as creating:
+            for _ in range(8):
+                creating.start_soon(create, "account", hook)
+                creating.start_soon(create, "run", of_run)
+        assert {kind: sorted(each) for kind, each in statuses.items()} == {
+            "account": [201] * 3 + [403] * 5,
+            "run": [201] * 3 + [403] * 5,
+        }
+        of_runs = [each for each in (await api.get("/v2/webhooks")).data["items"] if "actorRunId" in each["condition"]]
+        others: list[Any] = [{**hook, "condition": {}}, {**of_run, "description": "x"}]
+        for given in others:
+            changed = await api.send("PUT", f"/v2/webhooks/{of_runs[0]['id']}", given)
+            assert changed.refusal == (403, "too-many-webhooks")
+        children.cancel_scope.cancel()
 
 
 async def test_an_accounts_slow_receivers_delay_no_other_account(

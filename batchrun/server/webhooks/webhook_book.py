@@ -23,8 +23,8 @@ EVENT_TYPES = frozenset(
 )
 #: Max webhooks of one account, without those of single Runs. Source: account limits.
 _MAX_STORED = 100
-#: Max bytes of the texts of an account's webhooks of single Runs, which are in memory while these are live.
-_MAX_OF_RUNS_BYTES = 16 << 20
+#: Max bytes of an account's webhooks of single Runs, which are in memory while these are live; of one without texts.
+_MAX_OF_RUNS_BYTES, _OWN_BYTES = 16 << 20, 2_000
 #: Max characters of a URL, and of a description.
 _MAX_URL, _MAX_DESCRIPTION = 8_000, 2_000
 #: The Actor and Run id in a test dispatch.
@@ -40,6 +40,8 @@ class WebhookBook:
         self._database = database
         self._stored: dict[str, JsonObject] = {}
         self._of_run: dict[str, list[JsonObject]] = defaultdict(list)
+        #: Those that are being stored: they count already.
+        self._coming: list[JsonObject] = []
 
     async def load(self) -> None:
         self._stored = {doc["id"]: doc for doc in await self._database.read(webhook_table.load_stored)}
@@ -84,24 +86,34 @@ class WebhookBook:
     async def create(self, account: ServerAccount, given: JsonObject) -> tuple[JsonObject, bool]:
         """Create a webhook; return it and whether it is new."""
         doc = new_webhook(account.id, given)
-        if len(self.of_account(account)) >= _MAX_STORED and "actorRunId" not in doc["condition"]:
-            raise ErrorAnswer(403, "too-many-webhooks", f"You have reached the limit of {_MAX_STORED} webhooks")
-        self._check_of_runs(doc)
+        self._check_room(doc)
         known = await self._add(doc, given.get("idempotencyKey"))
         return known or doc, known is None
 
-    def _check_of_runs(self, added: JsonObject) -> None:
-        """Refuse another webhook of a single Run, if those of its account take too much memory."""
-        docs = [doc for of_run in self._of_run.values() for doc in of_run if doc["userId"] == added["userId"]]
-        size = sum(len(text) for doc in docs for text in doc.values() if isinstance(text, str))
-        if "actorRunId" in added["condition"] and size > _MAX_OF_RUNS_BYTES:
+    def _check_room(self, added: JsonObject) -> None:
+        """Refuse a webhook if its account has too many of its kind, or those of single Runs take too much memory."""
+        is_of_run = "actorRunId" in added["condition"]
+        held = (doc for of_run in self._of_run.values() for doc in of_run) if is_of_run else self._stored.values()
+        alike = [
+            doc
+            for doc in (*held, *self._coming)
+            if doc["userId"] == added["userId"] and ("actorRunId" in doc["condition"]) is is_of_run
+        ]
+        if not is_of_run and len(alike) >= _MAX_STORED:
+            raise ErrorAnswer(403, "too-many-webhooks", f"You have reached the limit of {_MAX_STORED} webhooks")
+        size = sum(_OWN_BYTES + sum(len(text) for text in doc.values() if isinstance(text, str)) for doc in alike)
+        if is_of_run and size > _MAX_OF_RUNS_BYTES:
             raise ErrorAnswer(403, "too-many-webhooks", "You have reached the limit of webhooks of live Runs")
 
     async def _add(self, doc: JsonObject, key: Any) -> JsonObject | None:
-        known = await self._database.write(webhook_table.add, doc, key if isinstance(key, str) and key else None)
-        if known is None:
-            self._hold(doc)
-        return known
+        key = key if isinstance(key, str) and key else None
+        self._coming.append(doc)
+        try:
+            return await self._database.write(
+                webhook_table.add, doc, key, then=lambda known: self._hold(doc) if known is None else None
+            )
+        finally:
+            self._coming.remove(doc)
 
     def _hold(self, doc: JsonObject) -> None:
         if (run_id := doc["condition"].get("actorRunId")) is not None:
@@ -118,12 +130,18 @@ class WebhookBook:
     async def update(self, doc: JsonObject, given: JsonObject) -> JsonObject:
         """Change the properties that are given. After an error nothing was changed."""
         changed = doc | _checked(doc | given) | {"modifiedAt": iso(now_ms())}
-        if "actorRunId" not in doc["condition"]:
-            self._check_of_runs(changed)
-        await self._database.write(webhook_table.update, changed)
+        if "actorRunId" in changed["condition"] or "actorRunId" in doc["condition"]:
+            self._check_room(changed)
+        self._coming.append(changed)
+        try:
+            await self._database.write(webhook_table.update, changed, then=lambda _: self._exchange(doc, changed))
+        finally:
+            self._coming.remove(changed)
+        return changed
+
+    def _exchange(self, doc: JsonObject, changed: JsonObject) -> None:
         self._drop(doc)
         self._hold(changed)
-        return changed
 
     async def delete(self, doc: JsonObject) -> None:
         await self._database.write(webhook_table.delete, doc["id"])

@@ -209,8 +209,8 @@ def _read_head(request: InitRequest) -> _Head:
         bad_lines = job_file.check_head(look_at)
         names = dict.fromkeys(job_file.columns) or names
     if not rows:
-        reason = f"; line {bad_lines[0].position.line}: {bad_lines[0].reason}" if bad_lines else ""
-        raise JobFileError(f"{NO_JOBS}{reason}", file=request.jobs)
+        first = f"no line is a job; line {bad_lines[0].position.line}: {bad_lines[0].reason}" if bad_lines else NO_JOBS
+        raise JobFileError(first, file=request.jobs)
     columns = [_column(name, [row.get(name) for row in rows]) for name in names]
     return _Head(columns=columns, lines=len(rows), bad_lines=len(bad_lines))
 

@@ -3,10 +3,10 @@
 import csv
 import re
 from codecs import BOM_UTF8
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
-from io import BufferedIOBase
-from itertools import chain
+from io import BufferedIOBase, BytesIO
+from itertools import chain, islice
 from typing import NamedTuple, Self
 
 from batchrun.errors import JobFileError
@@ -47,6 +47,8 @@ MAX_ROW_LINES = 500_000
 #: Max bytes that one reading of a file reads again, after rows that take several lines and are none, and how many more
 #: for each byte of the file. A line counts some bytes more than it has: for its call.
 _MAX_AGAIN_BYTES, _AGAIN_PER_BYTE, _LINE_BYTES = 512 << 20, 8, 64
+#: Rows that are compared with the header.
+_COMPARED_ROWS = 200
 csv.field_size_limit(MAX_ROW_BYTES)
 
 
@@ -85,6 +87,8 @@ class Header(NamedTuple):
     dialect: CsvDialect
     #: Where the rows begin.
     end: ReadPoint
+    #: False: most rows have another number of cells, so it may be a title above the names.
+    fits_rows: bool = True
 
 
 def named_delimiter(head: str) -> str | None:
@@ -119,6 +123,22 @@ def read_header(stream: BufferedIOBase, encoding: str, dialect: CsvDialect, name
         del cells[-1]
     _check_names(cells, name, lines.line)
     return Header(tuple(cells), row_cells - len(cells), dialect, ReadPoint(offset=lines.offset, line=lines.line))
+
+
+def compared_with_rows(header: Header, sample: bytes, encoding: str) -> Header:
+    """Return a header that says whether it fits the rows of a sample, which is the beginning of the file."""
+    stream = BytesIO(sample)
+    stream.seek(header.end.offset)
+    rows = islice(csv_rows(stream, header.end, encoding, header, ""), _COMPARED_ROWS)
+    try:
+        problems = Counter(row.problem for row in rows)
+    except JobFileError:
+        return header
+    if not problems:
+        return header
+    # The same number of cells is the same problem.
+    problem, count = problems.most_common(1)[0]
+    return header._replace(fits_rows=not problem or count < 2 or 2 * count <= problems.total())
 
 
 def csv_rows(
@@ -291,17 +311,23 @@ def _misfit(cells: list[str], header: Header, *, spans_lines: bool) -> str:
     columns = header.columns
     width = len(columns)
     if not width <= len(cells) <= width + header.unnamed or any(map(str.strip, cells[width:])):
-        return (
-            NOT_ONE_ROW
-            if spans_lines
-            else (
-                f"has {len(cells)} cell{'' if len(cells) == 1 else 's'} where the header names {width}"
-                f" column{'' if width == 1 else 's'}; "
-                f"put a cell that holds {header.dialect.delimiter!r} or a line end in quotes"
-            )
-        )
+        return NOT_ONE_ROW if spans_lines else _other_width(len(cells), header)
     if columns[0] in cells[0] and all(
         cell.lstrip("\ufeff").strip() == name for cell, name in zip(cells, columns, strict=False)
     ):
         return _REPEATED_HEADER
     return ""
+
+
+def _other_width(cells: int, header: Header) -> str:
+    columns = len(header.columns)
+    if not header.fits_rows:
+        advice = "the first line must hold the names of the columns: delete the lines above them"
+    elif cells > columns:
+        advice = f"put a cell that holds {header.dialect.delimiter!r} in quotes"
+    else:
+        advice = "complete or delete the line, or put a cell that holds a line end in quotes"
+    return (
+        f"has {cells} cell{'' if cells == 1 else 's'} where the header names {columns}"
+        f" column{'' if columns == 1 else 's'}; {advice}"
+    )

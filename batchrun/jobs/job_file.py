@@ -18,7 +18,7 @@ import orjson
 
 from batchrun.errors import JobFileError
 from batchrun.jobs.csv_dialect import SAMPLE_BYTES, find_dialect
-from batchrun.jobs.csv_rows import NEVER_CLOSED, CsvDialect, Header, csv_rows, read_header
+from batchrun.jobs.csv_rows import NEVER_CLOSED, CsvDialect, Header, compared_with_rows, csv_rows, read_header
 from batchrun.jobs.job_builder import JobBuilder
 from batchrun.jobs.job_format import JobFormat
 from batchrun.jobs.json_rows import array_rows, line_rows
@@ -291,13 +291,14 @@ class JobFile:
             head = self._at_hand(None)
             dialect = find_dialect(head, encoding, self._format, is_whole=False)
             assert self._pipe is not None, "it was looked at"
-            return read_header(self._pipe, encoding, dialect, self._format.name)
+            return compared_with_rows(read_header(self._pipe, encoding, dialect, self._format.name), head, encoding)
         with read_errors_named(self._format.name), self._source.open() as stream:
             sample = stream.read(SAMPLE_BYTES)
             is_whole = len(sample) < SAMPLE_BYTES
             dialect = find_dialect(sample + stream.readline(SAMPLE_BYTES), encoding, self._format, is_whole=is_whole)
         with read_errors_named(self._format.name), self._source.open() as stream:
-            return read_header(stream, encoding, dialect, self._format.name)
+            header = read_header(stream, encoding, dialect, self._format.name)
+        return compared_with_rows(header, sample, encoding)
 
     def _rows(self, start: ReadPoint, text_hash: "HASH | None" = None, *, holds_back: bool = False) -> Iterator[Row]:
         """Yield the rows from a point on; `text_hash`, of the text before it, is updated with each row."""

@@ -106,6 +106,17 @@ def test_what_is_not_known_is_named(tmp_path, base_url, arguments, message):
     assert not (tmp_path / "products.toml").exists()
 
 
+def test_a_title_above_the_names_is_not_a_file_without_jobs(tmp_path):
+    """As spreadsheet programs write it, with an empty cell for each column; nothing is asked of the platform."""
+    (tmp_path / "products.csv").write_text("Products 2026;;\n;;\nSKU;URL;Pages\n1;https://example.com;2\n")
+    said = batchrun("init", "products.csv", "--task", "a~b", cwd=tmp_path, environ=ENVIRON)
+    assert said.code == 2
+    assert said.err == (
+        "batchrun: products.csv: no line is a job; line 3: has 3 cells where the header names 1 column; the first line"
+        " must hold the names of the columns: delete the lines above them\n"
+    )
+
+
 def test_a_line_that_would_fail_is_shown(tmp_path, base_url):
     """Exit 2, with the written file and the line."""
     (tmp_path / "jobs.csv").write_text("url,requestTimeoutSecs\nhttps://example.com/1,0\n")

@@ -101,12 +101,26 @@ def test_what_was_written_is_read_and_found_again(
             assert list(file.read(point)) == made[number:]
 
 
+@pytest.mark.parametrize("title", [b"Web shops 2026;;", b"Web shops; 2026"])
+def test_a_title_above_the_names_is_recognised(tmp_path: Path, title: bytes) -> None:
+    """Where most rows have another number of cells than the first line, it is no cell that lacks quotes."""
+    advice = "the first line must hold the names of the columns: delete the lines above them"
+    found = reasons(tmp_path, title + b"\n\nSKU;Web Site;Country\n1;https://a.example;DE\n2;https://b.example;FR\n")
+    assert [(line, reason.partition("; ")[2]) for line, reason in found] == [(3, advice), (4, advice), (5, advice)]
+    ((line, reason),) = reasons(tmp_path, b"a;b\n" + b"1;2\n" * 5 + b"1;2;3\n")
+    assert (line, reason.partition("; ")[2]) == (7, "put a cell that holds ';' in quotes")
+
+
 def test_a_row_that_does_not_fit_is_a_bad_line(tmp_path: Path) -> None:
     """Ragged, broken and damaged rows are reported, and the rows after them are read."""
     content = b'a,b\n1\n1,2,3\n"x"y,2\n\0,2\n\xe9,2\nx\ry,2\n4,5\n'
+    too_few = (
+        "has 1 cell where the header names 2 columns; complete or delete the line, or put a cell that holds a line"
+        " end in quotes"
+    )
     assert reasons(tmp_path, content.replace(b"\0", b"")) == [
-        (2, "has 1 cell where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
-        (3, "has 3 cells where the header names 2 columns; put a cell that holds ',' or a line end in quotes"),
+        (2, too_few),
+        (3, "has 3 cells where the header names 2 columns; put a cell that holds ',' in quotes"),
         (4, "is not CSV: ',' expected after '\"'; write a quote inside a quoted cell twice"),
         (
             6,

@@ -133,7 +133,8 @@ def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> Secr
     empty = f"{api.token_file} is empty; " if api.token_file is not None else ""
     raise ConfigError(
         f"{empty}{api.base_url} needs an API token: export APIFY_TOKEN=… (Apify Console, Settings, API & Integrations),"
-        " or name a file that holds it as api.token_file"
+        " or name a file that holds it as api.token_file. Without an account: `--api-url embedded` (api.base_url),"
+        " whose Runs are processes of this machine"
     )
 
 

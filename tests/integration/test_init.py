@@ -106,6 +106,15 @@ def test_what_is_not_known_is_named(tmp_path, base_url, arguments, message):
     assert not (tmp_path / "products.toml").exists()
 
 
+def test_without_a_token_the_way_without_an_account_is_named(tmp_path):
+    """And what the message names works as it stands in the README."""
+    (tmp_path / "products.csv").write_text("URL\nhttps://example.com\n")
+    asked = ("init", "products.csv", "--actor", "batchrun/page-scraper")
+    said = batchrun(*asked, cwd=tmp_path)
+    assert (said.code, "Without an account: `--api-url embedded`" in said.err) == (2, True), said
+    assert batchrun(*asked, "--api-url", "embedded", cwd=tmp_path).code == 0
+
+
 def test_a_title_above_the_names_is_not_a_file_without_jobs(tmp_path):
     """As spreadsheet programs write it, with an empty cell for each column; nothing is asked of the platform."""
     (tmp_path / "products.csv").write_text("Products 2026;;\n;;\nSKU;URL;Pages\n1;https://example.com;2\n")

@@ -14,7 +14,7 @@ from batchrun.apify.connections import Answer
 from batchrun.errors import AnswerTooLarge
 from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage, read_json
 from batchrun.runtime.byte_budget import Fits
-from batchrun.runtime.free_memory import check_memory, parsed_bytes
+from batchrun.runtime.free_memory import check_memory, decoded_bytes, parsed_bytes
 
 #: Bytes of a body from which on it is reckoned how much memory its values take.
 _LARGE_BYTES = 1 << 16
@@ -206,4 +206,6 @@ def _parsed(body: bytes) -> tuple[Any, int]:
     try:
         return read_json(body), 0
     except orjson.JSONDecodeError:
+        if len(body) > _LARGE_BYTES:  # it is decoded as a whole first
+            check_memory(decoded_bytes(body) + parsed_bytes(body))
         return wire.parse_mended(body)

@@ -15,15 +15,14 @@ from batchrun.errors import JobFileError
 from batchrun.jobs.raw_streams import Note, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded, parts_problem
 from batchrun.model import MAX_BODY_BYTES, JsonObject, Position, read_json
-from batchrun.runtime.free_memory import check_memory
+from batchrun.runtime.free_memory import check_memory, parsed_bytes
 
 #: Max bytes of a JSON array; and of one that is held in memory while the batch goes on. A worker has many batches.
 MAX_ARRAY_BYTES, _MAX_HELD_BYTES = 64 << 20, 1 << 20
 #: Bytes of a longer array that are read at once.
 _PIECE_BYTES = 1 << 20
-#: Bytes of a row from which on it is checked that there is memory for what it holds, and about how many bytes of memory
-#: each of them takes.
-_LARGE_BYTES, _PARSED_BYTES = 1 << 16, 24
+#: Bytes of a row from which on it is checked that there is memory for what it holds.
+_LARGE_BYTES = 1 << 16
 
 #: An object, or None; and what is wrong, or an empty text.
 Parsed = tuple[JsonObject | None, str]
@@ -201,7 +200,7 @@ def parse_object(raw: bytes | str) -> Parsed:
     if problem := parts_problem(raw):
         return None, problem
     if len(raw) > _LARGE_BYTES:
-        check_memory(_PARSED_BYTES * len(raw))
+        check_memory(parsed_bytes(raw if isinstance(raw, bytes) else raw.encode(errors="replace")))
     try:
         value = read_json(raw)
     except orjson.JSONDecodeError as error:

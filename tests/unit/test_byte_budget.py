@@ -1,3 +1,5 @@
+import json
+import sys
 import tracemalloc
 from functools import partial
 
@@ -184,7 +186,16 @@ async def test_an_answer_waits_for_room_for_what_it_holds() -> None:
 
 @pytest.mark.parametrize(
     "element",
-    [{}, [], {"a": 1}, {"a": {}}, "", "ab", 1000, 1.5, None, {f"name_{n}": n for n in range(20)}, [[], []]],
+    [
+        *({}, [], {"a": 1}, {"a": {}}, "", "ab", 1000, 1.5, None, {f"name_{n}": n for n in range(20)}, [[], []]),
+        *(
+            "It\u2019s well " * 4,
+            "\u4e2d\u6587" * 8,
+            "\u041f\u0440" * 8,
+            "caf\u00e9 " * 8,
+            "\U0001f600 hello world " * 4,
+        ),
+    ],
 )
 def test_the_memory_of_json_is_reckoned_from_its_text(element: object) -> None:
     """At least what it takes, and not so much more that usual items would have to wait."""
@@ -197,7 +208,36 @@ def test_the_memory_of_json_is_reckoned_from_its_text(element: object) -> None:
     assert takes < parsed_bytes(text) < 3 * takes + 30 * len(text)
 
 
-@given(st.text('{}[],:" a').map(str.encode))
+@pytest.mark.parametrize("is_escaped", [False, True])
+@pytest.mark.parametrize("text", ["It\u2019s " * 500, "\u4e2d\u6587" * 900, "\u00e9a" * 900, "\U0001f600 hello " * 500])
+def test_texts_of_one_kind_are_reckoned_within_a_half(text: str, is_escaped: bool) -> None:
+    """A text takes for each of its characters what its widest one needs, however it is written."""
+    written = json.dumps([text] * 100, ensure_ascii=is_escaped).encode()
+    takes = 100 * sys.getsizeof(text)
+    assert takes < parsed_bytes(written) < 1.5 * takes
+
+
+@given(st.lists(st.text(min_size=1), min_size=1), st.booleans())
+def test_no_text_takes_more_than_what_is_reckoned(texts: list[str], is_escaped: bool) -> None:
+    """Whatever it holds: quotes, backslashes and control characters are written longer than they are."""
+    written = json.dumps(texts, ensure_ascii=is_escaped).encode(errors="surrogatepass")
+    assert sum(len(each) * (sys.getsizeof(each + each) - sys.getsizeof(each)) // len(each) for each in texts) <= (
+        parsed_bytes(written)
+    )
+
+
+def test_names_that_are_all_different_are_texts() -> None:
+    """An object of very many is reckoned with them."""
+    text = orjson.dumps({f"name_{n}": 1 for n in range(100_000)})
+    tracemalloc.start()
+    value = orjson.loads(text)
+    takes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(value) == 100_000
+    assert takes < parsed_bytes(text) < 3 * takes
+
+
+@given(st.text('{}[],:" a\U0001f600').map(str.encode))
 def test_what_is_reckoned_from_a_text_has_a_bound(text: bytes) -> None:
     """Of a short one it need not be reckoned, whatever it holds."""
     assert parsed_bytes(text) <= PARSED_BYTES_PER_BYTE * len(text)

@@ -25,7 +25,7 @@ class _Unspeakable(Exception):
 
 
 @pytest.mark.parametrize("trouble", ["cannot be stored", "cannot be executed"])
-async def test_a_run_that_breaks_the_server_s_code_fails_alone(
+async def test_a_run_that_breaks_the_servers_code_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """It is FAILED, with the reason; the Runs beside it go on."""

@@ -15,6 +15,7 @@ HELD = {
     "never to a proxy, to another host after a redirect, or over plain HTTP to another machine": (
         "integration/test_token_safety.py::test_a_proxy_is_asked_for_a_tunnel_and_told_no_token",
         "integration/test_token_safety.py::test_a_redirect_to_another_server_carries_no_token",
+        "integration/test_token_safety.py::test_a_redirect_leads_from_https_to_https_only",
         "integration/test_token_safety.py::test_a_token_is_not_sent_over_plain_http_to_another_machine",
     ),
     "A batch leaves it in no file and no message": (
@@ -126,10 +127,17 @@ HELD = {
     "Whoever knows the id of a Run or a storage can read it": (
         "integration/test_server_accounts.py::test_an_id_opens_a_run_and_its_storages_for_reading",
     ),
-    "within its own limits": ("integration/test_server_accounts.py::test_limits_are_each_accounts_own",),
+    "within its own limits": (
+        "integration/test_server_accounts.py::test_limits_are_each_accounts_own",
+        "integration/test_server_usage.py::test_a_spending_limit_stops_starts",
+        "integration/test_server_webhooks.py::test_an_accounts_slow_receivers_delay_no_other_account",
+        "integration/test_server_webhooks.py::test_webhooks_that_come_at_once_are_counted",
+        "integration/test_server_containment.py::test_a_run_that_breaks_the_servers_code_fails_alone",
+    ),
     "with `--restricted`, only its account can": (
         "integration/test_server_accounts.py::test_access_can_be_restricted_to_the_owner",
         "integration/test_server_signed_urls.py::test_an_accounts_setting_decides_for_the_tokens_of_others",
+        "integration/test_server_events.py::test_strangers_take_no_place_of_a_runs_own",
     ),
     "cannot read the server's own environment": (
         "integration/test_server_processes.py::test_an_actor_inherits_only_what_programs_need",

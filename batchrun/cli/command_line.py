@@ -15,8 +15,20 @@ from batchrun.runtime.lean_imports import import_leanly
 if TYPE_CHECKING:
     from batchrun.config import Config
 
-Directory = Annotated[Path, typer.Argument(help="The batch's output directory.")]
-BatchPlace = Annotated[str, typer.Argument(help="The batch's output directory, or the URL of its shared log.")]
+
+def _existing(place: Path | str) -> Path | str:
+    """Refuse a directory that does not exist; a URL is looked at later."""
+    if "://" not in str(place) and not Path(place).exists():
+        from batchrun.errors import ConfigError
+
+        raise ConfigError("there is no such directory", file=Path(place))
+    return place
+
+
+Directory = Annotated[Path, typer.Argument(help="The batch's output directory.", callback=_existing)]
+BatchPlace = Annotated[
+    str, typer.Argument(help="The batch's output directory, or the URL of its shared log.", callback=_existing)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print the Summary as JSON on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Start without asking.")]
@@ -233,7 +245,8 @@ def _directory_of(place: str) -> Path:
 
 
 def pull(
-    url: Annotated[str, typer.Argument(help="Of the shared log, as [replica] url has it.")], directory: Directory
+    url: Annotated[str, typer.Argument(help="Of the shared log, as [replica] url has it.")],
+    directory: Annotated[Path, typer.Argument(help="The batch's output directory.")],
 ) -> None:
     """Write a batch's directory from its shared log; works while another machine carries the batch out."""
     from batchrun.cli.pull_command import pull_log

@@ -13,7 +13,6 @@ from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.maintenance.job_selection import WantedJobs, jobs_to_retry, why_nothing
 from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.report.batch_status import read_status
-from batchrun.report.number_words import counted
 from batchrun.report.shown_failures import show_causes
 from batchrun.report.terminal_text import one_line
 
@@ -39,7 +38,6 @@ def retry_jobs(directory: Path, wanted: WantedJobs, *, is_dry_run: bool, is_conf
         for line in why_nothing(directory, to_retry.selection):
             say(line)
         return ExitCode.SUCCEEDED
-    say(f"Retrying {counted(to_retry.jobs, 'job')}")
     return run_async(run_to_the_end, config, is_confirmed, is_json, resume_command(directory), to_retry)
 
 

@@ -16,6 +16,7 @@ from batchrun.cli.terminal import say
 from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.config import Config
 from batchrun.model import Command
+from batchrun.report.number_words import counted
 from batchrun.runtime.late_imports import need_module
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ async def run_to_the_end(
     if config.replica.url is not None:  # as in open_batch
         await need_module("batchrun.cli.batch_on_screen")
     async with open_batch(config, command=noted, on_standby=_show_standby, on_copy=_show_copy) as batch:
+        if to_retry is not None:  # no other process runs the batch
+            say(f"Retrying {counted(to_retry.jobs, 'job')}")
         await need_module("batchrun.cli.batch_on_screen")
         from batchrun.cli.batch_on_screen import carry_out, show_end  # noqa: PLC0415 - not before the first request
 

@@ -29,9 +29,11 @@ def show_status(directory: Path, *, is_json: bool) -> None:
 
 
 def _runs_words(found: Status) -> str:
-    # Without a process the ledger is not updated.
-    live = f"{found.summary.live_runs:,} live" + ("" if found.pid is not None else " when last seen")
-    return live + (f", {counted(found.summary.in_doubt, 'start')} in doubt" if found.summary.in_doubt else "")
+    live, starts = f"{found.summary.live_runs:,} live", counted(found.summary.in_doubt, "start")
+    if found.pid is None:  # the ledger is not updated
+        return f"{live} when last seen" + (f", {starts} in doubt" if found.summary.in_doubt else "")
+    # A process waits for the answers, or asks the platform for those that were lost.
+    return live + (f", {starts} under way" if found.summary.in_doubt else "")
 
 
 def _given_up_words(summary: Summary) -> str:

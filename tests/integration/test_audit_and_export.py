@@ -123,7 +123,8 @@ def test_what_cannot_be_exported_says_why(batch, tmp_path):
     (copy / "records.jsonl").write_bytes(b"")
     for arguments, code, words in (
         (("copy", "shop.pdf"), 2, ".jsonl, .csv, .xlsx"),
-        (("nothing", "shop.csv"), 6, "holds no ledger"),
+        (("nothing", "shop.csv"), 2, "nothing: there is no such directory"),
+        ((".", "shop.csv"), 6, "holds no ledger"),
         (("copy", "shop.csv"), 6, "`batchrun repair copy`"),
     ):
         said = said_of(tmp_path, "export", *arguments)

@@ -254,15 +254,14 @@ def test_a_full_disk_leaves_the_old_report(tmp_path):
 
 
 def test_an_impossible_report_is_explained(tmp_path):
-    """No directory, no ledger, a damaged ledger, a file that cannot be written: exit 6 and the reason."""
+    """No ledger, a damaged ledger, a file that cannot be written: exit 6 and the reason."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged/ledger.sqlite3").write_bytes(b"this is no ledger" * 1000)
     _write_batch(tmp_path)
     assert batchrun("run", "batch.toml", "--out", "out", cwd=tmp_path).code == 0
     for arguments, words in (
-        (["nowhere"], "nowhere: holds no ledger; is it the output directory of a batch?"),
-        (["empty"], "empty: holds no ledger"),
+        (["empty"], "empty: holds no ledger; is it the output directory of a batch?"),
         (["damaged"], "The ledger is damaged"),
         (["out", "--out", "no/such/place.html"], "no/such/place.html: No such file or directory"),
         (["out", "--out", "out"], "out: "),

@@ -234,6 +234,7 @@ def test_failures_and_cost_look_on_beside_a_running_batch(tmp_path):
             assert "2 jobs would be retried" in _say(batch, "retry", "out", "--dry-run").out
             refused = _say(batch, "retry", "out")
             assert (refused.code, f"in use by process {process.pid}" in refused.err) == (6, True), refused
+            assert "Retrying" not in refused.err
         finally:
             process.kill()
             process.wait()

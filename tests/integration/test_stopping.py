@@ -311,6 +311,7 @@ def test_repair_writes_bad_lines_again(tmp_path, kept):
 
 def test_a_command_on_a_directory_without_a_batch_is_one_line(tmp_path):
     """Exit 6, naming the directory."""
+    (tmp_path / "nowhere").mkdir()
     for command in ("status", "abort", "repair", "resolve"):
         said = batchrun(command, "nowhere", cwd=tmp_path, environ=ENVIRON)
         assert (said.code, said.out, said.err.count("\n")) == (6, "", 1), said

@@ -5,6 +5,7 @@ from typer import Typer
 from typer.main import get_command
 
 from batchrun.cli.main import app, main
+from batchrun.errors import ConfigError
 
 
 def _named(group: Typer, *words: str) -> dict[tuple[str, ...], Typer | None]:
@@ -35,3 +36,18 @@ def test_the_help_of_a_command_is_the_same_whether_others_are_built_or_not(monke
             whole([*words, "--help"], prog_name="batchrun")
         assert alone == capsys.readouterr().out
         assert f"batchrun {' '.join(words)}" in alone
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "nix"), ("failures", "nix"), ("report", "nix"), ("export", "nix", "x.csv"), ("audit", "nix"),
+        ("cost", "nix"), ("retry", "nix"), ("abort", "nix"), ("resolve", "nix"), ("repair", "nix"),
+    ],
+)  # fmt: skip
+def test_a_directory_that_does_not_exist_is_a_usage_error(words, tmp_path, monkeypatch):
+    """Of every verb that takes a batch's directory; none makes it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^nix: there is no such directory$"):
+        get_command(app).main(words, standalone_mode=False)
+    assert list(tmp_path.iterdir()) == []

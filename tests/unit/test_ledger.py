@@ -284,6 +284,16 @@ def test_the_status_of_a_batch_that_read_no_line_claims_nothing_about_its_jobs(t
         assert "jobs     no job settled; the job file is not read yet" in _status_lines(status_of(ledger, tmp_path))
 
 
+def test_a_start_is_in_doubt_once_no_process_waits_for_its_answer(tmp_path: Path) -> None:
+    """While one runs the batch, the start is under way: its answer is awaited, or the platform is asked for its Run."""
+    with open_ledger(tmp_path) as ledger:
+        with ledger.transaction():
+            ledger.intend(admitted(ledger, 1).id, Intent(attempt_no=1, mark=Mark("m")))
+        found = status_of(ledger, tmp_path)
+        assert "runs     0 live when last seen, 1 start in doubt, 0 jobs waiting" in _status_lines(found)
+        assert "runs     0 live, 1 start under way, 0 jobs waiting" in _status_lines(replace(found, pid=1))
+
+
 def test_given_up_runs_are_shown_until_they_are_aborted(tmp_path: Path) -> None:
     """They may be live although their jobs are settled; they are not among the live Runs."""
     with open_ledger(tmp_path) as ledger:

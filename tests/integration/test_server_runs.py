@@ -194,10 +194,12 @@ async def test_a_finished_run_can_be_resurrected_or_deleted(api: Api) -> None:
     assert (await api.get(items)).status == 404
 
 
-async def _cut(api: Api, path: str) -> None:
-    """Send a POST, and hang up before it is answered."""
+async def _cut(api: Api, path: str, method: str = "POST") -> None:
+    """Send a request, and hang up before it is answered."""
     host, _, port = api.server.base_url.removeprefix("http://").partition(":")
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\nContent-Length: 0\r\n\r\n"
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\nContent-Length: 0\r\n\r\n"
+    )
     async with await anyio.connect_tcp(host, int(port)) as client:
         await client.send(head.encode())
 
@@ -209,7 +211,8 @@ async def test_what_was_sent_is_carried_out_though_its_caller_hangs_up(tmp_path:
     async with open_api(tmp_path, inline_actors={"test/gate": Gate()}, max_concurrent_runs=100) as api:
         for _ in range(20):
             await _cut(api, f"/v2/actors/test~gate/runs?webhooks={webhooks}")
-        await _until_live(api, 20)
+            await _cut(api, f"/v2/actors/test~gate/run-sync?webhooks={webhooks}", "GET")
+        await _until_live(api, 40)
         runs = (await api.get("/v2/actor-runs")).data["items"]
         for run in runs:
             await _cut(api, f"/v2/actor-runs/{run['id']}/abort")

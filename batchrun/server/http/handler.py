@@ -175,7 +175,7 @@ async def _routed(
             call.leave_room()
 
     work = partial(_guarded, request, carry_out)
-    if method not in _READING:
+    if method not in _READING or route.is_sync_run:
         work = partial(_to_its_end, children, work)
     return await (work() if injection is None else injection.answer(call, route, method, work))
 

@@ -138,6 +138,11 @@ class Route:
     path: str
 
     @property
+    def is_sync_run(self) -> bool:
+        """True for what starts a Run and waits for it, also by GET."""
+        return "/run-sync" in self.path
+
+    @property
     def is_page(self) -> bool:
         """True for a page for people or to scrape: it has no rate limit and no injected faults."""
         return self.path == "/" or self.path.startswith("/demo")

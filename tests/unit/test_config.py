@@ -116,7 +116,7 @@ def test_a_batch_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
         ("[limits]\nmax_open_polls = 0", "limits.max_open_polls: the value should be greater than or equal to 1"),
         ("[limits]\nmax_concurrent_runs = -1", f"limits.max_concurrent_runs: {AT_LEAST_1}"),
         ("[limits]\nmax_concurrent_runs = 0", f"limits.max_concurrent_runs: {AT_LEAST_1}"),
-        ("[limits]\nstart_rate = 0", "limits.start_rate: the value should be greater than 0"),
+        ("[limits]\nstart_rate = 0", "limits.start_rate: the value should be greater than or equal to 0.000001"),
         ("[limits]\nstart_rate = nan", "limits.start_rate: the value should be a finite number"),
         ("[limits]\nstart_rate = \"fast\"", "limits.start_rate: must be a number"),
         ("[limits]\nstart_rate = true", "limits.start_rate: must be a number"),
@@ -196,7 +196,8 @@ def test_a_default_without_effect_is_no_error(tmp_path: Path, toml: str) -> None
 
 def test_errors_of_flags_and_environment_do_not_name_the_file(tmp_path: Path) -> None:
     """They name the key alone."""
-    assert problem(tmp_path, GOOD, limits__start_rate=-1.0) == "limits.start_rate: the value should be greater than 0"
+    too_low = "limits.start_rate: the value should be greater than or equal to 0.000001"
+    assert problem(tmp_path, GOOD, limits__start_rate=-1.0) == too_low
     environ = {"BATCHRUN_LIMITS__COLOUR": "1"}
     assert problem(tmp_path, GOOD, environ=environ) == "limits.colour: is not a known key"
     assert problem(tmp_path, "limits = 5\n" + GOOD, limits__start_rate=1.0) == "limits.start_rate: is not a section"

@@ -93,7 +93,14 @@ def _load_config(
             raise ConfigError("--actors runs Actors on this machine, --api-url names another: give one of them")
         has_task = batch is not None or task is not None or any(key.startswith("task.") for key in given)
         flags |= _own_actors(actors, has_task=has_task)
-    return load_config(batch, flags={**given, **{key: value for key, value in flags.items() if value is not None}})
+    flags = {**given, **{key: value for key, value in flags.items() if value is not None}}
+    try:
+        return load_config(batch, flags=flags)
+    except ConfigError as error:
+        if batch is None or task is None or error.key != "task":
+            raise
+        problem = "describes a task ([task] actor, name), and --task names another one: leave one of them out"
+        raise ConfigError(problem, file=batch) from error
 
 
 def _own_actors(folders: list[Path], *, has_task: bool) -> dict[str, Any]:

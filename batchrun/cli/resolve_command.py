@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import anyio
+
 from batchrun.cli.doubt_questions import ask, refuse_half_decision
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
@@ -10,6 +12,7 @@ from batchrun.cli.terminal import say
 from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.maintenance.resolve import open_resolver, show_doubt
 from batchrun.model import RunId
+from batchrun.report.batch_status import read_status
 from batchrun.runtime.logs import silence
 
 
@@ -36,5 +39,6 @@ async def _resolve(directory: Path, key: str | None, run_id: RunId | None) -> Ex
             is_decided, run_id = await ask(show_doubt(question))
             if is_decided:
                 await resolver.decide(question, run_id)
-    say("`batchrun run` resumes the batch")
+    if (await anyio.to_thread.run_sync(read_status, directory)).summary.left_jobs:
+        say("`batchrun run` resumes the batch")
     return ExitCode.SUCCEEDED

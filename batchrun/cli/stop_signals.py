@@ -24,12 +24,14 @@ async def obey_signals(batch: Batch, running: anyio.CancelScope, drain_s: float)
                 return
             is_draining = True
             running.deadline = anyio.current_time() + drain_s
-            say(f"{_WORDS[number]}: {draining_words(batch.live_runs, drain_s)}")
+            say(f"{_WORDS[number]}: {draining_words(batch.live_runs, drain_s, number)}")
 
 
-def draining_words(live: int, drain_s: float) -> str:
+def draining_words(live: int, drain_s: float, number: signal.Signals) -> str:
     """Return what a first signal brings about, with what a second one would, where Runs are live."""
     if not live:
         return "no new starts; no Run is live."
-    runs = counted(live, "live Run")
-    return f"no new starts; waiting up to {drain_s:g} s for {runs}.\nPress Ctrl-C again to exit and leave them running."
+    again = "Press Ctrl-C again to exit" if number == signal.SIGINT else f"Send {_WORDS[number]} again to exit"
+    return (
+        f"no new starts; waiting up to {drain_s:g} s for {counted(live, 'live Run')}.\n{again} and leave them running."
+    )

@@ -171,7 +171,8 @@ async def print_limits(ref: str | None, changes: JsonObject, is_json: bool, clie
         batch = await client.change(ref, changes) if changes else await client.batch(ref)
         found = {name: getattr(batch, name) for name in _BATCH_LIMITS}
         if batch.max_concurrent_runs is None and not is_json:
-            say(f"{label(batch)} is {batch.state}: its limits are shown while it is open")
+            kept = "the change is kept for when it runs again" if changes else "its limits are shown while it is open"
+            say(f"{label(batch)} is {batch.state}: {kept}")
             found = {name: found[name] for name in _PRIORITIES}
     if is_json:
         print_json(found, is_indented=True)

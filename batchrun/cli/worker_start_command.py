@@ -124,7 +124,7 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
                     say(f"The other workers of the fleet go on with the batches and {counted(live, 'live Run')}.")
                     children.start_soon(_leave_when_drained, worker, 0.0, children.cancel_scope)
                     continue
-                say(f"stopping: {draining_words(live, drain_s)}")
+                say(f"stopping: {draining_words(live, drain_s, number)}")
                 children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
 
 

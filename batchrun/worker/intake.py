@@ -1,6 +1,7 @@
 """What a worker takes in: a batch is checked, with its profile and its job file, before it is stored."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import anyio
 
@@ -18,6 +19,8 @@ from batchrun.worker.submission_config import config_of, profile_file
 
 #: Max submissions that are checked at once: a batch file of the largest size takes 150 MB for seconds.
 MAX_CHECKS = 2
+#: Max characters of a file's name in a message.
+_MAX_NAME_CHARS = 500
 
 
 class Intake:
@@ -83,8 +86,15 @@ class Intake:
         except OSError:  # its name is too long
             is_file = False
         if not is_file:
-            raise ConfigError(f"{config.jobs.file} is not a file; submit the job file, too", key="jobs.file")
+            raise ConfigError(self._no_job_file(config.jobs.file, submission), key="jobs.file")
         return config
+
+    def _no_job_file(self, file: Path, submission: Submission) -> str:
+        own = self._directory.of(submission.id)
+        if submission.spooled is None and file.is_relative_to(own):  # as its batch file names it
+            name = str(file.relative_to(own))[:_MAX_NAME_CHARS]
+            return f"{name} was not sent; send it as the form field jobs, as `batchrun worker submit` does"
+        return f"{file} is not a file; submit the job file, too"
 
     async def budget_of(self, submission: Submission) -> float | None:
         """Return the budget that a batch's configuration gives it, in US dollars; None: unlimited.

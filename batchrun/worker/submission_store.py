@@ -4,6 +4,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import chain, count
 from typing import Any
 
@@ -21,6 +22,8 @@ from batchrun.worker.submission import BatchState, Submission
 
 #: Least characters of the end of an id that stand for it.
 MIN_REF_CHARS = 6
+#: The newest names, which are compared with an unknown one: comparing ten thousand would hold up all others.
+_NAMES_COMPARED = 200
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 
 _log = structlog.get_logger()
@@ -111,7 +114,9 @@ class SubmissionStore:
             ids = ", ".join(each.id for each in same)
             raise UnknownBatch(f"{len(same)} batches are called {ref!r}; use an id: {ids}")
         if not same:
-            raise UnknownBatch(f"there is no batch {ref!r}")
+            near = get_close_matches(ref, [each.name for each in [*self][-_NAMES_COMPARED:]], n=1)
+            advice = f"did you mean {near[0]!r}?" if near else "`batchrun worker list` shows those that there are"
+            raise UnknownBatch(f"there is no batch {ref!r}; {advice}")
         return same[0]
 
     def with_idempotency_key(self, key: str) -> Submission | None:

@@ -106,6 +106,14 @@ def test_a_batch_named_by_the_wrong_file_is_recognised(tmp_path):
         assert said in batchrun(*arguments, cwd=tmp_path).err
 
 
+def test_two_tasks_of_one_batch_are_named(tmp_path):
+    """One of the file, which describes it, and one of the flag."""
+    _write(tmp_path)
+    said = batchrun("run", "batch.toml", "--task", "a~b", cwd=tmp_path)
+    assert said.code == 2
+    assert said.err.startswith("batchrun: batch.toml: describes a task ([task] actor, name), and --task names another")
+
+
 def test_an_unwritable_output_directory_is_a_local_error(tmp_path):
     """Exit 6, naming the directory."""
     _write(tmp_path)

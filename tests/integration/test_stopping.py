@@ -35,7 +35,7 @@ def _stop(batch: CrashBatch, process: ForkedProcess, *signals: signal.Signals) -
     first, *others = signals
     process.send_signal(first)
     for number in others:
-        wait_until(lambda: "Press Ctrl-C again to exit and leave them running" in batch.said())
+        wait_until(lambda: "again to exit and leave them running" in batch.said())
         process.send_signal(number)
     return process.wait(60)
 
@@ -209,7 +209,9 @@ def test_without_an_echo_a_person_decides_about_a_start_in_doubt(tmp_path):
         assert wrong.code == 6, wrong
         decided = _command(batch, "resolve", "out", "--key", doubt["job_key"], "--run", candidate)
         assert decided.code == 0, decided
+        assert "`batchrun run` resumes the batch" in decided.err + shown.err
         assert batch.run() == 0, batch.said()
+        assert _command(batch, "resolve", "out").err == "No start is in doubt\n"
         assert_promise_kept(batch, api)
 
 

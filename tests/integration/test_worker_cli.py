@@ -234,13 +234,16 @@ def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(shell):
     assert shell.call("resume", "long").code == 0
     several = shell.call("cancel", "nope", "long")
     assert several.code == 2
-    assert "there is no batch 'nope'" in several.err
+    assert "there is no batch 'nope'; `batchrun worker list` shows those that there are" in several.err
+    assert "there is no batch 'lnog'; did you mean 'long'?" in shell.call("status", "lnog").err
     assert "long (" in several.err
     wait_until(lambda: shell.status("long")["state"] == "cancelled")
     assert shell.status("long")["outcomes"] == {"aborted": 4}
     assert "cancelled" in shell.call("list", "--state", "cancelled").out
     shown = shell.call("limits", "long")
     assert "is cancelled: its limits are shown while it is open" in shown.err
+    changed = shell.call("limits", "long", "--set", "max_concurrent_runs=3")
+    assert "is cancelled: the change is kept for when it runs again" in changed.err, changed
     assert "none" not in shown.out
     assert shell.call("delete", "long").code == 0
     assert shell.call("status", "long").code == 2

@@ -91,7 +91,7 @@ def test_a_second_sigterm_exits_at_once(tmp_path):
             worker.put_batch("shop", _held(3))
             wait_until(lambda: _live(api) == 3)
             process.send_signal(signal.SIGTERM)
-            wait_until(lambda: "Press Ctrl-C again to exit and leave them running" in worker.said())
+            wait_until(lambda: "Send SIGTERM again to exit and leave them running" in worker.said())
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, worker.said()
         assert _live(api) == 3

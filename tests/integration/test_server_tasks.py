@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import orjson
 import pytest
 
@@ -11,6 +12,8 @@ from batchrun.model import JsonObject
 from batchrun.server import app
 from batchrun.server.catalog import task_book
 from batchrun.server.content import request_bodies
+from batchrun.server.error_answers import ErrorAnswer
+from batchrun.server.store import task_table
 from tests.support.server_api import Api, open_api
 
 SCRAPER = "batchrun/page-scraper"
@@ -103,6 +106,47 @@ async def test_a_deleted_task_is_gone_and_its_runs_stay(api: Api) -> None:
     assert (await api.get(f"/v2/actor-tasks/{task}")).error_type == "record-not-found"
     assert (await api.start(task)).status == 404
     assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["actorTaskId"] == task
+
+
+async def test_a_task_that_is_deleted_while_it_is_changed_stays_deleted(tmp_path: Path) -> None:
+    """While the change is being stored, and while its body comes: no task is in the database that nothing counts."""
+    async with open_api(tmp_path) as api:
+        tasks, account = api.server._backend.tasks, api.server._backend.accounts.first
+        raced, late = await api.create_task(name="raced"), await api.create_task(name="late")
+        doc = tasks.find(raced, account)
+        async with anyio.create_task_group() as children:
+            children.start_soon(tasks.delete, doc)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ErrorAnswer, match="was not found"):
+                await tasks.update(doc, {"title": "x"})
+        path = f"/v2/actor-tasks/{late}"
+        client = await _begun(api, path, b'{"title":"x"}')
+        async with client:
+            assert (await api.send("DELETE", path)).status == 204
+            await client.send(b"}")
+            assert (await client.receive()).startswith(b"HTTP/1.1 404 ")
+    async with open_api(tmp_path) as api:
+        assert (await api.get("/v2/actor-tasks")).data["total"] == 0
+
+
+async def _begun(api: Api, path: str, body: bytes) -> anyio.abc.SocketStream:
+    """Send a PUT without the last byte of its body."""
+    host, _, port = api.server.base_url.removeprefix("http://").partition(":")
+    head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\nContent-Length: {len(body)}"
+    client = await anyio.connect_tcp(host, int(port))
+    await client.send(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + body[:-1])
+    await anyio.wait_all_tasks_blocked()
+    return client
+
+
+async def test_tasks_that_are_too_many_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is in the database: each start would take memory for them."""
+    async with open_api(tmp_path) as api:
+        for n in range(4):
+            await api.create_task(name=f"task-{n}", input={"text": "x" * 1000})
+    monkeypatch.setattr(task_table, "_MAX_BYTES", 3200)
+    async with open_api(tmp_path) as api:
+        assert (await api.get("/v2/actor-tasks")).data["total"] == 2
 
 
 async def test_input_is_merged_shallowly_over_defaults_and_task(api: Api) -> None:

@@ -18,7 +18,9 @@ import pytest
 from aiohttp import web
 from apify_client import ApifyClientAsync
 
+from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.settings import AccountSettings
+from batchrun.server.store import webhook_table
 from batchrun.server.webhooks import webhook_book, webhook_delivery, webhook_templates
 from tests.support import api_process
 from tests.support.server_api import ACTORS, Api, open_api
@@ -377,6 +379,30 @@ async def test_webhooks_that_come_at_once_are_counted(tmp_path: Path, monkeypatc
             changed = await api.send("PUT", f"/v2/webhooks/{of_runs[0]['id']}", given)
             assert changed.refusal == (403, "too-many-webhooks")
         children.cancel_scope.cancel()
+
+
+async def test_webhooks_of_a_run_are_counted_when_it_has_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come back into memory when it is started again; one that becomes one of a Run is none of the account's."""
+    monkeypatch.setattr(webhook_table, "_MAX_OF_RUN", 3)
+    hook = {"eventTypes": ["ACTOR.RUN.FAILED"], "requestUrl": "http://a.test"}
+    async with open_api(tmp_path / "server") as api:
+        run = (await api.run_actor("test~echo", {}, waitForFinish=60))["id"]
+        of_run = {**hook, "condition": {"actorRunId": run}}
+        stored = [(await api.send("POST", "/v2/webhooks", hook)).data["id"] for _ in range(3)]
+        changed = [await api.send("PUT", f"/v2/webhooks/{each}", of_run) for each in stored[:2]]
+        created = [await api.send("POST", "/v2/webhooks", of_run) for _ in range(3)]
+        refused = await api.send("PUT", f"/v2/webhooks/{stored[2]}", of_run)
+    assert [each.status for each in (*changed, *created, refused)] == [200, 200, 201, 403, 403, 403]
+    async with open_api(tmp_path / "server") as api:
+        book, account = api.server._backend.webhooks, api.server._backend.accounts.first
+        assert [each["id"] for each in book.of_account(account)] == [stored[2]]
+        deleted = await book.find(stored[2], account)
+        await book.delete(deleted)
+        with pytest.raises(ErrorAnswer, match="was not found"):
+            await book.update(deleted, hook)
+        assert book.of_account(account) == []
 
 
 async def test_an_accounts_slow_receivers_delay_no_other_account(

@@ -58,8 +58,8 @@ async def get_task(call: Call) -> web.Response:
 
 
 async def update_task(call: Call) -> web.Response:
-    task, tasks = _task(call), call.backend.tasks
-    return data_answer(tasks.whole(await tasks.update(task, await call.json_object())))
+    given, tasks = await call.json_object(), call.backend.tasks  # first: while it comes, the task may be deleted
+    return data_answer(tasks.whole(await tasks.update(_task(call), given)))
 
 
 async def delete_task(call: Call) -> web.Response:
@@ -77,7 +77,8 @@ async def get_input(call: Call) -> web.Response:
 
 async def update_input(call: Call) -> web.Response:
     """Merge top-level keys into a task's input; show the input, without an envelope."""
-    task, tasks, given = _task(call), call.backend.tasks, await call.json_object()
+    given, tasks = await call.json_object(), call.backend.tasks
+    task = _task(call)
     changed = await tasks.update(task, {"input": {**orjson.loads(tasks.input_of(task)), **given}})
     return raw_answer(tasks.input_of(changed))
 

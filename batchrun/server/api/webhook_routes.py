@@ -102,8 +102,9 @@ async def get_webhook(call: Call) -> web.Response:
 
 
 async def update_webhook(call: Call) -> web.Response:
-    doc, given = await _webhook(call), await call.json_object()
+    given = await call.json_object()  # first: while it comes, the webhook may be deleted
     await _check_condition(call, given)
+    doc = await _webhook(call)
     changed = await call.backend.webhooks.update(doc, given)
     _forget_ended(call, changed)
     return data_answer(await _shown(call, changed))

@@ -3,7 +3,7 @@
 Their inputs are kept as JSON: parsed, an input of 9 MB could take 190.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -94,14 +94,15 @@ class TaskBook:
         }
         prefilled = actor.input_schema.prefilled() if actor.input_schema else {}
         self._change(doc, given)
-        return await self._keep(doc, _input_in(given, actor) or orjson.dumps(prefilled))
+        return await self._keep(doc, _input_in(given, actor) or orjson.dumps(prefilled), task_table.insert)
 
     async def update(self, doc: JsonObject, given: JsonObject) -> JsonObject:
         """Change the properties that are given. After an error nothing was changed."""
         changed = dict(doc)
         self._change(changed, given)
         changed["modifiedAt"] = iso(now_ms())
-        return await self._keep(changed, _input_in(given, self.actor_of(doc)) or self.input_of(doc))
+        input_ = _input_in(given, self.actor_of(doc)) or self.input_of(doc)
+        return await self._keep(changed, input_, task_table.update)
 
     async def delete(self, doc: JsonObject) -> None:
         await self._database.write(task_table.delete, doc["id"], then=lambda _: self._forget(doc["id"]))
@@ -127,7 +128,7 @@ class TaskBook:
         names = (stem if n == 0 else f"{stem}-{n}" for n in range(account.max_tasks + 1))
         return next(name for name in names if (account.id, name.lower()) not in self._by_name)
 
-    async def _keep(self, doc: JsonObject, input_: bytes) -> JsonObject:
+    async def _keep(self, doc: JsonObject, input_: bytes, store: Callable[..., None]) -> JsonObject:
         old = self._by_id.get(doc["id"])
         old_input = self._inputs.get(doc["id"], b"")
         self._check_size(doc, _size(doc, input_))
@@ -135,10 +136,10 @@ class TaskBook:
         self._forget(doc["id"])
         self._hold(doc, input_)
         try:
-            await self._database.write(task_table.put, doc, input_)
-        except Exception:
+            await self._database.write(store, doc, input_)
+        except Exception as error:
             self._forget(doc["id"])
-            if old is not None:
+            if old is not None and not isinstance(error, ErrorAnswer):  # else it was deleted meanwhile
                 self._hold(old, old_input)
             raise
         return doc

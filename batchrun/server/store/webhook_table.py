@@ -1,5 +1,6 @@
 """The stored webhooks and their dispatches."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from sqlite3 import Connection
 from typing import TypeVar
@@ -7,15 +8,23 @@ from typing import TypeVar
 import orjson
 
 from batchrun.model import JsonObject
-from batchrun.server.store.bounded_rows import counted_page
+from batchrun.server.error_answers import ErrorAnswer, thing_missing
+from batchrun.server.store.bounded_rows import counted_page, up_to
 
 T = TypeVar("T")
 
+#: Max webhooks of one Run, and bytes of them: all are in memory while it is live, also if it is started again.
+_MAX_OF_RUN, _MAX_OF_RUN_BYTES = 100, 1 << 20
 
-def load_stored(connection: Connection) -> list[JsonObject]:
-    return [
-        orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM webhooks WHERE run_id IS NULL ORDER BY seq")
-    ]
+
+def load_stored(connection: Connection, max_of_account: int) -> list[JsonObject]:
+    """Return the webhooks that are of no single Run, oldest first; of each account so many, whatever is stored."""
+    counts, kept = Counter[str](), list[JsonObject]()
+    for user_id, doc in connection.execute("SELECT user_id, doc FROM webhooks WHERE run_id IS NULL ORDER BY seq"):
+        counts[user_id] += 1
+        if counts[user_id] <= max_of_account:
+            kept.append(orjson.loads(doc))
+    return kept
 
 
 def page_of_account(
@@ -29,11 +38,17 @@ def page_of_account(
 
 
 def of_run(connection: Connection, run_id: str) -> list[JsonObject]:
-    return [orjson.loads(doc) for (doc,) in connection.execute("SELECT doc FROM webhooks WHERE run_id = ?", (run_id,))]
+    rows = connection.execute("SELECT doc FROM webhooks WHERE run_id = ? ORDER BY seq LIMIT ?", (run_id, _MAX_OF_RUN))
+    return [orjson.loads(doc) for (doc,) in up_to(2 * _MAX_OF_RUN_BYTES, rows)[0]]
 
 
 def add(connection: Connection, doc: JsonObject, key: str | None) -> JsonObject | None:
-    """Store a new webhook; return the account's webhook with the same idempotency key, if there is one."""
+    """Store a new webhook; return the account's webhook with the same idempotency key, if there is one.
+
+    Raises:
+        ErrorAnswer: Its Run has too many.
+    """
+    _check_room(connection, doc)
     kept = connection.execute(
         "INSERT INTO webhooks (id, user_id, idempotency_key, run_id, doc) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT DO NOTHING",
@@ -49,7 +64,25 @@ def add(connection: Connection, doc: JsonObject, key: str | None) -> JsonObject 
 
 
 def update(connection: Connection, doc: JsonObject) -> None:
-    connection.execute("UPDATE webhooks SET doc = ? WHERE id = ?", (orjson.dumps(doc), doc["id"]))
+    """Store a changed webhook, which may be of another Run now, or of none.
+
+    Raises:
+        ErrorAnswer: Its Run has too many, or it was deleted meanwhile.
+    """
+    _check_room(connection, doc)
+    values = orjson.dumps(doc), doc["condition"].get("actorRunId"), doc["id"]
+    if not connection.execute("UPDATE webhooks SET doc = ?, run_id = ? WHERE id = ?", values).rowcount:
+        raise thing_missing("Webhook")
+
+
+def _check_room(connection: Connection, doc: JsonObject) -> None:
+    if (run_id := doc["condition"].get("actorRunId")) is None:
+        return
+    count, size = connection.execute(
+        "SELECT count(*), coalesce(sum(length(doc)), 0) FROM webhooks WHERE run_id = ? AND id <> ?", (run_id, doc["id"])
+    ).fetchone()
+    if count >= _MAX_OF_RUN or size > _MAX_OF_RUN_BYTES:
+        raise ErrorAnswer(403, "too-many-webhooks", "You have reached the limit of webhooks of one Run")
 
 
 def read(connection: Connection, webhook_id: str) -> JsonObject | None:

@@ -40,19 +40,22 @@ class WebhookBook:
         self._database = database
         self._stored: dict[str, JsonObject] = {}
         self._of_run: dict[str, list[JsonObject]] = defaultdict(list)
+        #: Webhook id -> the Run of each of those.
+        self._runs: dict[str, str] = {}
         #: Those that are being stored: they count already.
         self._coming: list[JsonObject] = []
 
     async def load(self) -> None:
-        self._stored = {doc["id"]: doc for doc in await self._database.read(webhook_table.load_stored)}
+        self._stored = {doc["id"]: doc for doc in await self._database.read(webhook_table.load_stored, _MAX_STORED)}
 
     async def load_run(self, run_id: str) -> None:
-        if found := await self._database.read(webhook_table.of_run, run_id):
-            self._of_run[run_id] = found
+        for doc in await self._database.read(webhook_table.of_run, run_id):
+            self._hold(doc)
 
     def forget_run(self, run_id: str) -> None:
         """Drop the webhooks of an ended Run from memory."""
-        self._of_run.pop(run_id, None)
+        for doc in self._of_run.pop(run_id, ()):
+            self._runs.pop(doc["id"], None)
 
     def of_account(self, account: ServerAccount) -> list[JsonObject]:
         """Return an account's webhooks, oldest first, without those of single Runs."""
@@ -116,8 +119,11 @@ class WebhookBook:
             self._coming.remove(doc)
 
     def _hold(self, doc: JsonObject) -> None:
+        """Have a webhook in memory as it is now, in the place of what it was."""
+        self._drop(doc["id"])
         if (run_id := doc["condition"].get("actorRunId")) is not None:
             self._of_run[run_id].append(doc)
+            self._runs[doc["id"]] = run_id
         else:
             self._stored[doc["id"]] = doc
 
@@ -134,24 +140,19 @@ class WebhookBook:
             self._check_room(changed)
         self._coming.append(changed)
         try:
-            await self._database.write(webhook_table.update, changed, then=lambda _: self._exchange(doc, changed))
+            await self._database.write(webhook_table.update, changed, then=lambda _: self._hold(changed))
         finally:
             self._coming.remove(changed)
         return changed
 
-    def _exchange(self, doc: JsonObject, changed: JsonObject) -> None:
-        self._drop(doc)
-        self._hold(changed)
-
     async def delete(self, doc: JsonObject) -> None:
-        await self._database.write(webhook_table.delete, doc["id"])
-        self._drop(doc)
+        await self._database.write(webhook_table.delete, doc["id"], then=lambda _: self._drop(doc["id"]))
 
-    def _drop(self, doc: JsonObject) -> None:
-        self._stored.pop(doc["id"], None)
-        run_id = doc["condition"].get("actorRunId")
+    def _drop(self, webhook_id: str) -> None:
+        self._stored.pop(webhook_id, None)
+        run_id = self._runs.pop(webhook_id, None)
         if run_id in self._of_run:
-            self._of_run[run_id] = [other for other in self._of_run[run_id] if other["id"] != doc["id"]]
+            self._of_run[run_id] = [other for other in self._of_run[run_id] if other["id"] != webhook_id]
 
 
 def new_webhook(user_id: str, given: JsonObject) -> JsonObject:

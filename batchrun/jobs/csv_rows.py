@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from batchrun.errors import JobFileError
 from batchrun.jobs.raw_streams import Note, skip_line
-from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NotAJob, ReadPoint, Row, not_encoded
+from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NAMES_FIRST, NotAJob, ReadPoint, Row, not_encoded
 from batchrun.model import Position
 
 #: The problem of a row whose quote is still open at the end of the file.
@@ -322,7 +322,7 @@ def _misfit(cells: list[str], header: Header, *, spans_lines: bool) -> str:
 def _other_width(cells: int, header: Header) -> str:
     columns = len(header.columns)
     if not header.fits_rows:
-        advice = "the first line must hold the names of the columns: delete the lines above them"
+        advice = NAMES_FIRST
     elif cells > columns:
         advice = f"put a cell that holds {header.dialect.delimiter!r} in quotes"
     else:

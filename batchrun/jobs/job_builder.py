@@ -26,7 +26,7 @@ from batchrun.jobs.at_fields import (
 from batchrun.jobs.job_format import JobFormat
 from batchrun.jobs.matrix import combinations
 from batchrun.jobs.merge import deep_merge
-from batchrun.jobs.rows import NotAJob, Row, bad_line
+from batchrun.jobs.rows import NAMES_FIRST, NotAJob, Row, bad_line
 from batchrun.jobs.template import DROPPED, Cells, Template, as_text
 from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Position, read_json, write_json
 
@@ -43,12 +43,14 @@ _TOO_DEEP = "is nested deeper than 254 levels; flatten it"
 class JobBuilder:
     """Builds the jobs of each row; `columns` are those of a CSV file, None where rows may differ in their properties.
 
+    `fits_rows` is False where most rows have another number of cells.
+
     Raises:
         ConfigError: A template, the matrix or the constants cannot be used.
         JobFileError: A column of the file has a name it must not have.
     """
 
-    def __init__(self, job_format: JobFormat, columns: tuple[str, ...] | None) -> None:
+    def __init__(self, job_format: JobFormat, columns: tuple[str, ...] | None, *, fits_rows: bool = True) -> None:
         self._are_cells = columns is not None
         self._empty = job_format.empty
         self._constants = check_json(job_format.constants, "input")
@@ -65,7 +67,7 @@ class JobBuilder:
         self._under = _under(job_format)
         self._check_at_names(job_format)
         if columns is not None:
-            self._check_columns(columns, job_format)
+            self._check_columns(columns, job_format, fits_rows=fits_rows)
         if self._key is not None:
             _check_key_covers(self._key, job_format)
 
@@ -195,7 +197,7 @@ class JobBuilder:
             if name[:1] == "@" and name not in AT_FIELDS:
                 raise ConfigError(unknown_field(name), key=f"jobs.template.{name}")
 
-    def _check_columns(self, columns: tuple[str, ...], job_format: JobFormat) -> None:
+    def _check_columns(self, columns: tuple[str, ...], job_format: JobFormat, *, fits_rows: bool) -> None:
         for name in columns:
             if name[:1] == "@" and name not in AT_FIELDS:
                 raise JobFileError(f"column {unknown_field(name)}", file=job_format.name, line=1)
@@ -208,7 +210,9 @@ class JobBuilder:
         wanted |= dict.fromkeys(self._meta, "jobs.meta")
         for name, key in wanted.items():
             if name not in known:
-                raise ConfigError(f"{job_format.name} has no column {name!r}; it has {_visibly(known)}", key=key)
+                advice = "" if fits_rows else f"; {NAMES_FIRST}"
+                problem = f"{job_format.name} has no column {name!r}; it has {_visibly(known)}{advice}"
+                raise ConfigError(problem, key=key)
 
 
 def _meta_bytes(job: Job) -> int:

@@ -65,7 +65,11 @@ class JobFile:
         self._source: TextSource = find_text(job_format)
         self._fingerprint = TextFingerprint(self._source, job_format.name)
         self._header: Header | None = self._read_header()
-        self._builder = JobBuilder(job_format, None if self._header is None else self._header.columns)
+        self._builder = (
+            JobBuilder(job_format, None)
+            if self._header is None
+            else JobBuilder(job_format, self._header.columns, fits_rows=self._header.fits_rows)
+        )
         self._top = ReadPoint() if self._header is None else self._header.end
         self._nested = nested_properties((job_format.task_input or {}) if job_format.merge == "shallow" else {})
         self._point = self._top

@@ -13,6 +13,9 @@ KEPT_BYTES = 40_000
 #: Objects and lists in a row, each of which takes 64 to 232 bytes of memory, and two in the text.
 MAX_PARTS = 500_000
 
+#: What to do about a first line that most rows do not fit.
+NAMES_FIRST = "the first line must hold the names of the columns: delete the lines above them"
+
 
 class NotAJob(Exception):
     """A row is no job; the text is the reason. This package turns it into a BadLine and never lets it out."""

@@ -107,6 +107,8 @@ def test_a_title_above_the_names_is_recognised(tmp_path: Path, title: bytes) -> 
     advice = "the first line must hold the names of the columns: delete the lines above them"
     found = reasons(tmp_path, title + b"\n\nSKU;Web Site;Country\n1;https://a.example;DE\n2;https://b.example;FR\n")
     assert [(line, reason.partition("; ")[2]) for line, reason in found] == [(3, advice), (4, advice), (5, advice)]
+    named = refusal(tmp_path, title + b"\n\nSKU;URL;Country\n1;u;DE\n", key="{{SKU}}")
+    assert named.endswith(advice), named
     ((line, reason),) = reasons(tmp_path, b"a;b\n" + b"1;2\n" * 5 + b"1;2;3\n")
     assert (line, reason.partition("; ")[2]) == (7, "put a cell that holds ';' in quotes")
 

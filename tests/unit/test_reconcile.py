@@ -1,5 +1,6 @@
 """Attempts in doubt: found by their mark alone, or certain to have started nothing, or left in doubt."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -293,10 +294,32 @@ async def test_a_list_without_an_end_proves_nothing_but_what_it_shows(
     api.list_runs = without_an_end  # type: ignore[method-assign] # a platform with this one fault
     doubts = Doubts(api)
     assert await doubts.resolve("mine") == {"mine": "ours" if is_listed else "doubt"}
-    listing = await doubts.reconciler._candidates.since(datetime.now(UTC), doubts.ledger.known_runs)
+    assert one.started_at is not None
+    listing = await doubts.reconciler._candidates.since(one.started_at, doubts.ledger.known_runs)
     assert (len(listing.runs), listing.is_complete) == (3001 if is_listed else 3000, False)
     assert max(len(run.user_agent or "") for run in listing.runs) == 500
     assert not any(run.fields for run in listing.runs)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_list_without_an_end_of_known_or_old_runs_ends(monkeypatch: pytest.MonkeyPatch, is_known: bool) -> None:
+    """No page adds anything, and no page is the one before."""
+    monkeypatch.setattr(candidates, "MAX_PAGES", 7)
+    api, offsets = ScriptedApi(), list[int]()
+    one = api.run(api.add_run(user_agent=agent("other")))
+    assert one.started_at is not None
+    since = one.started_at + timedelta(days=0 if is_known else 1)
+
+    async def without_an_end(*, started_after: datetime, offset: int) -> RunsPage:
+        offsets.append(offset)
+        return RunsPage(runs=[replace(one, id=RunId(f"{offset}"))], count=1, total=10**9)
+
+    async def all_known(run_ids: Collection[RunId]) -> set[RunId]:
+        return set(run_ids)
+
+    api.list_runs = without_an_end  # type: ignore[method-assign] # a platform with this one fault
+    listing = await candidates.Candidates(api, TASK, UserAgents()).since(since, all_known)
+    assert (listing.runs, listing.is_complete, offsets) == ([], False, [*range(7)])
 
 
 async def test_a_listing_ends_while_runs_go_on_starting() -> None:

@@ -22,6 +22,8 @@ CLOCK_MARGIN = timedelta(seconds=30)
 #: Max Runs of a listing that the ledger does not know, some 100 MB: more than a task can start within minutes. There is
 #: no bound to what a platform can invent.
 MAX_UNKNOWN = 200_000
+#: Max pages of a listing, of up to 1,000 Runs each: a list of Runs that are old, or known, may have no end either.
+MAX_PAGES = 20_000
 #: Max characters of a User-Agent that are kept: those of ours have less than 100.
 _MAX_USER_AGENT_CHARS = 500
 #: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
@@ -89,15 +91,17 @@ class Candidates:
             ApiError: neither the account's Runs nor the task's may be listed.
         """
         unknown: dict[RunId, Run] = {}
-        max_runs = MAX_UNKNOWN if max_runs is None else max_runs
+        max_runs, pages, is_complete = MAX_UNKNOWN if max_runs is None else max_runs, 0, True
         async for page in self._pages(earliest_start - CLOCK_MARGIN):
             # Page by page: all Runs of a day may be too many for the memory.
             unknown |= {run.id: _what_is_asked_of(run) for run in await _without_known(page, known)}
-            if len(unknown) > max_runs:
+            pages += 1
+            if len(unknown) > max_runs or pages == MAX_PAGES:
+                is_complete = False
                 break
         runs = await _without_known([*unknown.values()], known)
         self._user_agents = {run.id: self._user_agents[run.id] for run in runs if run.id in self._user_agents}
-        listing = Listing(is_complete=len(unknown) <= max_runs)
+        listing = Listing(is_complete=is_complete)
         unread = [run for run in runs if run.user_agent is None and run.id not in self._user_agents]
         left = iter(unread)
         async with anyio.create_task_group() as children:

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from batchrun.worker.http import (
     http_app,
     live_event_routes,
     open_http,
+    output_routes,
     request_context,
     token_check,
 )
@@ -663,6 +665,36 @@ async def test_the_holder_of_a_link_takes_few_connections(client, monkeypatch):
         assert received < 9_000_000
         async with session.get(f"{client.address}{path}&follow=1") as answer:
             assert answer.status == 401
+
+
+async def test_reports_by_links_leave_the_workers_threads_to_others(client, monkeypatch):
+    """Two are made at once, and some wait; the others are refused. Who has the token gets a report meanwhile."""
+    monkeypatch.setattr(token_check, "_MAX_LINKED", 100)
+    linked, other = [await client.submit_batch([{"n": 1}], name=name) for name in ("linked", "other")]
+    for batch_id in (linked, other):
+        await client.until(batch_id, BatchState.FINISHED)
+    access = (await client.ask("GET", f"/v1/batches/{linked}/access"))[1]["access"]
+    may_end, make = threading.Event(), output_routes._report
+    statuses: list[int] = []
+
+    def held(worker: Worker, submission: Submission) -> str:
+        if submission.id == linked:
+            may_end.wait(60)
+        return make(worker, submission)
+
+    async def ask(session: ClientSession) -> None:
+        async with session.get(f"{client.address}/v1/batches/{linked}/report?{access}") as answer:
+            statuses.append(answer.status)
+
+    monkeypatch.setattr(output_routes, "_report", held)
+    async with ClientSession() as session, anyio.create_task_group() as children:
+        for _ in range(60):
+            children.start_soon(ask, session)
+        await until(lambda: len(statuses) == 60 - 2 - output_routes._MAX_WAITING, "the others are refused")
+        async with client.session.get(f"{client.address}/v1/batches/{other}/report") as answer:
+            assert answer.status == 200
+        may_end.set()
+    assert sorted(statuses) == [200] * (2 + output_routes._MAX_WAITING) + [503] * (58 - output_routes._MAX_WAITING)
 
 
 @pytest.mark.parametrize("output", ["records", "items", "log", "report", "failures", "config", ""])

@@ -6,8 +6,8 @@ gets new lines until the batch rests.
 
 import math
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from tempfile import SpooledTemporaryFile
@@ -45,12 +45,19 @@ _TABLES_AT_ONCE = 4
 _LINKED_TABLES_AT_ONCE = 2
 #: Seconds within which a piece of a table has to be read, since others may wait for their turn.
 _TABLE_PIECE_S = 30.0
+#: Max reports and lists of costs that are made at once, by requests with the token and by links. Each has a thread of
+#: the process, which others need as well, until it is done, whether its client is still there or not.
+_REPORTS_AT_ONCE = 2
+#: Max requests that wait for their turn to have a table, a report or costs made.
+_MAX_WAITING = 32
 #: Max sums that `most` may ask for.
 MAX_COST_ROWS = 1000
 _LINES = "application/x-ndjson; charset=utf-8"
 
 _TABLES = web.AppKey("tables", anyio.CapacityLimiter)
 _LINKED_TABLES = web.AppKey("linked_tables", anyio.CapacityLimiter)
+_REPORTS = web.AppKey("reports", anyio.CapacityLimiter)
+_LINKED_REPORTS = web.AppKey("linked_reports", anyio.CapacityLimiter)
 
 #: Returns the number of committed bytes of a file.
 Length = Callable[[], Awaitable[int]]
@@ -60,6 +67,27 @@ def prepare(app: web.Application) -> None:
     """Create what the handlers share."""
     app[_TABLES] = anyio.CapacityLimiter(_TABLES_AT_ONCE)
     app[_LINKED_TABLES] = anyio.CapacityLimiter(_LINKED_TABLES_AT_ONCE)
+    app[_REPORTS] = anyio.CapacityLimiter(_REPORTS_AT_ONCE)
+    app[_LINKED_REPORTS] = anyio.CapacityLimiter(_REPORTS_AT_ONCE)
+
+
+@asynccontextmanager
+async def _turn(
+    request: web.Request, own: web.AppKey[anyio.CapacityLimiter], linked: web.AppKey[anyio.CapacityLimiter]
+) -> AsyncIterator[None]:
+    """Wait until this request's work may begin; those by links wait for each other only.
+
+    Raises:
+        Refused: too many wait.
+        ConnectionAbortedError: its client has left meanwhile.
+    """
+    limiter = request.app[linked if IS_LINKED in request else own]
+    if limiter.statistics().tasks_waiting >= _MAX_WAITING:
+        raise Refused(503, "not-possible-now", "too many reports, costs and tables are asked for; try again soon")
+    async with limiter:
+        if request.transport is None or request.transport.is_closing():
+            raise ConnectionAbortedError("its client has left")
+        yield
 
 
 async def get_records(request: web.Request) -> web.StreamResponse:
@@ -81,7 +109,8 @@ async def get_costs(request: web.Request) -> web.StreamResponse:
     """Stream the costs of a batch's Runs as they are known now."""
     out_dir = await out_dir_of(request)
     if await has_ledger(out_dir):
-        await anyio.to_thread.run_sync(write_costs, out_dir)
+        async with _turn(request, _REPORTS, _LINKED_REPORTS):
+            await anyio.to_thread.run_sync(write_costs, out_dir)
     # To the end of the file that is opened: it is replaced whole, never appended to.
     return await _send(request, _from_to(out_dir / COSTS, 0, sys.maxsize))
 
@@ -99,7 +128,7 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
     end = await length_of(out_dir, name)
     if table_format in TABLE_FORMATS and name != BATCH_LOG:
         table = table_pieces(out_dir / name, end, table_format, is_exact=name == ITEMS)
-        async with request.app[_LINKED_TABLES if IS_LINKED in request else _TABLES]:
+        async with _turn(request, _TABLES, _LINKED_TABLES):
             return await _send(
                 request,
                 _made_in_threads(table),
@@ -287,7 +316,8 @@ async def get_report(request: web.Request) -> web.Response:
         raise Refused(
             409, "wrong-state", f"batch {submission.id} is {submission.state}: there is nothing to report yet"
         )
-    page = await anyio.to_thread.run_sync(_report, worker, submission)
+    async with _turn(request, _REPORTS, _LINKED_REPORTS):
+        page = await anyio.to_thread.run_sync(_report, worker, submission)
     return web.Response(text=page, content_type="text/html")
 
 

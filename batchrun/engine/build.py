@@ -232,7 +232,7 @@ def build_engine(
         progress=progress,
     )
     sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live), purse.note_so_far)  # noqa: PLW0108 - see below
-    follower = Follower(client, shared.polls, sweep, purse.note_so_far)
+    follower = Follower(client, shared.polls, sweep, task_id, purse.note_so_far)
     runner = JobRunner(
         client=client,
         ledger=ledger,
@@ -264,7 +264,7 @@ def build_engine(
     return Engine(
         scheduler=scheduler,
         reconciler=reconciler,
-        aborter=Aborter(client, ledger, progress.notices.add),
+        aborter=Aborter(client, ledger, task_id, progress.notices.add),
         costs=CostReader(client, ledger, note_final_cost, costs_final_after),
         follower=follower,
         permits=permits,

@@ -17,7 +17,7 @@ from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
 from batchrun.engine.follow.deadline_watch import DeadlineWatch
 from batchrun.engine.follow.elapsed_time import elapsed_s
 from batchrun.engine.follow.live_run import LiveRun
-from batchrun.engine.follow.polls import Follower
+from batchrun.engine.follow.polls import Follower, Sight
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import Start, StartGate
@@ -361,7 +361,7 @@ class JobRunner:
         live.permit.release()
         crash_point("terminal")
         if sight.unreadable is None:
-            return self._ended(live, sight.run)
+            return self._ended(live, sight)
         # Its end stays unknown to the ledger, so that another command can look for it or abort it.
         problem = run_unreadable(live.attempt, sight.unreadable)
         _log.warning("run_given_up", job_key=live.work.job.key, run_id=live.run_id, reason=problem.message)
@@ -369,15 +369,16 @@ class JobRunner:
         work = live.work.with_attempt(live.attempt)
         return EndedAttempt(work=work, outcome=Outcome.TIMED_OUT, error=problem, is_final=True)
 
-    def _ended(self, live: LiveRun, run: Run | None) -> EndedAttempt:
+    def _ended(self, live: LiveRun, sight: Sight) -> EndedAttempt:
         """Return how an attempt ended; without a Run, it is lost."""
-        work, attempt = live.work, live.attempt
+        work, attempt, run = live.work, live.attempt, sight.run
         if run is None:
             _log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
             self._purse.settle(attempt.reserved_usd or 0.0, None)
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             work = work.with_attempt(lost)
-            return EndedAttempt(work=work, outcome=Outcome.LOST, error=run_lost(attempt), is_news=True)
+            why = run_lost(attempt, is_foreign=sight.is_foreign)
+            return EndedAttempt(work=work, outcome=Outcome.LOST, error=why, is_news=True)
         self._purse.note_so_far(attempt, run.cost_usd)
         aborted_for = live.watch.problem
         outcome, problem = outcome_of(run, aborted_for)
@@ -402,6 +403,8 @@ class JobRunner:
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
         except ApiError as refused:
             raise BatchRefused(f"Run {last.run_id} cannot be read: {refused}", refused) from refused
+        if not run.is_of(self._task_id):
+            return EndedAttempt(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
         outcome, error = outcome_of(run, last.aborted_for)
         return EndedAttempt(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)
 

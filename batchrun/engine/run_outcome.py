@@ -104,9 +104,16 @@ def took_too_long(max_job_s: float | None) -> Problem:
     return Problem(type=MAX_JOB_S, message=f"deadlines.max_job_s ({max_job_s:g} s) was over before its next attempt")
 
 
-def run_lost(attempt: Attempt) -> Problem:
-    """Return the problem of a job whose Run the platform does not know any more."""
-    return Problem(type="run-lost", message=f"the platform does not know Run {attempt.run_id} any more")
+def run_lost(attempt: Attempt, *, is_foreign: bool) -> Problem:
+    """Return the problem of a job whose Run the platform does not know any more, or knows as one of another task."""
+    if is_foreign:
+        message = (
+            f"Run {attempt.run_id} is not of the batch's task, and is left alone. Somebody may have changed the ledger"
+            " or its shared log, which names it"
+        )
+    else:
+        message = f"the platform does not know Run {attempt.run_id} any more"
+    return Problem(type="run-lost", message=message)
 
 
 def run_unreadable(attempt: Attempt, error: BatchrunError) -> Problem:

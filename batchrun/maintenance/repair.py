@@ -239,11 +239,12 @@ class _Repair:
         run_id = next((each.run_id for each in reversed(attempts) if each.run_id is not None), None)
         if run_id is None:
             return None
-        try:
-            return await self._batch.client.get_run(run_id)
-        except NotFound:
-            self.done.without_run += 1
-            return None
+        with suppress(NotFound):
+            run = await self._batch.client.get_run(run_id)
+            if run.is_of(self._batch.task_id):
+                return run
+        self.done.without_run += 1
+        return None
 
     def bad_lines(self) -> None:
         """Keep the intact lines of bad_lines.jsonl, and rewrite the others from ledger and job file."""

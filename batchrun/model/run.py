@@ -102,6 +102,13 @@ class Run:
     #: The whole Run object of the API.
     fields: JsonObject
 
+    def is_of(self, task_id: TaskId) -> bool:
+        """True unless the platform says that the Run is of another task, or of none.
+
+        A ledger names Runs by their ids, and whoever can write to its shared log can name any Run of the account.
+        """
+        return bool(self.fields.get("actorTaskId", task_id) == task_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunsPage:

@@ -44,7 +44,7 @@ class Following:
         self._client = client
         self.polls = Polls(max_open_polls)
         self.sweep = Sweep(client, TaskId("task"), self._go)
-        self.follower = Follower(client, self.polls, self.sweep)
+        self.follower = Follower(client, self.polls, self.sweep, TaskId("task"))
         self._children: TaskGroup | None = None
         self._noticed: dict[RunId, tuple[Run | None, float]] = {}
 
@@ -72,9 +72,9 @@ class Following:
         self._children.start_soon(self._follow, live)
 
     async def _follow(self, live: LiveRun) -> None:
-        is_over, run, _ = await self.follower.follow(live)
-        if is_over:
-            self._noticed[live.run_id] = run, anyio.current_time()
+        sight = await self.follower.follow(live)
+        if sight.is_over:
+            self._noticed[live.run_id] = sight.run, anyio.current_time()
         elif self.sweep.add(live.transferred()):
             assert self._children is not None
             self._children.start_soon(self.sweep.run)

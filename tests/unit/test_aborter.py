@@ -25,6 +25,26 @@ async def test_a_run_that_is_too_new_to_be_known_is_aborted_once_it_is() -> None
     assert (api.aborted, anyio.current_time() < 10) == (["run-1"], True)
 
 
+async def test_a_run_of_another_task_is_not_aborted_with_the_batch() -> None:
+    """A ledger names Runs by their ids, and may have them from a shared log that somebody has changed."""
+    api, ledger = ScriptedApi(Plan(run_s=600)), WatchedLedger()
+    foreign = api.add_run(Plan(run_s=600), task_id="another")
+    engine = Engine(api, ledger, ListSource([make_job(1)]))
+    bound_runs = ledger.bound_runs
+
+    async def and_a_foreign_one() -> list[RunId]:
+        return [*(await bound_runs()), foreign]
+
+    ledger.bound_runs = and_a_foreign_one  # type: ignore[method-assign] # a ledger with this one entry
+    async with anyio.create_task_group() as children:
+        children.start_soon(engine.run)
+        await anyio.sleep(1)
+        engine.scheduler.stop_starting()
+        engine.parts.aborter.begin()
+    assert [record.outcome for record in engine.records] == [Outcome.ABORTED]
+    assert api.aborted == [run for run in ("run-1", "run-2") if run != foreign]
+
+
 async def test_a_refused_abort_is_reported_once_and_the_runs_end_by_themselves() -> None:
     """Their jobs have the outcomes of their Runs; the first refusal stands for all."""
     api = ScriptedApi(Plan(run_s=60))

@@ -488,6 +488,20 @@ async def test_a_bound_run_that_the_platform_lost_is_lost_and_not_started_again(
     assert (record.run, record.cost_usd) == (None, None)
 
 
+@pytest.mark.parametrize("run_s", [0.0, 1000.0])
+async def test_a_run_of_another_task_is_left_alone(run_s: float) -> None:
+    """Whoever can write to a shared log can name any Run, and that it is to be aborted: nothing of it is touched."""
+    api = ScriptedApi()
+    run_id = api.add_run(Plan(run_s=run_s, items=[{"secret": 1}]), task_id="another")
+    why = Problem(type="run-overdue", message="x")
+    engine, _ = await resumed(api, intended(state=AttemptState.BOUND, run_id=run_id, aborted_for=why))
+    (record,) = engine.records
+    assert (record.outcome, api.posts, api.aborted) == (Outcome.LOST, [], [])
+    assert record.error is not None
+    assert record.error.message.startswith(f"Run {run_id} is not of the batch's task, and is left alone.")
+    assert (record.run, record.cost_usd, record.items) == (None, None, None)
+
+
 async def test_a_run_that_was_given_up_is_looked_for_in_the_next_round() -> None:
     """It may still be live: a new round starts no second Run beside it, and its record names it."""
     api, ledger = ScriptedApi(), WatchedLedger()

@@ -9,7 +9,7 @@ from batchrun.engine.notices import AbortRefused, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, NotFound
 from batchrun.ledger.protocol import Ledger
-from batchrun.model import RunId
+from batchrun.model import RunId, TaskId
 
 #: Max abort requests that are open at the same time.
 MAX_OPEN_REQUESTS = 20
@@ -22,9 +22,10 @@ _log = structlog.get_logger()
 class Aborter:
     """Aborts a batch's live Runs once `begin` is called."""
 
-    def __init__(self, client: RunClient, ledger: Ledger, report: Callable[[Notice], None]) -> None:
+    def __init__(self, client: RunClient, ledger: Ledger, task_id: TaskId, report: Callable[[Notice], None]) -> None:
         self._client = client
         self._ledger = ledger
+        self._task_id = task_id
         self._report = report
         self._has_reported = False
         self._begun = anyio.Event()
@@ -54,7 +55,8 @@ class Aborter:
     async def _abort(self, run_id: RunId, asked: set[RunId], limiter: anyio.Semaphore) -> None:
         async with limiter:
             try:
-                await self._client.abort_run(run_id)
+                if (await self._client.get_run(run_id)).is_of(self._task_id):
+                    await self._client.abort_run(run_id)
             except NotFound:
                 asked.discard(run_id)  # too new, and asked again; or gone, and settled by the child that follows it
             except ApiError as error:

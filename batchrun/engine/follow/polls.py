@@ -13,7 +13,7 @@ from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound, ServerFailed, TransportError
-from batchrun.model import Attempt, Run
+from batchrun.model import Attempt, Run, TaskId
 from batchrun.runtime.fast_dataclasses import replace
 
 #: A Run whose id we hold counts as lost after the platform has not known it for this long, in seconds, if it does not
@@ -87,6 +87,8 @@ class Sight(NamedTuple):
     run: Run | None = None
     #: Why the Run is given up, although it may be live; None: it is not given up.
     unreadable: ServerFailed | TransportError | None = None
+    #: True if the Run is another task's: it is none of ours, and is left alone.
+    is_foreign: bool = False
 
 
 _STILL_LIVE = Sight(is_over=False)
@@ -99,6 +101,7 @@ class Follower:
         client: the platform.
         polls: of the account.
         sweep: follows the Runs that get no poll.
+        task_id: whose Runs these are.
         note_cost: called with what each live Run has cost so far, whenever it was read.
     """
 
@@ -107,11 +110,13 @@ class Follower:
         client: RunClient,
         polls: Polls,
         sweep: Sweep,
+        task_id: TaskId,
         note_cost: Callable[[Attempt, float | None], None] = lambda _attempt, _cost_usd: None,
     ) -> None:
         self._client = client
         self._polls = polls
         self._sweep = sweep
+        self._task_id = task_id
         self._note_cost = note_cost
         polls.join(sweep)
 
@@ -173,6 +178,8 @@ class Follower:
             run = replace(listed, timeout_s=live.attempt.timeout_s)  # lists leave it out
         except ApiError as error:
             raise BatchRefused(f"Run {live.run_id} cannot be followed: {error}", error) from error
+        if not run.is_of(self._task_id):
+            return Sight(is_over=True, is_foreign=True)
         if run.status.is_terminal:
             return Sight(is_over=True, run=run)
         live.unknown_since = None

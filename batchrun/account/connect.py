@@ -134,7 +134,7 @@ async def _note_waits(client: ApifyClient) -> None:
     began_at = anyio.current_time()
     first = () if client.has_answered else (FIRST_WAIT_NOTED_AFTER_S,)
     for after_s in (*first, *WAITS_NOTED_AFTER_S):
-        await anyio.sleep(began_at + after_s - anyio.current_time())
+        await anyio.sleep_until(began_at + after_s)  # it may be past: a process can stand still
         _log.info("platform_awaited", base_url=client.base_url, waited_s=after_s, reason=client.last_failure)
         if note is not None:
             note(Wait(base_url=client.base_url, waited_s=after_s, reason=client.last_failure))

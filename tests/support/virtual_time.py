@@ -63,6 +63,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Seconds of virtual time since the loop was made."""
         return self._jumping.now_s
 
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which the loop does nothing, as when its process is stopped."""
+        self._jumping.now_s += seconds
+
 
 class LateTimersLoop(VirtualTimeLoop):
     """A loop as a busy machine makes it: each timer fires up to 10 ms late, and one in a hundred 40 ms."""

@@ -76,8 +76,8 @@ class Server:
     @property
     def page_link(self) -> str:
         """The page's address with a token for it, which ends with this server."""
-        tokens = self._backend.tokens
-        return f"{at_page_host(self.base_url, tokens.page_host)}/#token={tokens.of_page}"
+        tokens, account = self._backend.tokens, self._backend.accounts.first
+        return f"{at_page_host(self.base_url, tokens.page_host)}/#token={tokens.of_page(account.id)}"
 
     @property
     def actors(self) -> Sequence[str]:
@@ -145,7 +145,8 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 actor_proxy = _actor_proxy(settings, proxy.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django's
                 backend = await _compose(settings, database, catalog, accounts, demo, children, base_url, actor_proxy)
                 children.start_soon(serve_forward_proxy, proxy, backend.runs.admit_to_proxy)
-                await end_orphans(database, backend.tokens.of_run)
+                await end_orphans(database, backend.tokens.of_orphan)
+                await database.write(account_table.put, "process", backend.tokens.process)  # before any Run starts
                 await backend.webhooks.load()
                 await backend.builds.take_in_all()
                 await backend.final_usage.load()
@@ -167,7 +168,7 @@ async def _compose(
     actor_proxy: ActorProxy,
 ) -> Backend:
     secret = await database.write(account_table.read_or_set, "secret", secrets.token_hex(32))
-    tokens = CallerTokens(accounts, secret)
+    tokens = CallerTokens(accounts, secret, await database.write(account_table.read_or_set, "process", ""))
     final_usage = FinalUsage(database, settings.usage_settle_s)
     webhook_book = WebhookBook(database)
     runs = Runs(

@@ -26,6 +26,7 @@ from batchrun.errors import OutputError
 from batchrun.model import RunId
 from batchrun.report.failure_causes import run_address
 from batchrun.server import InlineContext
+from batchrun.server.settings import AccountSettings
 from tests.support.browser import be_a_phone, browser, complaints, in_a_browser
 from tests.support.crash import wait_until
 from tests.support.forked import ForkedProcess, start
@@ -115,6 +116,19 @@ async def test_the_links_token_ends_with_the_server(tmp_path: Path) -> None:
     async with open_api(tmp_path) as api:
         assert (await api.send("GET", "/v2/users/me", token=key)).refusal == (401, "user-or-token-not-found")
         assert not api.server.page_link.startswith(host.rpartition(":")[0])
+
+
+async def test_a_token_is_exchanged_for_one_that_ends_with_the_server(tmp_path: Path) -> None:
+    """A page that is open sends what it has to whatever program takes the port over. A Run's token ends before."""
+    bob = AccountSettings(username="bob", token="bobs-token")
+    async with open_api(tmp_path, accounts=(bob,)) as api:
+        kept = (await api.send("POST", "/page/session", token="bobs-token")).data["token"]
+        assert (await api.send("GET", "/v2/users/me", token=kept)).data["username"] == "bob"
+        forged = f"{kept[:-1]}{'0' if kept[-1] != '0' else '1'}"
+        assert (await api.send("GET", "/v2/users/me", token=forged)).status == 401
+        assert (await api.send("POST", "/page/session", token="wrong")).status == 401
+    async with open_api(tmp_path, accounts=(bob,)) as api:
+        assert (await api.send("GET", "/v2/users/me", token=kept)).refusal == (401, "user-or-token-not-found")
 
 
 @pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6, or is no Linux")
@@ -244,6 +258,8 @@ def test_the_page_asks_for_the_token_and_says_what_is_missing(stage: Stage) -> N
     wait_until(lambda: "does not accept this token" in stage.text("#state"))
     stage.driver.find_element(By.ID, "token").send_keys(stage.api.server.token, Keys.ENTER)
     wait_until(lambda: "No Runs here yet" in stage.text("#overview"))
+    kept = stage.driver.execute_script("return sessionStorage.getItem('batchrun-token')")
+    assert kept.startswith("batchrun_page_"), "another program may take the port over"
     assert "No tasks yet" in stage.text("#overview")
     stage.open("#/runs/nothing")
     wait_until(lambda: stage.text("#state") == "Actor run was not found")

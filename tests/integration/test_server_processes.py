@@ -231,8 +231,12 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escape
         process.send_signal(signal.SIGKILL)
         await process.wait()
     assert all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
+    variables = (await anyio.Path(f"/proc/{pids[0]}/environ").read_text()).split("\0")
+    stolen = next(each.removeprefix("APIFY_TOKEN=") for each in variables if each.startswith("APIFY_TOKEN="))
     async with open_api(tmp_path, actors=(ACTORS,)) as api:
         await _are_gone(pids)
+        # An orphan sends its token to whatever program has taken the port over.
+        assert (await api.send("GET", "/v2/users/me", token=stolen)).refusal == (401, "user-or-token-not-found")
         await api.items(run, 2)
         assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["migrationCount"] == 1
 

@@ -74,7 +74,10 @@ HELD = {
     "It acts for the account of its Run": (
         "integration/test_server_accounts.py::test_a_runs_token_acts_for_its_account",
     ),
-    "It ends with its Run": ("integration/test_server_processes.py::test_a_runs_token_dies_with_its_run",),
+    "It ends with its Run, or the server": (
+        "integration/test_server_processes.py::test_a_runs_token_dies_with_its_run",
+        "integration/test_server_processes.py::test_orphans_of_a_killed_server_are_ended_first",
+    ),
     "It opens one storage or stored value": (
         "integration/test_server_signed_urls.py::test_the_official_clients_urls_open_what_is_restricted",
     ),

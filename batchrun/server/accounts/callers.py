@@ -25,23 +25,42 @@ class Caller(Enum):
 class CallerTokens:
     """Makes and recognises tokens.
 
-    A Run's token is derived from its id and is not stored. It is valid while the Run is live.
+    A Run's token is derived from its id and is not stored. It is valid while the Run is live. It ends with this
+    process, as a page's does: what outlives a killed server, a page or an Actor, sends it to whatever program takes the
+    port over.
+
+    Args:
+        accounts: of the server.
+        secret: of the server's state.
+        process_before: the `process` of the server that had this state before; empty: there was none that had one.
     """
 
-    def __init__(self, accounts: Accounts, secret: str) -> None:
-        self._accounts, self._secret = accounts, secret.encode()
-        #: Acts for the first account, from the server's page. It ends with this process: a page that is still open
-        #: sends it to whatever program takes the port over.
-        self.of_page = _PAGE_TOKEN_PREFIX + secrets.token_urlsafe(24)
+    def __init__(self, accounts: Accounts, secret: str, process_before: str = "") -> None:
+        self._accounts, self._secret, self._process_before = accounts, secret.encode(), process_before
+        #: Of this process only.
+        self.process = secrets.token_hex(16)
         #: The page's name on this machine.
         self.page_host = new_page_host()
 
     def of_run(self, run_id: str) -> str:
-        return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
+        return self._token(_RUN_TOKEN_PREFIX, run_id, self.process)
+
+    def of_orphan(self, run_id: str) -> str:
+        """Return the token that a Run had from the server before."""
+        if not self._process_before:  # of an earlier version
+            return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
+        return self._token(_RUN_TOKEN_PREFIX, run_id, self._process_before)
+
+    def of_page(self, user_id: str) -> str:
+        """Return the token with which the server's page acts for an account."""
+        return self._token(_PAGE_TOKEN_PREFIX, user_id, self.process)
+
+    def _token(self, prefix: str, id_: str, process: str) -> str:
+        return f"{prefix}{id_}_{self._sign(f'{prefix}{id_} {process}')}"
 
     def events_key_of(self, run_id: str) -> str:
         """Return what opens the events of a Run beside its account's tokens; the address for its Actor has it."""
-        return self._sign(f"events {run_id}")
+        return self._sign(f"events {run_id}{self.process}")
 
     def signing_key_of(self, storage_id: str) -> str:
         """Return the secret that signs the URLs of a storage's contents."""
@@ -58,14 +77,18 @@ class CallerTokens:
             return Caller.ANONYMOUS, None, ""
         if (account := self._accounts.of_token(token)) is not None:
             return Caller.ACCOUNT, account, ""
-        if hmac.compare_digest(token.encode(errors="replace"), self.of_page.encode()):
-            return Caller.ACCOUNT, self._accounts.first, ""
-        run_id, _, signature = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")
-        is_signed = hmac.compare_digest(signature.encode(errors="replace"), self._sign(run_id).encode())
-        account = self._accounts.get(owner_of(run_id) or "") if is_signed else None
+        user_id = token.removeprefix(_PAGE_TOKEN_PREFIX).rpartition("_")[0]
+        if _is_same(token, self.of_page(user_id)) and (account := self._accounts.get(user_id)) is not None:
+            return Caller.ACCOUNT, account, ""
+        run_id = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")[0]
+        account = self._accounts.get(owner_of(run_id) or "") if _is_same(token, self.of_run(run_id)) else None
         if account is None:
             raise ErrorAnswer(401, "user-or-token-not-found", "User was not found or authentication token is not valid")
         return Caller.RUN, account, run_id
 
     def _sign(self, run_id: str) -> str:
         return hmac.new(self._secret, run_id.encode(errors="replace"), hashlib.sha256).hexdigest()[:32]
+
+
+def _is_same(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), token.encode(errors="replace"))

@@ -12,19 +12,29 @@ from importlib import resources
 import anyio.to_thread
 from aiohttp import web
 
-from batchrun.server.routing.call import Call, raw_answer
+from batchrun.server.accounts.callers import Caller
+from batchrun.server.error_answers import not_permitted
+from batchrun.server.routing.call import Call, data_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.style_sheet import CONTROLS, STYLE
 
 
 def add_routes(table: RouteTable) -> None:
     table.add("GET", "/", show_page, needs_token=False)
+    table.add("POST", "/page/session", give_page_token)
 
 
 async def show_page(_: Call) -> web.Response:
     page, policy = await anyio.to_thread.run_sync(_page_and_policy)
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     return raw_answer(page, content_type="text/html; charset=utf-8", headers=headers)
+
+
+async def give_page_token(call: Call) -> web.Response:
+    """Return a token for the page in the place of one that was typed into it, and that outlives the server."""
+    if call.caller is not Caller.ACCOUNT:
+        raise not_permitted("page")
+    return data_answer({"token": call.backend.tokens.of_page(call.user.id)})
 
 
 @cache

@@ -42,17 +42,23 @@ class Problem extends Error {
 // The API
 
 const TOKEN = "batchrun-token";
-// Begins a token that ends with the server's process.
-const OF_LINK = "batchrun_page_";
+// Begins a token that ends with the server's process. No other is kept: another program may take the port over.
+const OF_PAGE = "batchrun_page_";
 
-async function ask(path, signal) {
-  const token = sessionStorage.getItem(TOKEN);
+// Take a token, in exchange for one of the page unless it is one.
+async function take(token) {
+  sessionStorage.removeItem(TOKEN);
+  const found = token.startsWith(OF_PAGE) ? token : (await (await send("/page/session", token, { method: "POST" })).json()).data.token;
+  sessionStorage.setItem(TOKEN, found);
+}
+
+const ask = (path, signal) => send(path, sessionStorage.getItem(TOKEN), { signal });
+
+async function send(path, token, given) {
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
-  const options = { headers, signal, cache: "no-store", credentials: "omit" };
+  const options = { ...given, headers, cache: "no-store", credentials: "omit" };
   const answer = await fetch(path, options).catch((error) => {
     if (error.name === "AbortError") throw error;
-    // Another program may take the port over.
-    if (!token?.startsWith(OF_LINK)) sessionStorage.removeItem(TOKEN);
     throw new Problem("The server does not answer.", 0);
   });
   if (answer.ok) return answer;
@@ -578,15 +584,20 @@ let view = new AbortController();
 let place = null;
 
 // The key to the API in the page's address, as `batchrun serve` prints it; only this tab keeps it.
-function takeToken() {
+async function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given === null) return;
-  sessionStorage.setItem(TOKEN, given);
   history.replaceState(null, "", location.pathname);
+  await take(given);
 }
 
 async function route() {
-  takeToken();
+  try {
+    await takeToken();
+  } catch (error) {
+    refuse(error, true);
+    return;
+  }
   const [path, words] = (location.hash.slice(1) || "/").split("?");
   const chosen = Object.fromEntries(new URLSearchParams(words));
   const id = /^\/runs\/([^/]+)$/.exec(path)?.[1];
@@ -618,12 +629,11 @@ async function route() {
   }
 }
 
-function refuse(error) {
-  const token = sessionStorage.getItem(TOKEN);
-  if (error.status === 401 || (error.status === 403 && token === null)) {
+function refuse(error, isOfToken = sessionStorage.getItem(TOKEN) !== null) {
+  if (error.status === 401 || (error.status === 403 && sessionStorage.getItem(TOKEN) === null)) {
     sessionStorage.removeItem(TOKEN);
     show("entry", "Enter the API token");
-    tell(token === null ? "" : "The server does not accept this token.", true);
+    tell(isOfToken ? "The server does not accept this token." : "", true);
     byId("token").value = "";
     byId("token").focus();
     return;
@@ -632,10 +642,15 @@ function refuse(error) {
   tell(error.message, true);
 }
 
-byId("entry").addEventListener("submit", (event) => {
+byId("entry").addEventListener("submit", async (event) => {
   event.preventDefault();
-  sessionStorage.setItem(TOKEN, byId("token").value.trim());
   names.clear();
+  try {
+    await take(byId("token").value.trim());
+  } catch (error) {
+    refuse(error, true);
+    return;
+  }
   route();
 });
 addEventListener("hashchange", route);

@@ -70,7 +70,16 @@ def test_its_files_are_for_its_user_only(tmp_path: Path, *, existed: bool) -> No
         structlog.get_logger().warning("a line")
     assert modes.pop("server") == 0o700
     modes.pop("server.log", None)  # a thread opens it, perhaps after the look: its mode counts once it is closed
-    names = {"lock", "token", "token.bob", "server.sqlite3", "server.sqlite3-wal", "server.sqlite3-shm", "server.log"}
+    names = {
+        "lock",
+        "port",
+        "token",
+        "token.bob",
+        "server.sqlite3",
+        "server.sqlite3-wal",
+        "server.sqlite3-shm",
+        "server.log",
+    }
     assert set(_modes(directory)) | set(modes) == names | {"server"}
     assert set((_modes(directory) | modes).values()) == {0o600, 0o700}
     assert (directory / "token").read_text().strip() == token

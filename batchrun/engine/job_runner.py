@@ -378,7 +378,9 @@ class JobRunner:
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             work = work.with_attempt(lost)
             why = run_lost(attempt, is_foreign=sight.is_foreign)
-            return EndedAttempt(work=work, outcome=Outcome.LOST, error=why, is_news=True)
+            # Whatever a wrong entry or answer says of a Run, nothing is started again for it.
+            is_final = sight.is_foreign
+            return EndedAttempt(work=work, outcome=Outcome.LOST, error=why, is_news=True, is_final=is_final)
         self._purse.note_so_far(attempt, run.cost_usd)
         aborted_for = live.watch.problem
         outcome, problem = outcome_of(run, aborted_for)
@@ -403,7 +405,7 @@ class JobRunner:
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
         except ApiError as refused:
             raise BatchRefused(f"Run {last.run_id} cannot be read: {refused}", refused) from refused
-        if not run.is_of(self._task_id):
+        if run.is_of_another(self._task_id):
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=problem, is_final=True)
         outcome, error = outcome_of(run, last.aborted_for)
         return EndedAttempt(work=work, outcome=outcome, run=run, error=error or problem, is_final=True)

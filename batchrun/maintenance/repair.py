@@ -241,7 +241,7 @@ class _Repair:
             return None
         with suppress(NotFound):
             run = await self._batch.client.get_run(run_id)
-            if run.is_of(self._batch.task_id):
+            if not run.is_of_another(self._batch.task_id):
                 return run
         self.done.without_run += 1
         return None

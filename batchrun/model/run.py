@@ -103,11 +103,17 @@ class Run:
     fields: JsonObject
 
     def is_of(self, task_id: TaskId) -> bool:
-        """True unless the platform says that the Run is of another task, or of none.
-
-        A ledger names Runs by their ids, and whoever can write to its shared log can name any Run of the account.
-        """
+        """True unless the platform says that the Run is of another task, or of none: a Run that is looked for."""
         return bool(self.fields.get("actorTaskId", task_id) == task_id)
+
+    def is_of_another(self, task_id: TaskId) -> bool:
+        """True only if the platform names another task: a Run whose id the ledger has.
+
+        Whoever can write to a shared log can name any Run of the account. One without a task is taken for ours all the
+        same: the API may leave the task out while a Run is live, and a Run of ours must not be given up.
+        """
+        named = self.fields.get("actorTaskId")
+        return isinstance(named, str) and named != task_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

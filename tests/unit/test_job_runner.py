@@ -502,6 +502,24 @@ async def test_a_run_of_another_task_is_left_alone(run_s: float) -> None:
     assert (record.run, record.cost_usd, record.items) == (None, None, None)
 
 
+async def test_no_run_of_another_task_is_started_again() -> None:
+    """Whatever was wrong, the entry or the answer: the Run of the ledger may be live, and paid for."""
+    api = ScriptedApi()
+    run_id = api.add_run(Plan(run_s=1000), task_id="another")
+    bound = intended(state=AttemptState.BOUND, run_id=run_id)
+    engine, _ = await resumed(api, bound, retry=retries(5, on=[Outcome.LOST]))
+    assert ([record.outcome for record in engine.records], api.posts) == ([Outcome.LOST], [])
+
+
+async def test_a_run_whose_task_is_not_shown_is_ours() -> None:
+    """The API may leave it out while a Run is live."""
+    api = ScriptedApi()
+    run_id = api.add_run(Plan(run_s=30.0, fields={"actorTaskId": None}))
+    engine, _ = await resumed(api, intended(state=AttemptState.BOUND, run_id=run_id))
+    (record,) = engine.records
+    assert (record.outcome, api.posts) == (Outcome.SUCCEEDED, [])
+
+
 async def test_a_run_that_was_given_up_is_looked_for_in_the_next_round() -> None:
     """It may still be live: a new round starts no second Run beside it, and its record names it."""
     api, ledger = ScriptedApi(), WatchedLedger()

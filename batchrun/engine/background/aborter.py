@@ -55,7 +55,7 @@ class Aborter:
     async def _abort(self, run_id: RunId, asked: set[RunId], limiter: anyio.Semaphore) -> None:
         async with limiter:
             try:
-                if (await self._client.get_run(run_id)).is_of(self._task_id):
+                if not (await self._client.get_run(run_id)).is_of_another(self._task_id):
                     await self._client.abort_run(run_id)
             except NotFound:
                 asked.discard(run_id)  # too new, and asked again; or gone, and settled by the child that follows it

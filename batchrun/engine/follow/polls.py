@@ -178,7 +178,7 @@ class Follower:
             run = replace(listed, timeout_s=live.attempt.timeout_s)  # lists leave it out
         except ApiError as error:
             raise BatchRefused(f"Run {live.run_id} cannot be followed: {error}", error) from error
-        if not run.is_of(self._task_id):
+        if run.is_of_another(self._task_id):
             return Sight(is_over=True, is_foreign=True)
         if run.status.is_terminal:
             return Sight(is_over=True, run=run)

@@ -56,9 +56,10 @@ async def test_a_run_of_the_official_client_is_followed_and_collected(
         task = _official(api).task(await api.create_task("test/work", name="shared"))
         started = await task.start(task_input={"of": "the official client"})
         run_id = RunId(started.id)
-        assert (await ours.get_run(run_id)).status is RunStatus.RUNNING
+        live = await ours.get_run(run_id)
+        assert live.status is RunStatus.RUNNING
         children.start_soon(_let_go, api, run_id, may_end)
-        run = await Following(ours).wait_for_finish(run_id)
+        run = await Following(ours, task_id=live.fields["actorTaskId"]).wait_for_finish(run_id)
         assert run is not None
         assert (run.id, run.status, run.fields["exitCode"]) == (run_id, status, exit_code)
         ledger = WatchedLedger()

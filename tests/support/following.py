@@ -38,13 +38,14 @@ class Following:
     Args:
         client: the platform.
         max_open_polls: how many polls there are.
+        task_id: of the task.
     """
 
-    def __init__(self, client: RunClient, *, max_open_polls: int = 10) -> None:
+    def __init__(self, client: RunClient, *, max_open_polls: int = 10, task_id: str = "task") -> None:
         self._client = client
         self.polls = Polls(max_open_polls)
-        self.sweep = Sweep(client, TaskId("task"), self._go)
-        self.follower = Follower(client, self.polls, self.sweep, TaskId("task"))
+        self.sweep = Sweep(client, TaskId(task_id), self._go)
+        self.follower = Follower(client, self.polls, self.sweep, TaskId(task_id))
         self._children: TaskGroup | None = None
         self._noticed: dict[RunId, tuple[Run | None, float]] = {}
 

@@ -229,7 +229,11 @@ class FleetDuty:
         changed, is_news = self._parts.change(after or fleet.page)
         if after is not None or is_news:
             after = changed
+            # Before the others may see that they are free: an order for one of them has it taken anew.
+            dropped = self._drop_from_ready(after)
             if not await fleet.call(partial(fleet.pages.replace, after)):
+                fleet.ready |= dropped
+                self._closed -= dropped
                 fleet.alarm.set()  # another member was first: look again at once
                 return
             fleet.member.see(after, boot_time())
@@ -330,6 +334,14 @@ class FleetDuty:
         if runner is not None and runner.batch is not None:
             return runner.batch.has_adopted_all
         return batch in self._fleet.ready and runner is None
+
+    def _drop_from_ready(self, after: Page) -> set[str]:
+        """Own the batches no more that a page is about to take from this worker; return them."""
+        mine = after.members.get(self._fleet.member.id)
+        dropped = self._fleet.ready - (mine.batches.keys() if mine is not None else set())
+        self._fleet.ready -= dropped
+        self._closed |= dropped
+        return dropped
 
     def _forget(self) -> None:
         """Let go of batches that the page does not give to this worker any more: they are over."""

@@ -194,7 +194,9 @@ class BatchRunner:
             self.notices.append(f"limits unchanged: {error}")
             _log.warning("limits_not_changed", batch=self.id, reason=str(error))
             return
-        if self.batch is None:
+        if self.batch is None:  # it has begun to close meanwhile, by the limits from before
+            self._is_outdated = True
+            self.reopen()
             return
         needs_prices = config.limits.budget_usd is not None and not self.batch.has_budget
         if needs_prices or self.batch.is_out_of_budget:

@@ -304,9 +304,9 @@ class Worker:
             runner.let_go()
 
     async def _resume_all(self, *states: BatchState) -> None:
-        """Resume the batches that rest in one of some states: their cause may be gone."""
+        """Resume the batches that rest in one of some states, or are about to: their cause may be gone."""
         for submission in self.store:
-            if submission.state in states and self._is_own(submission) and submission.id not in self.runners:
+            if submission.state in states and self._is_own(submission):
                 try:
                     await self.open_again(submission.id, RESUMABLE, "resumed")
                 except BatchrunError as error:

@@ -21,6 +21,7 @@ from batchrun.errors import ConfigError
 from batchrun.ledger.facts import ACCOUNT, TASK_ID
 from batchrun.ledger.protocol import MarkedAttempt
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
+from batchrun.maintenance.idle_batch import known_runs
 from batchrun.maintenance.noted_config import read_own_config
 from batchrun.model import JobId, JobKey, Mark, RunId, TaskId
 from batchrun.output.committed_lines import committed_lines
@@ -151,7 +152,7 @@ async def audit_runs(directory: Path, environ: Mapping[str, str], api_url: str |
             refuse_other_account(begun_in, account)
 
         async def known(run_ids: Collection[RunId]) -> set[RunId]:
-            return await anyio.to_thread.run_sync(_known_runs, directory, run_ids)
+            return await anyio.to_thread.run_sync(known_runs, directory, run_ids)
 
         listing = await Candidates(client, task_id, UserAgents()).since(first, known, MAX_READ)
         marks = {run.id: mark for run in listing.runs if (mark := mark_of(run.user_agent)) is not None}
@@ -179,11 +180,6 @@ def _platform_of(directory: Path, api_url: str | None) -> ApiConfig:
 def _starts_of(directory: Path) -> tuple[datetime | None, TaskId, str | None]:
     with open_for_reading(directory) as ledger:
         return ledger.first_start(), ledger.fact(TASK_ID) or TaskId(""), ledger.fact(ACCOUNT)
-
-
-def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
-    with open_for_reading(directory) as ledger:
-        return ledger.known_runs(run_ids)
 
 
 def _attempts_marked(directory: Path, marks: Collection[Mark]) -> dict[Mark, MarkedAttempt]:

@@ -39,13 +39,14 @@ class IdleBatch:
         directory = self.config.out_dir
 
         async def known(run_ids: Collection[RunId]) -> set[RunId]:
-            return await anyio.to_thread.run_sync(_known_runs, directory, run_ids)
+            return await anyio.to_thread.run_sync(known_runs, directory, run_ids)
 
         earliest_start = min(doubt.attempt.earliest_start for doubt in doubts)
         return await Candidates(self.client, self.task_id, UserAgents()).since(earliest_start, known)
 
 
-def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
+def known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
+    """Return which of some Runs a batch's ledger knows."""
     with open_for_reading(directory) as ledger:
         return ledger.known_runs(run_ids)
 

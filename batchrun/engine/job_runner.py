@@ -378,9 +378,8 @@ class JobRunner:
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             work = work.with_attempt(lost)
             why = run_lost(attempt, is_foreign=sight.is_foreign)
-            # Whatever a wrong entry or answer says of a Run, nothing is started again for it.
-            is_final = sight.is_foreign
-            return EndedAttempt(work=work, outcome=Outcome.LOST, error=why, is_news=True, is_final=is_final)
+            # Final for a foreign one: whatever a wrong entry or answer says, nothing is started again for it.
+            return EndedAttempt(work=work, outcome=Outcome.LOST, error=why, is_news=True, is_final=sight.is_foreign)
         self._purse.note_so_far(attempt, run.cost_usd)
         aborted_for = live.watch.problem
         outcome, problem = outcome_of(run, aborted_for)

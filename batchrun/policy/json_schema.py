@@ -79,7 +79,7 @@ class PatternBounds(Generic[V]):
             self._with_backtracks(MAX_BACKTRACKS)
 
     def validator(self, value: Any, evaluations: int) -> V:
-        """Return the validator for a value, each part of which is evaluated so many times."""
+        """Return the validator for a value; each part of it is evaluated `evaluations` times."""
         if self._linear is not None:
             return self._linear
         allowed = _MAX_LOOKED_AT // (evaluations * max(1, int(min(_bytes_of(value), _MAX_LOOKED_AT))))

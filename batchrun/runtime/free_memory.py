@@ -4,7 +4,7 @@ import mmap
 import re
 import sys
 
-#: `parsed_bytes` of a text is at most so many times its length: that of a row of `{` before a character of four bytes.
+#: The most that `parsed_bytes` of a text is, per byte of it: that of a row of `{` before a character of four bytes.
 PARSED_BYTES_PER_BYTE = 148
 #: Names per object from which on they are hardly the same in several objects, so that each is a text of its own.
 _MANY_NAMES = 32

@@ -37,8 +37,8 @@ MAX_CONTENT_BYTES = 1 << 30
 #: have some 100,000. The first entry may hold a whole ledger that was begun without a log: a job and its attempt take
 #: 2.6 KB by reckoning and 500 bytes or more on the disk, of which there are 128 MB at most.
 _MAX_PARSED_BYTES, _MAX_FIRST_PARSED_BYTES = 512 << 20, 1 << 30
-#: Max bytes for files that are held with their entry. If there are more, they are decompressed as they are written, in
-#: pieces of so many bytes.
+#: Max bytes for files that are held with their entry. If there are more, they are decompressed as they are written,
+#: piece by piece: the bytes of a piece.
 _MAX_HELD_BYTES, _PIECE_BYTES = 16 << 20, 1 << 20
 #: Longest lease of an owner, in seconds: a day.
 _MAX_LEASE_S = 86_400.0

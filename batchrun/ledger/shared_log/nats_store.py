@@ -134,7 +134,7 @@ class NatsStore:
         return bytes(content) if len(content) == size else b""
 
     async def _described(self, name: str) -> Any:
-        """Return the JSON that describes an object, whoever has written it; None: nothing does."""
+        """Return the JSON that describes an object; None: there is none. Anybody may have written it."""
         bucket = objects_of(self._stream)
         meta = OBJ_META_PRE_TEMPLATE.format(bucket=bucket, obj=base64.urlsafe_b64encode(name.encode()).decode())
         stored = await _stored(self._client, OBJ_STREAM_TEMPLATE.format(bucket=bucket), last_by_subj=meta)

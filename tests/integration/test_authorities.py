@@ -151,7 +151,7 @@ async def test_a_webhook_of_the_embedded_server_has_them(context: ssl.SSLContext
     webhook = base64.b64encode(orjson.dumps([{"eventTypes": ["ACTOR.RUN.CREATED"], "requestUrl": NOWHERE}])).decode()
     async with open_api(tmp_path / "server", actors=(ACTORS,), allow_private_addresses=True) as api:
         await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=webhook)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not any(each.get("calls") for each in (await api.get("/v2/webhook-dispatches")).data["items"]):
                 pass
     assert _count(context) == 1

@@ -356,7 +356,7 @@ async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module, "MAX_IDLE_S", 0.0)
     async with opened(lambda _: (OK, True)) as (server, connections):
         await get(connections)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await server.has_ended.wait()
         await get(connections)
     assert server.came_on == [0, 1]

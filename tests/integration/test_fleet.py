@@ -376,5 +376,5 @@ async def test_a_worker_looks_at_the_page_while_all_threads_wait(tmp_path):
     store = DirectoryStore(tmp_path / "store")
     fleet = await anyio.to_thread.run_sync(fleet_in_this_process, tmp_path, store)
     async with all_threads_waiting():
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await fleet.read()

@@ -57,7 +57,7 @@ async def kept_by(worker: Worker, is_done: Callable[[set[str]], bool]) -> set[st
 
     async with anyio.create_task_group() as children:
         children.start_soon(Retention(worker.store, worker.directory, config, delete).run)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not is_done({each.name for each in worker.store}):
                 await anyio.lowlevel.checkpoint()
             seen = looks

@@ -192,7 +192,7 @@ async def test_a_server_looks_by_itself(folder: Folder) -> None:
     async with _open(folder, reload_every_s=0.02) as api:
         await folder.write("two")
         status = 404
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while status == 404:
                 await anyio.sleep(0.02)
                 status = (await api.get("/v2/actors/local~two")).status

@@ -66,7 +66,7 @@ async def test_the_write_ahead_log_is_begun_anew(
     monkeypatch.setattr(server_database, "_MAX_LOG_BYTES", 100_000)
     log = tmp_path / "server.sqlite3-wal"
     written = times_cut = length = 0
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while times_cut < 3:
             await database.write(put, f"{written:05}" + "x" * 4000)
             before, length = length, await anyio.to_thread.run_sync(lambda: log.stat().st_size)
@@ -89,7 +89,7 @@ async def test_what_fails_after_a_commit_is_the_trouble_of_its_caller_alone(data
         except LookupError:
             results[name] = "failed"
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as children:
             for name in ("a", "odd", "c"):
                 children.start_soon(write, name)

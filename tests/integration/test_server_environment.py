@@ -114,7 +114,7 @@ async def _fetch(url: str) -> str:
     async with stream:
         await stream.send(b"GET / HTTP/1.0\r\n\r\n")
         answer = b""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async for part in stream:
                 answer += part
     return answer.rpartition(b"\r\n\r\n")[2].decode()

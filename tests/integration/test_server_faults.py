@@ -64,7 +64,7 @@ async def _runs(api: Api) -> list[Any]:
 
 
 async def _until_listed(api: Api) -> list[Any]:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not (runs := await _runs(api)):  # noqa: ASYNC110 - the server tells nobody when it shows a Run
             await anyio.sleep(0.01)
     return runs
@@ -315,7 +315,7 @@ async def test_a_large_body_leaves_its_room_to_the_next_one(opens, monkeypatch, 
     monkeypatch.setattr(app, "_BODIES_MB", 1)
     async with opens(*faults) as (api, _):
         dataset = (await api.send("POST", "/v2/datasets")).data["id"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             for pushed in range(copies, 3 * copies + 1, copies):
                 await api.send("POST", f"/v2/datasets/{dataset}/items", {"text": "x" * 300_000})
                 while (  # noqa: ASYNC110 - the server tells nobody when it has carried out what it has cut

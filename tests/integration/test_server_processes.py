@@ -23,7 +23,7 @@ SERVER = {"actors": (ACTORS,)}
 
 
 async def _are_gone(pids: list[int]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while any([await anyio.to_thread.run_sync(start_time, pid) for pid in pids]):  # noqa: ASYNC110 - a process that ends wakes nobody here
             await anyio.sleep(0.02)
 

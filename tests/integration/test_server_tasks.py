@@ -323,7 +323,7 @@ async def test_large_bodies_are_parsed_when_there_is_memory(tmp_path: Path, monk
         dataset = (await api.send("POST", "/v2/datasets")).data["id"]
         path = f"/v2/datasets/{dataset}/items"
         children.start_soon(partial(api.run_actor, "test~waits", {"a": ["x"] * 100_000}, waitForFinish=60))
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await begun.wait()
             async with anyio.create_task_group() as pushes:
                 for _ in range(5):

@@ -24,7 +24,7 @@ async def _echo(api: Api, given: Any = None, **query: Any) -> Any:
 
 async def _settled(api: Api, run_id: str) -> Any:
     run = (await api.get(f"/v2/actor-runs/{run_id}")).data
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while "DATASET_WRITES" not in run["usage"]:
             await anyio.sleep(0.02)
             run = (await api.get(f"/v2/actor-runs/{run_id}")).data
@@ -55,7 +55,7 @@ async def test_a_server_without_work_uses_no_processor(tmp_path: Path) -> None:
     """Also one that makes usage final at once, as a batch's own server does: all its children wait."""
     async with open_api(tmp_path / "server", usage_settle_s=0) as api:
         await _settled(api, (await _echo(api))["id"])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await anyio.wait_all_tasks_blocked()
 
 

@@ -48,7 +48,7 @@ class Receiver:
 
     async def wait_for(self, count: int) -> list[Any]:
         """Wait for so many calls; return their payloads."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while len(self.received) < count:
                 await self.arrived.wait()
         return [payload for _, payload in self.received]
@@ -77,7 +77,7 @@ def _adhoc(*webhooks: Any) -> str:
 
 async def _dispatch(api: Api, is_meant: Callable[[Any], bool], path: str = "/v2/webhook-dispatches") -> Any:
     """Wait for a dispatch that is as meant."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while True:
             for dispatch in (await api.get(path)).data["items"]:
                 if is_meant(dispatch):

@@ -315,7 +315,7 @@ async def test_a_batch_commits_and_lives_while_all_threads_wait(tmp_path):
         open_commit(journal) as commit,
         all_threads_waiting(),
     ):
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await commit.bound_runs()
         before = log.last.entry
         await until(lambda: log.last.entry >= before + 2, "the log has heartbeats", limit_s=30)

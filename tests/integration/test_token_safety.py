@@ -236,7 +236,7 @@ async def test_a_certificate_that_is_not_accepted_ends_the_first_read_at_once(
     """No retry mends it; the message names the next step."""
     monkeypatch.setenv("SSL_CERT_FILE", file)
     async with _open_web_server(certificate) as port, opened(f"https://localhost:{port}") as client:
-        with anyio.fail_after(20), pytest.raises(ConnectFailed) as caught:
+        with anyio.fail_after(60), pytest.raises(ConnectFailed) as caught:
             await client.get_account()
     reason = "its certificate is not accepted (self-signed certificate)"
     assert str(caught.value) == f"no connection to localhost: {reason}; if a private CA has signed it, {step}"
@@ -245,7 +245,7 @@ async def test_a_certificate_that_is_not_accepted_ends_the_first_read_at_once(
 async def test_a_server_without_tls_ends_the_first_read_at_once() -> None:
     """The address is wrong, and stays so."""
     async with _open_web_server() as port, opened(f"https://localhost:{port}") as client:
-        with anyio.fail_after(20), pytest.raises(ConnectFailed, match=r"TLS failed .* begins with http://"):
+        with anyio.fail_after(60), pytest.raises(ConnectFailed, match=r"TLS failed .* begins with http://"):
             await client.get_account()
 
 

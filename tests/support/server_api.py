@@ -101,7 +101,7 @@ class Api:
         """Return what a Run has pushed, once it has pushed `count` items."""
         path = f"/v2/datasets/{run['defaultDatasetId']}/items"
         items = (await self.get(path)).body
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while len(items) < count:
                 await anyio.sleep(0.05)
                 items = (await self.get(path)).body

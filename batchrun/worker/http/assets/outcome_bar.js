@@ -22,7 +22,7 @@ export const wholeOf = ({ jobs }) => Math.max(jobs.total ?? 0, jobs.settled);
 const liveOf = (batch) => Math.min(batch.live_runs, wholeOf(batch) - batch.jobs.settled);
 
 export function makeBar(kind = "") {
-  const node = el("div", { class: `outcomes ${kind}`, role: "img" });
+  const node = el("div", { class: `outcomes ${kind}`, role: "img", "aria-label": "Jobs by outcome" });
   function show(batch) {
     const whole = Math.max(wholeOf(batch), 1);
     const parts = OUTCOMES.filter((outcome) => batch.outcomes[outcome] > 0);

@@ -66,7 +66,7 @@ async def abort_runs(directory: Path, environ: Mapping[str, str], on_aborted: Ca
         async def abort(run_id: RunId) -> None:
             async with limiter:
                 try:
-                    if not await _is_of_task(batch, run_id):
+                    if await _is_of_another_task(batch, run_id):
                         refused[run_id] = f"it is no Run of the batch's task {batch.task_id}; abort it on the platform"
                         return
                     run = await batch.client.within(PATIENCE_S + NO_ANSWER_S, abort_run(batch.client, run_id))
@@ -103,13 +103,13 @@ def _note_aborted(directory: Path, run_ids: list[RunId], log: CommitLog | None) 
         ledger.note_fact(ABORTED, run_ids)
 
 
-async def _is_of_task(batch: IdleBatch, run_id: RunId) -> bool:
-    """True unless a Run is another task's: who can write to a shared log could name any Run of the account."""
+async def _is_of_another_task(batch: IdleBatch, run_id: RunId) -> bool:
+    """True if the platform says so: who can write to a shared log could name any Run of the account."""
     try:
         run = await batch.client.within(PATIENCE_S + NO_ANSWER_S, batch.client.get_run(run_id))
     except NotFound:
-        return True  # a new one may be unknown at first
-    return run.fields.get("actorTaskId") == batch.task_id
+        return False  # a new one may be unknown at first
+    return run.is_of_another(batch.task_id)
 
 
 async def abort_run(client: RunClient, run_id: RunId) -> Run:

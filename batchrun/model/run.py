@@ -102,15 +102,12 @@ class Run:
     #: The whole Run object of the API.
     fields: JsonObject
 
-    def is_of(self, task_id: TaskId) -> bool:
-        """True unless the platform says that the Run is of another task, or of none: a Run that is looked for."""
-        return bool(self.fields.get("actorTaskId", task_id) == task_id)
-
     def is_of_another(self, task_id: TaskId) -> bool:
-        """True only if the platform names another task: a Run whose id the ledger has.
+        """True only if the platform names another task.
 
-        Whoever can write to a shared log can name any Run of the account. One without a task is taken for ours all the
-        same: the API may leave the task out while a Run is live, and a Run of ours must not be given up.
+        A Run without a task may be ours: the API may leave the task out while a Run is live, and a Run of ours must not
+        be given up, or started again. What names one that is not ours: a listing of the account, and whoever can write
+        to a shared log.
         """
         named = self.fields.get("actorTaskId")
         return isinstance(named, str) and named != task_id

@@ -173,6 +173,14 @@ async def test_runs_of_other_tasks_are_left_out() -> None:
     assert api.reads == []
 
 
+async def test_a_run_that_is_listed_without_its_task_is_found() -> None:
+    """The platform may leave the task out while a Run is live; the mark tells whose it is."""
+    api = ScriptedApi()
+    api.add_run(Plan(fields={"actorTaskId": None}), user_agent="apify-client/3")
+    ours = api.add_run(Plan(fields={"actorTaskId": None}), user_agent=agent("mine"))
+    assert await Doubts(api).resolve("mine") == {"mine": ours}
+
+
 async def test_runs_that_the_ledger_knows_are_not_read() -> None:
     """They belong to other attempts already."""
     api, ledger = ScriptedApi(), WatchedLedger()

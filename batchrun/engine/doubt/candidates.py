@@ -139,7 +139,7 @@ class Candidates:
                 return  # a list that shows the same Runs on every page has no last one
             seen = ids
             young = [run for run in page.runs if run.started_at is None or run.started_at >= since]
-            yield [run for run in young if run.is_of(self._task_id)]
+            yield [run for run in young if not run.is_of_another(self._task_id)]
             offset += page.count
             is_read = page.total is not None and offset >= page.total and page.count < MAX_LIST_LIMIT
             if is_read or (self._reads_task_list and len(young) < len(page.runs)):

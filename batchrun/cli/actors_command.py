@@ -10,6 +10,7 @@ from pathlib import Path
 from batchrun.cli.actor_template import LANGUAGES, actor_files
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError, OutputError
+from batchrun.runtime.shell_command import shell_command
 from batchrun.server.catalog.actor_catalog import actor_folders
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import check_name
@@ -37,8 +38,9 @@ def make_actor(name: str, language: str) -> None:
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror}") from error
     say(f"{folder} is an Actor. Install its packages, and run it once per line of a job file:")
-    say(f"  batchrun actors install {name}")
-    say(f"  batchrun run --actors {name} --jobs {name}/example.jsonl --out {name}.out")
+    say(f"  {shell_command('batchrun', 'actors', 'install', name)}")
+    jobs, out = f"{name}/example.jsonl", f"{name}.out"
+    say(f"  {shell_command('batchrun', 'run', '--actors', name, '--jobs', jobs, '--out', out)}")
 
 
 def install_packages(directory: Path) -> None:

@@ -14,6 +14,7 @@ from batchrun.maintenance.audit import AuditedRecords, AuditedRuns, audit_record
 from batchrun.output.layout import RECORDS
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import silence
+from batchrun.runtime.shell_command import shell_command
 
 #: Max second Runs that are shown.
 _MAX_SHOWN = 20
@@ -55,7 +56,7 @@ def _record_lines(found: AuditedRecords, directory: Path) -> Iterator[str]:
         if count
     ]
     if wrong:
-        yield f"wrong    {', '.join(wrong)}: `batchrun repair {directory}` writes them right"
+        yield f"wrong    {', '.join(wrong)}: `{shell_command('batchrun', 'repair', directory)}` writes them right"
     if found.open_jobs:
         doubts = f", {counted(found.in_doubt, 'start')} in doubt" if found.in_doubt else ""
         yield f"open     {counted(found.open_jobs, 'job')}{doubts}"

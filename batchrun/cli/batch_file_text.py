@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from batchrun.model import JsonObject, write_json
 from batchrun.preflight.column_match import ColumnMatch, Matching, placeholder_of
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.shell_command import shell_command
 
 #: Max properties without a column that are listed as comments.
 MAX_OTHERS = 15
@@ -48,8 +48,8 @@ def batch_file_text(draft: BatchDraft) -> str:
 
 def _head(draft: BatchDraft) -> Iterator[str]:
     yield f"# A batch: one Run of the task below for each line of {_plain(draft.jobs.name)}."
-    name = shlex.quote(_plain(draft.file.name))
-    yield f"# Check it with `batchrun plan {name}`, start or resume it with `batchrun run {name}`."
+    plan, run = (shell_command("batchrun", verb, draft.file.name) for verb in ("plan", "run"))
+    yield f"# Check it with `{plan}`, start or resume it with `{run}`."
     if draft.base_url is not None:
         yield from ("", "[api]", f"base_url = {toml_value(draft.base_url)}")
     if draft.actors:

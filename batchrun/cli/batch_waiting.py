@@ -1,7 +1,7 @@
 """What a command shows of a worker's batch that it has submitted or retried, and its exit code."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import anyio
@@ -10,6 +10,7 @@ from batchrun.cli.exit_codes import ExitCode, exit_code_of_submission
 from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
 from batchrun.cli.terminal import answer, can_redraw, live_lines, say
+from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.submission import BatchState
 from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
@@ -17,7 +18,7 @@ from batchrun.worker.worker_client import WorkerClient
 
 
 async def show_order(
-    batch: BatchView, client: WorkerClient, *, is_awaited: bool, is_json: bool, where: str
+    batch: BatchView, client: WorkerClient, *, is_awaited: bool, is_json: bool, where: Sequence[str]
 ) -> ExitCode:
     """Show a batch, and its progress until it rests if that is awaited; return the exit code of `run` for it then.
 
@@ -29,8 +30,9 @@ async def show_order(
             with _progress() as show:
                 batch = await client.wait(batch.id, show, say)
         except anyio.get_cancelled_exc_class():
-            say(f"{label(batch)} goes on in the worker: `batchrun worker status {batch.id}{where}` shows it,")
-            say(f"`batchrun worker cancel {batch.id}{where}` stops it")
+            status = shell_command("batchrun", "worker", "status", batch.id, *where)
+            say(f"{label(batch)} goes on in the worker: `{status}` shows it,")
+            say(f"`{shell_command('batchrun', 'worker', 'cancel', batch.id, *where)}` stops it")
             raise
         for line in batch_lines(batch):
             say(line)

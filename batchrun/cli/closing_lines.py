@@ -9,6 +9,7 @@ from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.report.batch_status import slowest_run
 from batchrun.report.number_words import counted, duration
 from batchrun.report.progress_words import cost_words, ending_words, outcome_counts, records_words, slot_words
+from batchrun.runtime.shell_command import shell_command
 
 
 def show_closing(
@@ -32,7 +33,7 @@ def show_closing(
         twice = counted(summary.second_runs, "Run")
         say(f"twice    {twice} by requests that were sent once and repeated on the way; none is left running")
     if summary.settled > summary.outcomes.get(Outcome.SUCCEEDED, 0) + summary.outcomes.get(Outcome.INVALID, 0):
-        say(f"why      batchrun failures {summary.out_dir}")
+        say(f"why      {shell_command('batchrun', 'failures', summary.out_dir)}")
     for line in _advice(summary, config, command):
         say(line)
 
@@ -71,13 +72,16 @@ def _advice(summary: Summary, config: Config, command: str) -> list[str]:
     if summary.in_doubt:
         lines.append(f"{counted(summary.in_doubt, 'start')} without an answer: whether a Run exists is unknown")
     if summary.ending is Ending.IN_DOUBT:
-        lines.append(f"resolve  batchrun resolve {summary.out_dir}  (shows possible Runs of theirs, and asks you)")
+        resolve = shell_command("batchrun", "resolve", summary.out_dir)
+        lines.append(f"resolve  {resolve}  (shows possible Runs of theirs, and asks you)")
         return lines
     if summary.ending is Ending.TRIPPED:
-        lines.append(f"retry    batchrun retry {summary.out_dir} --tripped  (the jobs that tripped it, then the rest)")
+        retry = shell_command("batchrun", "retry", summary.out_dir, "--tripped")
+        lines.append(f"retry    {retry}  (the jobs that tripped it, then the rest)")
     if summary.ending is Ending.OUT_OF_BUDGET:
         lines.append("resume   the same command with a larger --budget-usd (limits.budget_usd)")
     else:
         lines.append(f"resume   {command}")
-    may_live = summary.live_runs or summary.in_doubt
-    return [*lines, *([f"abort    batchrun abort {summary.out_dir}"] if may_live else [])]
+    if summary.live_runs or summary.in_doubt:
+        lines.append(f"abort    {shell_command('batchrun', 'abort', summary.out_dir)}")
+    return lines

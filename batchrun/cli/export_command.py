@@ -11,6 +11,7 @@ from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining
 from batchrun.report.output_files.table_file import TABLE_FORMATS, table_pieces
 from batchrun.runtime.private_files import private_opener
+from batchrun.runtime.shell_command import shell_command
 
 #: The formats, by the end of the file's name.
 _FORMATS = ("jsonl", *TABLE_FORMATS)
@@ -37,7 +38,8 @@ def export_lines(directory: Path, file: Path, *, items: bool) -> None:
         raise ConfigError(f"{directory}: has no items ([output] items says where they are kept); leave out --items")
     source = directory / name
     if end > (source.stat().st_size if source.exists() else 0):
-        raise LedgerError(f"{source}: lacks lines that were written; `batchrun repair {directory}` writes them again")
+        repair = shell_command("batchrun", "repair", directory)
+        raise LedgerError(f"{source}: lacks lines that were written; `{repair}` writes them again")
     is_table = table_format in TABLE_FORMATS
     pieces = table_pieces(source, end, table_format, is_exact=items) if is_table else _lines(source, end)
     replace_file(file, pieces, is_private=False)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 from batchrun.runtime.logs import silence
+from batchrun.runtime.shell_command import shell_command
 
 #: Keys of `[jobs]` that say how the file is read, and that `--set` may give.
 READING = ("format", "encoding", "delimiter", "quote")
@@ -152,10 +152,10 @@ def init_batch(request: InitRequest) -> ExitCode:
 
 
 def _next_step(file: Path, *, would_fail: bool) -> str:
-    name = shlex.quote(str(file))
+    plan = shell_command("batchrun", "plan", file)
     if would_fail:
-        return f"mend {name} or the lines, then batchrun plan {name}; to start over, delete {name} and run init again"
-    return f"batchrun plan {name}, then batchrun run {name} --limit 10"
+        return f"mend {file} or the lines, then {plan}; to start over, delete {file} and run init again"
+    return f"{plan}, then {shell_command('batchrun', 'run', file, '--limit', 10)}"
 
 
 def _refuse_existing(file: Path) -> None:

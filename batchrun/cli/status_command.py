@@ -13,6 +13,7 @@ from batchrun.report.number_words import counted, money
 from batchrun.report.progress_words import cost_words, outcome_counts, records_words
 from batchrun.report.terminal_text import one_line
 from batchrun.report.wait_words import wait_words
+from batchrun.runtime.shell_command import shell_command
 
 #: Max characters of what the platform or a job file has written.
 _MAX_CHARS = 500
@@ -37,9 +38,10 @@ def _runs_words(found: Status) -> str:
 
 
 def _given_up_words(summary: Summary) -> str:
+    abort, retry = (shell_command("batchrun", verb, summary.out_dir) for verb in ("abort", "retry"))
     return (
         f"given up {counted(summary.given_up_runs, 'Run')} that could not be followed and may be live:"
-        f" `batchrun abort {summary.out_dir}` aborts, `batchrun retry {summary.out_dir}` looks again"
+        f" `{abort}` aborts, `{retry}` looks again"
     )
 
 
@@ -88,7 +90,7 @@ def _status_lines(found: Status) -> list[str]:
         lines.append(
             f"doubt    {counted(len(found.doubts), 'start')} without an answer; `batchrun run` asks the platform,"
         )
-        lines.append(f"         `batchrun resolve {summary.out_dir}` asks you:")
+        lines.append(f"         `{shell_command('batchrun', 'resolve', summary.out_dir)}` asks you:")
         lines += [
             f"         {one_line(each.job_key, _MAX_CHARS)}, intended at {each.attempt.intended_at:%Y-%m-%d %H:%M:%S}Z"
             for each in found.doubts

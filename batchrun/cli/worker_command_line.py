@@ -3,7 +3,7 @@
 A command imports that function when it runs, so that `--help` imports neither the engine nor HTTP.
 """
 
-import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ import typer
 from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.retry_options import DryRun, ErrorTypes, FailureIds, Groups, Keys, Outcomes, Tripped
 from batchrun.runtime.lean_imports import import_leanly
+from batchrun.runtime.shell_command import shell_command
 
 app = typer.Typer(cls=CommandGroup, help="Run batches side by side in a long-lived process.", no_args_is_help=True)
 
@@ -36,10 +37,9 @@ Wait = Annotated[bool, typer.Option("--wait", help="Show its progress until it r
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Continue until the batch rests.")]
 
 
-def _where(data: Path, url: str | None) -> str:
+def _where(data: Path, url: str | None) -> Sequence[str]:
     """Return the flags that lead to the same worker, for a command that a person types next."""
-    given = ["--url", url] if url is not None else ["--data", str(data)] if data != DEFAULT_DATA_DIR else []
-    return "".join(f" {shlex.quote(each)}" for each in given)
+    return ["--url", url] if url is not None else ["--data", str(data)] if data != DEFAULT_DATA_DIR else []
 
 
 @app.command("start")
@@ -243,7 +243,7 @@ def resolve(
     from batchrun.model import RunId
 
     refuse_half_decision(key, run, has_no_run=none)
-    resume = f"batchrun worker resume {shlex.quote(batch)}{_where(data, url)}"
+    resume = shell_command("batchrun", "worker", "resume", batch, *_where(data, url))
     run_id = RunId(run) if run is not None else None
     call_worker(data, url, partial(resolve_doubts_of_batch, batch, key, run_id, resume))
 

@@ -1,8 +1,7 @@
 """`batchrun worker list|status|records|items|logs|pause|resume|cancel|delete|limits`: calls to a worker."""
 
 import os
-import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +24,7 @@ from batchrun.output.layout import BAD_LINES
 from batchrun.output.replacement import replace_text
 from batchrun.report.number_words import counted
 from batchrun.runtime.private_files import read_private
+from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.worker.views import BatchView
@@ -75,14 +75,14 @@ async def print_status(ref: str | None, is_json: bool, client: WorkerClient) -> 
         answer(line)
 
 
-async def print_failures(ref: str, is_json: bool, where: str, client: WorkerClient) -> None:
+async def print_failures(ref: str, is_json: bool, where: Sequence[str], client: WorkerClient) -> None:
     """Print the jobs of a batch that did not succeed, by cause; `where` are the flags that lead to the worker."""
     batch = await client.batch(ref)
     found = await client.failures(batch.id)
     if is_json:
         print_json(asdict(found))
         return
-    retry = f"batchrun worker retry {shlex.quote(ref)}{where}"
+    retry = shell_command("batchrun", "worker", "retry", ref, *where)
     for line in failure_lines(found, retry=retry, bad_lines=f"{batch.out_dir}/{BAD_LINES} has the reasons"):
         answer(line)
 

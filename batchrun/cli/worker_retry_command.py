@@ -1,5 +1,6 @@
 """`batchrun worker retry BATCH`: another round for a batch's jobs, in the worker."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from batchrun.cli.batch_waiting import show_order
@@ -14,7 +15,13 @@ from batchrun.worker.worker_client import WorkerClient
 
 
 async def retry_batch(
-    ref: str, wanted: WantedJobs, is_dry_run: bool, is_awaited: bool, is_json: bool, where: str, client: WorkerClient
+    ref: str,
+    wanted: WantedJobs,
+    is_dry_run: bool,
+    is_awaited: bool,
+    is_json: bool,
+    where: Sequence[str],
+    client: WorkerClient,
 ) -> ExitCode:
     """Retry the jobs of a batch that did not succeed, or those that the flags select; or show them."""
     batch = await client.batch(ref)

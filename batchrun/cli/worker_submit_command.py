@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import file_digest, sha256
@@ -25,6 +25,7 @@ from batchrun.config import load_config, parse_setting
 from batchrun.config.load import as_config_error
 from batchrun.errors import ConfigError, OutputError
 from batchrun.output.replacement import replace_text
+from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.shard_limits import refuse_indivisible
 from batchrun.worker.submission import FILES, Submission
 from batchrun.worker.submission_config import stored_job_file
@@ -75,7 +76,7 @@ async def submit_batch(
     is_confirmed: bool,
     is_awaited: bool,
     is_json: bool,
-    where: str,
+    where: Sequence[str],
     client: WorkerClient,
 ) -> ExitCode:
     """Submit a form, once per `key`; by default, that follows from the content and the name.
@@ -198,7 +199,8 @@ def put_on_list(
         try:
             listed = wait_on_list(url, listed.id)
         except KeyboardInterrupt:
-            say(f"{listed.name} goes on in the fleet; `batchrun worker cancel {listed.id}` at any worker stops it")
+            cancel = shell_command("batchrun", "worker", "cancel", listed.id)
+            say(f"{listed.name} goes on in the fleet; `{cancel}` at any worker stops it")
             raise
     if is_json:
         print_json(listed.model_dump(mode="json"), is_indented=True)

@@ -1,7 +1,6 @@
 """Reads a configuration: flags before environment before TOML file before defaults. Reports all errors at once."""
 
 import os
-import shlex
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,6 +14,7 @@ from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.text_bounds import parse_toml, read_bounded
 from batchrun.errors import ConfigError
 from batchrun.jobs.job_format import is_job_file
+from batchrun.runtime.shell_command import shell_command
 
 #: Max problems in one error.
 MAX_PROBLEMS = 20
@@ -157,14 +157,14 @@ def _read_toml(file: Path) -> dict[str, Any]:
     is_sheet = file.suffix.lower() in _SPREADSHEETS
     if (is_sheet or is_job_file(file.name)) and file.exists():
         first = "save it as CSV, then write" if is_sheet else "write"
-        name = shlex.quote(str(file.with_suffix(".csv") if is_sheet else file))
-        advice = f"{first} one for it: batchrun init {name} --task you~your-task"
+        jobs = file.with_suffix(".csv") if is_sheet else file
+        advice = f"{first} one for it: {shell_command('batchrun', 'init', jobs, '--task', 'you~your-task')}"
         raise ConfigError(f"is a job file, not a batch file (TOML); {advice}", file=file)
     try:
         return parse_toml(read_bounded(file).decode("utf-8-sig"))
     except IsADirectoryError as error:
         if (file / ".actor").is_dir():
-            advice = f"is an Actor; run it with --actors {shlex.quote(str(file))} --jobs FILE"
+            advice = f"is an Actor; run it with {shell_command('--actors', file, '--jobs', 'FILE')}"
         else:
             advice = "is a directory; give the batch's TOML file"
         raise ConfigError(advice, file=file) from error

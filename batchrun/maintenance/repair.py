@@ -42,6 +42,7 @@ from batchrun.report.batch_status import Doubt
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.shell_command import shell_command
 
 
 @dataclass(slots=True)
@@ -100,9 +101,9 @@ def _refuse_shared_log(directory: Path) -> None:
     with suppress(LedgerError, ConfigError):  # what is damaged tells nothing of a log
         url = read_config(directory)[0].replica.url
         if url is not None:
+            pull = shell_command("batchrun", "pull", url, "NEW_DIR")
             raise OutputError(
-                f"{directory}: the batch's shared log has every line. `batchrun pull {url} NEW_DIR` writes them into a"
-                " new directory"
+                f"{directory}: the batch's shared log has every line. `{pull}` writes them into a new directory"
             )
 
 

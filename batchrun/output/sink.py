@@ -12,6 +12,7 @@ from pathlib import Path
 from batchrun.errors import OutputError
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
 from batchrun.runtime.private_files import private_opener
+from batchrun.runtime.shell_command import shell_command
 
 
 class Sink:
@@ -44,7 +45,7 @@ class Sink:
         if length < committed_bytes:
             raise OutputError(
                 f"{self.file}: has {length} bytes, but {committed_bytes} were committed; it was removed or cut."
-                f" `batchrun repair {self.file.parent}` writes the missing lines again"
+                f" `{shell_command('batchrun', 'repair', self.file.parent)}` writes the missing lines again"
             )
         os.ftruncate(self._fd, committed_bytes)
         return committed_bytes

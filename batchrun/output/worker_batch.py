@@ -1,11 +1,11 @@
 """Recognises the output directory of a worker's batch by where it lies: the worker's commands change it, no others."""
 
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from batchrun.model import read_json
 from batchrun.runtime.private_files import read_private
+from batchrun.runtime.shell_command import shell_command
 
 #: The file of a batch in a worker's data directory, in a directory named for the batch's id.
 SUBMISSION = "batch.json"
@@ -19,7 +19,7 @@ class WorkerBatch(NamedTuple):
 
     def command(self, verb: str) -> str:
         """Return the worker's command for this batch."""
-        return f"batchrun worker {verb} {shlex.quote(self.ref)} --data {shlex.quote(str(self.data))}"
+        return shell_command("batchrun", "worker", verb, self.ref, "--data", self.data)
 
 
 def worker_batch_of(out_dir: Path) -> WorkerBatch | None:
@@ -37,7 +37,7 @@ def worker_batch_of(out_dir: Path) -> WorkerBatch | None:
 def retry_command(out_dir: Path) -> str:
     """Return the command that retries the jobs of a batch."""
     found = worker_batch_of(out_dir)
-    return f"batchrun retry {shlex.quote(str(out_dir))}" if found is None else found.command("retry")
+    return shell_command("batchrun", "retry", out_dir) if found is None else found.command("retry")
 
 
 def _id_in_spool(spool: Path, directory: Path) -> str:

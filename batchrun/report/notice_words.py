@@ -1,6 +1,5 @@
 """Notices as sentences, for the terminal, the worker's page and its log."""
 
-import shlex
 from typing import assert_never
 
 from batchrun.apify.wire import Denied
@@ -38,6 +37,7 @@ from batchrun.engine.notices import (
 from batchrun.output.layout import COSTS, REPORT
 from batchrun.report.number_words import counted, duration, money
 from batchrun.report.terminal_text import one_line
+from batchrun.runtime.shell_command import shell_command
 
 _MAX_CHARS = 3000
 _UNBOUNDED = "Budget: no option limits what a Run uses of storages and transfer"
@@ -135,7 +135,7 @@ def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentenc
         case WaitingForFinalCosts():
             return "All Runs have ended. Waiting about ten seconds until their costs are final"
         case ReportNotWritten(reason=reason, out_dir=out_dir):
-            return f"{REPORT} was not written ({reason}); `batchrun report {shlex.quote(str(out_dir))}` writes it"
+            return f"{REPORT} was not written ({reason}); `{shell_command('batchrun', 'report', out_dir)}` writes it"
         case UnendedLine(file=file, line=line, is_read=True):
             return (
                 f"{file}:{line}: the last row has no line end, or a quote in it is never closed. The file was at rest,"
@@ -147,7 +147,7 @@ def _words(notice: Notice) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentenc
                 " being written, so it was not read. End it, and run the same command again"
             )
         case CostsNotWritten(reason=reason, out_dir=out_dir):
-            return f"{COSTS} was not written ({reason}); `batchrun cost {shlex.quote(str(out_dir))}` writes it"
+            return f"{COSTS} was not written ({reason}); `{shell_command('batchrun', 'cost', out_dir)}` writes it"
         case ManyFailed(failed=failed, settled=settled):
             return f"{failed:,} of {counted(settled, 'settled job')} did not succeed ({failed / settled:.0%})"
         case BudgetNearlySpent(spent_usd=spent_usd, limit_usd=limit_usd, is_of_all=is_of_all):

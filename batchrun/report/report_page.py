@@ -1,6 +1,5 @@
 """The report of a batch: one self-contained HTML page, made from the ledger and samples of the job file."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +33,7 @@ from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.report.terminal_text import last_lines, one_line
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.shell_command import shell_command
 from batchrun.style_sheet import Tone
 from batchrun.version import __version__
 
@@ -55,11 +55,6 @@ class _Batch:
     sent: Mapping[Position, str]
     #: The command that retries its jobs.
     retry: str
-
-    @property
-    def quoted(self) -> str:
-        """The output directory, quoted for a shell."""
-        return shlex.quote(str(self.directory))
 
     @property
     def api(self) -> ApiConfig:
@@ -393,7 +388,7 @@ def _rounds_card(rounds: Sequence[Mapping[Outcome, int]], *, is_half: bool) -> H
 
 def _foot(figures: Figures, batch: _Batch) -> Html:
     words = f"Written {figures.read_at:%Y-%m-%d %H:%M:%S} UTC by batchrun {__version__}; to update: "
-    return tag("footer", words, command(f"batchrun report {batch.quoted}"))
+    return tag("footer", words, command(shell_command("batchrun", "report", batch.directory)))
 
 
 def _many(count: int, noun: str) -> str:

@@ -37,6 +37,7 @@ from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import Speed
 from batchrun.runtime.children import open_children
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
+from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission
@@ -285,7 +286,7 @@ class BatchRunner:
 
     @property
     def _resume_command(self) -> str:
-        return f"batchrun worker resume {self._id_for_orders}"
+        return shell_command("batchrun", "worker", "resume", self._id_for_orders)
 
     @property
     def _id_for_orders(self) -> str:
@@ -377,13 +378,14 @@ class BatchRunner:
                 )
                 await self._end(BatchState.TRIPPED, reason, counts)
             case Ending.OUT_OF_BUDGET:
-                raise_it = f"batchrun worker limits {self._id_for_orders} --set budget_usd=…"
+                raise_it = f"{shell_command('batchrun', 'worker', 'limits', self._id_for_orders)} --set budget_usd=…"
                 more = f"`{raise_it}` raises it, `{self._resume_command}` resumes"
                 await self._end(BatchState.OUT_OF_BUDGET, f"the budget does not allow the next start; {more}", counts)
             case Ending.OUT_OF_TIME:
                 await self._stop(StopCause.DEADLINE, "deadlines.max_batch_s is over", counts)
             case Ending.IN_DOUBT:
-                reason = f"starts are in doubt; decide about them with `batchrun worker resolve {self.id}`"
+                resolve = shell_command("batchrun", "worker", "resolve", self.id)
+                reason = f"starts are in doubt; decide about them with `{resolve}`"
                 await self._stop(StopCause.DOUBT, reason, counts)
 
     async def _store_rest_of_unopened(self) -> None:

@@ -30,6 +30,7 @@ from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.loopback import at_page_host
 from batchrun.runtime.private_files import refuse_anothers, refuse_open_directory
+from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path
 from batchrun.worker.token_file import Token
@@ -107,7 +108,7 @@ def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> 
         return WorkerAddress(_checked(url), Token(token))
     directory = DataDirectory(data_dir)
     if not directory.token.exists():
-        start = f"batchrun worker start --data {data_dir}"
+        start = shell_command("batchrun", "worker", "start", "--data", data_dir)
         raise ConfigError(f"{data_dir}: no worker was ever started here; use another --data, or {start}")
     try:
         refuse_open_directory(data_dir)

@@ -1,5 +1,7 @@
 """An output directory that somebody else supplies: no command on it gives him the token or runs what he names."""
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from batchrun.ledger.facts import CONFIG, SIGNATURE
 from batchrun.ledger.sqlite.tables import open_ledger
-from batchrun.output.layout import LEDGER
+from batchrun.output.layout import LEDGER, RECORDS
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import CrashBatch, open_api
 
@@ -92,3 +94,23 @@ def test_without_a_home_the_way_to_keep_a_key_is_said(theirs):
     assert (
         "was last run without a home that could keep a key (XDG_STATE_HOME may name another place for it)" in said.err
     )
+
+
+#: A name that tab completion types right; a command with it, pasted without quotes, runs `touch`.
+_HOSTILE = "it's;touch$IFSpwned;$(touch pwned).out"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("audit",), ("export", "records.csv"), ("export", "records.jsonl"), ("failures",)],
+    ids=" ".join,
+)
+def test_a_pasted_command_takes_the_name_of_a_directory_for_a_name(theirs, words):
+    """Who supplies a directory chooses its name, and by its damage which command is advised."""
+    hostile = theirs.rename(theirs.with_name(_HOSTILE))
+    (hostile / RECORDS).write_bytes(b"")
+    verb, *more = words
+    said = batchrun(verb, hostile.name, *more, cwd=theirs.parent, environ=TOKEN)
+    advised = re.findall(r"batchrun (?:repair|retry) [^`\n]*", said.out + said.err)
+    assert advised, said
+    assert all(hostile.name in shlex.split(each) for each in advised), advised

@@ -1,5 +1,6 @@
 """The house of design and style: one name, one thing."""
 
+import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -56,3 +57,19 @@ def test_files_and_directories_are_made_for_their_user_only() -> None:
         f"{file.name}: {line.strip()}" for file, line in lines if _MAKES.search(line) and not _CLOSES.search(line)
     ]
     assert open_ones == []
+
+
+#: A command of batchrun with a value in it, within one f-string; {} stands for the value.
+_COMMAND = re.compile(r"batchrun [a-z][^`.\n]*\{\}")
+
+
+def _f_strings(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+
+
+def test_no_message_puts_a_command_together_by_itself():
+    """By `runtime/shell_command.py` alone: a directory's name, which others may choose, is pasted with the command."""
+    written = [f"{file.name}: {text}" for file in _modules() for text in _f_strings(file) if _COMMAND.search(text)]
+    assert written == []

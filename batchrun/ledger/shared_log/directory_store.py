@@ -18,6 +18,7 @@ from batchrun.ledger.shared_log.object_names import (
 )
 from batchrun.output.sink import sync_directory
 from batchrun.runtime.private_files import private_opener, read_private
+from batchrun.runtime.shell_command import shell_command
 
 #: Age in seconds after which a file that a killed process has left is removed.
 _LEFT_AFTER_S = 3600.0
@@ -150,6 +151,6 @@ def _existing(url: str) -> Path:
     if not path.is_dir():
         raise LogUnreachable(
             f"{path}: there is no such directory. Is it mounted? At its first use, create it once, on one machine:"
-            f" mkdir {path}"
+            f" {shell_command('mkdir', path)}"
         )
     return path

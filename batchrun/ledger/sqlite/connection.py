@@ -1,7 +1,6 @@
 """The connection to a ledger's file: opening it, its schema steps, and its errors in words for a user."""
 
 import os
-import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.shared_commits import Parameters
 from batchrun.runtime.private_files import refuse_special
+from batchrun.runtime.shell_command import shell_command
 
 #: Applied once each, in order. The number of the last one is the version of the file.
 SCHEMA_STEPS = (
@@ -26,7 +26,7 @@ SCHEMA_STEPS = (
 )
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0
-_DAMAGED = "{file}: {what}. The ledger is damaged; nothing was changed. Rebuild it: `batchrun repair {directory}`"
+_DAMAGED = "{file}: {what}. The ledger is damaged; nothing was changed. Rebuild it: `{repair}`"
 #: What SQLite says of missing tables, of text that is none, and of tables that do not go with the file's version.
 _SIGNS_OF_DAMAGE = ("no such ", "decode", "already exists", "duplicate column")
 #: Errors of SQLite that are bugs of ours.
@@ -141,7 +141,7 @@ class Connection(sqlite3.Connection):
 
     def damage(self, what: str) -> DamagedLedger:
         """Return the error for a ledger that contradicts itself."""
-        return DamagedLedger(_DAMAGED.format(file=self.file, what=what, directory=self.file.parent))
+        return DamagedLedger(_DAMAGED.format(file=self.file, what=what, repair=_repair(self.file)))
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -192,7 +192,7 @@ def _explain(error: sqlite3.Error, file: Path) -> LedgerError:
     """Return the error of a failed statement, of which nothing was committed, in words for a user."""
     is_damage = any(sign in str(error) for sign in _SIGNS_OF_DAMAGE)
     if is_damage or not isinstance(error, sqlite3.OperationalError):
-        return DamagedLedger(_DAMAGED.format(file=file, what=error, directory=file.parent))
+        return DamagedLedger(_DAMAGED.format(file=file, what=error, repair=_repair(file)))
     return LedgerError(f"{file}: {_reason(error)}. Nothing is lost: fix that and run the same command again")
 
 
@@ -239,7 +239,7 @@ def check_schema(connection: Connection, file: Path) -> None:
     """
     if _version(connection, file) < len(SCHEMA_STEPS):
         raise LedgerError(
-            f"{file}: was written by an older batchrun. `batchrun repair {shlex.quote(str(file.parent))}` brings it up"
+            f"{file}: was written by an older batchrun. `{_repair(file)}` brings it up"
             " to date and starts nothing; `batchrun run` does so too, and resumes the batch"
         )
 
@@ -258,6 +258,10 @@ def apply_schema_steps(connection: Connection, file: Path) -> None:
         connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {len(SCHEMA_STEPS)};\nCOMMIT;")
     except sqlite3.Error as error:
         raise _explain(error, file) from error
+
+
+def _repair(file: Path) -> str:
+    return shell_command("batchrun", "repair", file.parent)
 
 
 def _version(connection: Connection, file: Path) -> int:

@@ -35,6 +35,7 @@ from batchrun.output.layout import BAD_LINES, ITEMS, JOB_FILE, LEDGER, RECORDS, 
 from batchrun.output.sink import Sink
 from batchrun.policy.breaker import Trip
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.shell_command import shell_command
 
 T = TypeVar("T")
 _PUT_BACK = "Put it back and run the same command; `batchrun repair` of the directory writes missing lines again"
@@ -251,7 +252,8 @@ def _open_journal(
     refuse_missing_ledger(directory)
     ledger = stack.enter_context(open_ledger(directory, log=log))
     if (name := ledger.fact(REPAIRING)) is not None:
-        raise OutputError(f"{directory / name}: its repair was cut short; run `batchrun repair {directory}` again")
+        again = shell_command("batchrun", "repair", directory)
+        raise OutputError(f"{directory / name}: its repair was cut short; run `{again}` again")
     refuse_older_ledger(ledger, directory)
     lengths = ledger.output_lengths()
     sinks: dict[str, Sink] = {}

@@ -17,6 +17,7 @@ from batchrun.ledger.sqlite.start_log import lost_commits
 from batchrun.output.layout import LEDGER, RECORDS, STARTS
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import private_opener
+from batchrun.runtime.shell_command import shell_command
 
 
 def refuse_missing_ledger(directory: Path) -> None:
@@ -68,7 +69,7 @@ def refuse_older_ledger(ledger: LedgerReader, directory: Path) -> None:
 def _ways_out(directory: Path) -> str:
     return (
         f"Nothing was started or changed. Put the newest {LEDGER} and {LEDGER}-wal back, or rebuild the ledger:"
-        f" `batchrun repair {directory}`"
+        f" `{shell_command('batchrun', 'repair', directory)}`"
     )
 
 

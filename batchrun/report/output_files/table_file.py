@@ -1,6 +1,5 @@
 """A file of JSON lines as a table, CSV or Excel: read twice, for the columns and for the rows."""
 
-import shlex
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ import orjson
 from batchrun.errors import LedgerError
 from batchrun.output.committed_lines import committed_lines
 from batchrun.report.terminal_text import spreadsheet_text
+from batchrun.runtime.shell_command import shell_command
 from batchrun.server.content.item_formats import FORMATS, add_columns
 from batchrun.server.content.item_views import leaves
 from batchrun.server.content.query import Query
@@ -74,7 +74,7 @@ def _pages(file: Path, end: int, change: Callable[[Any], Any]) -> Generator[list
         try:
             page.append(change(_object(line)))
         except ValueError as error:
-            repair = f"batchrun repair {shlex.quote(str(file.parent))}"
+            repair = shell_command("batchrun", "repair", file.parent)
             raise LedgerError(f"{file}: has a line that is no JSON object; `{repair}` writes it again") from error
         size += len(line)
         if size >= _PIECE_BYTES:

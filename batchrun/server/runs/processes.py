@@ -3,7 +3,6 @@
 import codecs
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import structlog
 
 from batchrun.model import RunStatus
 from batchrun.runtime.containment import contained
+from batchrun.runtime.shell_command import shell_command
 from batchrun.server.catalog.actor_catalog import LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import process_groups
@@ -241,8 +241,8 @@ def _missing_package(live: HostedRun) -> str | None:
         return None
     package, node_package, program = named[-1].groups()
     what = f"program {program}" if program else f"package {package or node_package}"
-    folder = shlex.quote(str(live.actor.runner.cwd))
-    return f"The {what} is not installed for this Actor; install what it needs: batchrun actors install {folder}"
+    install = shell_command("batchrun", "actors", "install", live.actor.runner.cwd)
+    return f"The {what} is not installed for this Actor; install what it needs: {install}"
 
 
 def _with_own_packages(environment: Mapping[str, str], command: LocalCommand) -> dict[str, str]:

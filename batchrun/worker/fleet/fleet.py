@@ -19,6 +19,7 @@ from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, part_url
 from batchrun.output.replacement import replace_text
 from batchrun.runtime.private_files import read_private
+from batchrun.runtime.shell_command import shell_command
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
@@ -254,8 +255,8 @@ class Fleet:
         is_here = mine is not None and listed is not None and listed.worker == f"{mine.name} at {mine.address}"
         if not self.owns(batch) and not is_here:
             was = f"was carried out last by the worker {listed.worker}" if listed and listed.worker else "waits"
-            url = part_url(self.url, f"batch-{batch}")
-            raise WrongState(f"batch {batch} {was}; `batchrun pull {url} DIR` brings its files here")
+            pull = shell_command("batchrun", "pull", part_url(self.url, f"batch-{batch}"), "DIR")
+            raise WrongState(f"batch {batch} {was}; `{pull}` brings its files here")
 
     def with_log(self, config: Config, batch: str) -> Config:
         """Return a batch's configuration with its shared log.

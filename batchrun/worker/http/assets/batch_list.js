@@ -193,7 +193,7 @@ function lessons(dataDir) {
       "ol",
       {},
       el("li", {}, link("#/submit", "Submit a job file in this page"), ", under a profile or with a batch file."),
-      el("li", {}, "At a terminal: ", command(`batchrun worker submit shop.toml --data ${dataDir}`)),
+      el("li", {}, "At a terminal: ", command(`batchrun worker submit shop.toml --data ${shellWord(dataDir)}`)),
       el("li", {}, "Move a batch file into ", command(`${dataDir}/spool/`), "."),
     ),
   ];
@@ -251,4 +251,9 @@ function makeRow(box) {
     setText(at.took, tookWords(batch));
   }
   return { node, show };
+}
+
+/** A text as one word of a shell's command. */
+function shellWord(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
 }

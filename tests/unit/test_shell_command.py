@@ -1,0 +1,22 @@
+"""The commands that messages give a person to paste."""
+
+import shlex
+
+import pytest
+
+from batchrun.report.terminal_text import printable
+from batchrun.runtime.shell_command import shell_command
+
+
+@pytest.mark.parametrize("name", ["shop.out", "my shop.out", "~", "it's;$(id)`id`.out", "--x=$HOME"])
+def test_each_word_of_a_command_reaches_the_program_as_it_is(name):
+    """Also those that mean something to a shell."""
+    assert shlex.split(shell_command("batchrun", "repair", name)) == ["batchrun", "repair", name]
+
+
+@pytest.mark.parametrize("name", ["a\n$(id)", "\x1b'$(id)", "$(id)\x1b[", "\x1b]'\x1b\\'$(id)", "\udcff"])
+def test_nothing_that_a_terminal_leaves_out_takes_a_quote_with_it(name):
+    """Then the rest of the name would stand outside of quotes."""
+    command = shell_command("batchrun", "repair", name)
+    assert printable(command) == command
+    assert len(shlex.split(command)) == 3

@@ -7,8 +7,10 @@ import socket
 from collections.abc import Collection
 from urllib.parse import urlsplit, urlunsplit
 
-#: What browsers reach by a name under `localhost`: this machine, and all its addresses.
-_LOCALHOST = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
+#: What browsers reach by a name under `localhost`.
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+#: Where a process listens that listens there: also at all addresses of this machine.
+_LOCALHOST = _LOOPBACK | {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
 #: The part of IPv6 that is given out. Beyond it lie loopback, link-local, site-local and translated addresses.
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
 #: What a NAT64 gateway translates to the IPv4 address in the last 32 bits.
@@ -56,12 +58,13 @@ def hold_loopback(hosts: Collection[str], port: int) -> list[socket.socket]:
 
 
 def at_page_host(address: str, host: str) -> str:
-    """Return an address of this machine with another name; any other address as it is, and one with https.
+    """Return a loopback address with another name; any other address as it is, and one with https.
 
-    No certificate is valid for a name that is made up.
+    No certificate is valid for a name that is made up. A process that listens at all addresses may be in a container:
+    the name would lead to loopback addresses of its host, where it cannot keep others from listening.
     """
     parts = urlsplit(address)
-    if parts.scheme != "http" or parts.hostname not in _LOCALHOST:
+    if parts.scheme != "http" or parts.hostname not in _LOOPBACK:
         return address
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
 

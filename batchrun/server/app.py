@@ -65,6 +65,8 @@ _SHOWN_AT_ONCE = 2
 class Server:
     #: For example `http://127.0.0.1:34567`; without `/v2`.
     base_url: str
+    #: Of the page: at a loopback address by a name that no other server's page had.
+    page_url: str
     token: str = field(repr=False)
     _backend: Backend = field(repr=False)
 
@@ -77,7 +79,7 @@ class Server:
     def page_link(self) -> str:
         """The page's address with a token for it, which ends with this server."""
         tokens, account = self._backend.tokens, self._backend.accounts.first
-        return f"{at_page_host(self.base_url, tokens.page_host)}/#token={tokens.of_page(account.id)}"
+        return f"{self.page_url}/#token={tokens.of_page(account.id)}"
 
     @property
     def actors(self) -> Sequence[str]:
@@ -152,9 +154,11 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 await backend.final_usage.load()
                 async with _listen(backend, listener, children), _alive(backend, children):
                     _log.info("server_opened", base_url=base_url)
+                    page_url = at_page_host(base_url, backend.tokens.page_host)
                     if not is_loopback(settings.host):
                         _log.warning("server_exposed", host=settings.host, has_own_token=settings.token is not None)
-                    yield Server(base_url=base_url, token=accounts.first.token, _backend=backend)
+                        page_url = base_url
+                    yield Server(base_url=base_url, page_url=page_url, token=accounts.first.token, _backend=backend)
 
 
 async def _compose(

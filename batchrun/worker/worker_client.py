@@ -302,10 +302,16 @@ class WorkerClient:
         await self._ask("DELETE", _path(ref), read=bytes)
 
     async def page_link(self, address: str) -> str:
-        """Return what opens the page once of the worker at an address."""
+        """Return what opens the page once of the worker at an address.
+
+        By the name that only this page has, if the worker is asked through its socket: over the network, even by a
+        loopback address, it may be on another machine, and other programs listen where the name leads on this one.
+        """
         given = await self._ask("GET", "/v1/page-key", read=_page_key)
         host = given.get("host")  # of a worker that has been running for long: none
-        return f"{at_page_host(address, host) if isinstance(host, str) else address}/#key={given['key']}"
+        if self._address.socket is not None and isinstance(host, str):
+            address = at_page_host(address, host)
+        return f"{address}/#key={given['key']}"
 
     async def notify(self) -> NotifyView:
         """Return who is notified."""

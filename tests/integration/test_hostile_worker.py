@@ -105,6 +105,12 @@ def test_a_batch_s_id_is_no_path() -> None:
     assert [each["type"] for each in raised.value.errors() if each["loc"] == ("id",)] == ["string_pattern_mismatch"]
 
 
+async def test_a_page_has_its_own_name_on_the_worker_s_machine_alone() -> None:
+    """A tunnel's end at 127.0.0.1 leaves ::1 free, where a browser looks for the name first."""
+    async with asking(Impostor(whole(b'{"key": "once", "host": "x.localhost"}'))) as client:
+        assert await client.page_link("http://127.0.0.1:8421") == "http://127.0.0.1:8421/#key=once"
+
+
 async def test_the_token_follows_no_redirect() -> None:
     """Nor does a job file: another server may not be meant to see either."""
     other = Impostor(whole(b"{}"))

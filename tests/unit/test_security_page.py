@@ -39,7 +39,7 @@ HELD = {
         "integration/test_server_page.py::test_the_links_token_ends_with_the_server",
         "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",
     ),
-    "on this machine at a new name": (
+    "at a loopback address by a new name": (
         "integration/test_worker_http.py::test_nobody_else_can_listen_where_a_browser_looks_for_the_page",
         "integration/test_server_page.py::test_nobody_else_can_listen_where_a_browser_looks_for_the_page",
         "integration/test_worker_page.py::test_the_page_of_each_worker_has_another_name",

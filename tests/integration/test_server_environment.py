@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from batchrun.server.content.demo_pages import open_demo_site
 from batchrun.server.http import forward_proxy
 from tests.support.server_api import Api, open_api
 
@@ -244,3 +245,19 @@ async def test_a_password_of_apify_proxy_is_passed_on(tmp_path: Path) -> None:
         "PORT": "8000",
         "PASSWORD": "real",
     }
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system does not show environments")
+async def test_the_demo_site_runs_no_code_of_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may write to it, as to /tmp. Nor can an Actor read the server's environment from the site's process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APIFY_TOKEN", "of-the-user")
+    for name in ("wave", "inspect", "pkgutil"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    async with open_demo_site() as site:
+        assert b"Wave_read" in await site.page("wave.html")
+        assert site._renderer is not None
+        environ = await anyio.Path(f"/proc/{site._renderer.pid}/environ").read_bytes()
+    assert (environ, (tmp_path / "run").exists()) == (b"", False)

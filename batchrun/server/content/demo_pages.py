@@ -5,6 +5,7 @@ served, and each is rendered once.
 """
 
 import html
+import os
 import re
 import subprocess
 import sys
@@ -123,8 +124,11 @@ class DemoSite:
     async def _ask(self, name: str) -> bytes:
         if self._renderer is None:
             # In its own session, so that Ctrl-C at the terminal does not reach it: draining Runs may still need pages.
+            # -I: no module comes from the current directory. Other processes may read its environment, and so may
+            # whoever reads the page of `os`: it has what Python may need to start, and no token.
             self._renderer = await anyio.open_process(
-                [sys.executable, "-E", "-W", "ignore", "-c", _RENDERER],
+                [sys.executable, "-I", "-W", "ignore", "-c", _RENDERER],
+                env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )

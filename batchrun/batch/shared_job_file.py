@@ -18,7 +18,7 @@ from batchrun.ledger.sqlite.journal import Journal, Step
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.output.layout import JOB_FILE
 from batchrun.output.sink import Sink
-from batchrun.runtime.private_files import private_opener
+from batchrun.runtime.private_files import input_opener, private_opener
 
 #: Seconds between two reports of a copy that takes long.
 REPORT_EVERY_S = 5.0
@@ -63,7 +63,7 @@ class JobFileComparison:
         if not is_here(self._config) or not copy.exists():
             return
         try:
-            with file.open("rb") as ours, open(copy, "rb", opener=private_opener) as theirs:
+            with open(file, "rb", opener=input_opener) as ours, open(copy, "rb", opener=private_opener) as theirs:
                 differs_at = self._first_difference(ours, theirs)
         except OSError as error:
             raise JobFileError(f"cannot be read: {error.strerror}", file=file) from error

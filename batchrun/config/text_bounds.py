@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from batchrun.runtime.private_files import input_opener
+
 #: Max bytes of a file.
 MAX_BYTES = 1 << 20
 #: Max parts of a dotted key like `limits.start_rate`, which has two.
@@ -38,7 +40,7 @@ def read_bounded(file: Path) -> bytes:
         OSError: it cannot be read.
         ValueError: it is too large; the text says so, as after "it ".
     """
-    with file.open("rb") as opened:
+    with open(file, "rb", opener=input_opener) as opened:
         data = opened.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"is larger than {MAX_BYTES:,} bytes")

@@ -13,6 +13,7 @@ from typing import Any
 import zstandard
 
 from batchrun.jobs.job_format import Compression
+from batchrun.runtime.private_files import input_opener
 
 #: Is called with each piece of a text, in its order.
 Note = Callable[[bytes], object]
@@ -25,16 +26,18 @@ _ZSTD_FEED_BYTES = 2048
 _SKIP_BYTES = 1 << 20
 
 
-def open_bytes(path: Path | None, compression: Compression, max_window_bytes: int) -> BufferedReader | gzip.GzipFile:
+def open_bytes(path: Path | None, compression: Compression, max_window_bytes: int) -> BufferedReader:
     """Open a file, or standard input if None, as uncompressed bytes; a decoder of zstd takes a file's own window."""
     if path is None:
         return _buffered(PipeReader(sys.stdin.fileno()))
-    if compression == "gz":
-        return gzip.GzipFile(path, "rb")
-    if compression == "zst":
-        packed = _buffered(FileIO(path))
-        return _buffered(_PieceReader(packed, _decompress(packed, max_window_bytes)))
-    return _buffered(FileIO(path))
+    stream = _buffered(FileIO(path, opener=input_opener))
+    match compression:
+        case "gz":
+            unpacked = gzip.GzipFile(fileobj=stream, mode="rb")
+            return _buffered(_PieceReader(stream, iter(lambda: unpacked.read1(_BUFFER_BYTES), b"")))
+        case "zst":
+            return _buffered(_PieceReader(stream, _decompress(stream, max_window_bytes)))
+    return stream
 
 
 def as_utf8(stream: BufferedIOBase, encoding: str) -> BufferedReader:

@@ -19,6 +19,7 @@ from batchrun.jobs.job_format import Compression, JobFormat
 from batchrun.jobs.raw_streams import as_utf8, open_bytes, skip_bytes
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
+from batchrun.runtime.private_files import input_opener
 
 #: Seconds without a change after which a job file counts as finished, unless a process has it open for writing.
 QUIET_S = 2.0
@@ -98,7 +99,7 @@ class TextSource:
         """
         assert self.path is not None, "a pipe is read to its end"
         try:
-            with self.path.open("rb") as opened:
+            with open(self.path, "rb", opener=input_opener) as opened:
                 # The default signal for a broken lease would end this process.
                 fcntl.fcntl(opened, fcntl.F_SETSIG, signal.SIGURG)
                 fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_RDLCK)

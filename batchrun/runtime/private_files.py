@@ -7,8 +7,11 @@ since the owner of a directory in which root works can put another thing in a fi
 """
 
 import errno
+import fcntl
 import os
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 
@@ -22,6 +25,62 @@ _NAMES_A_FILE = "it names a file that SQLite would delete, as none of batchrun's
 _IS_OPEN = "other users can write to it, and so choose what is in it; close it (chmod go-w) if you trust what is there"
 #: The end of a journal of SQLite that names another one, of a commit to several files. Source: SQLite, pager.c.
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+#: Directories into which others put files, and perhaps links.
+_confined: list[Path] = []
+
+
+@contextmanager
+def confined(directory: Path) -> Iterator[None]:
+    """Open nothing that a path inside a directory reaches outside of it, by a symbolic link, while the context lasts.
+
+    Others may write to the directory. They can change a path after any check of it, so what was opened is looked at.
+    """
+    _confined.append(directory)
+    try:
+        yield
+    finally:
+        _confined.remove(directory)
+
+
+def input_opener(path: str, flags: int) -> int:
+    """Open a file that a person or a batch file names, as an `opener` of `open`; not outside of a confined directory.
+
+    In a confined directory only a regular file is opened: a FIFO would hold up whoever opens it.
+    """
+    flags |= os.O_CLOEXEC
+    if not _confined:
+        return os.open(path, flags)
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    try:
+        if _refuse_escape(descriptor, path) and not S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, _IS_NO_FILE, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_escape(descriptor: int, path: str) -> bool:
+    """Refuse what was opened by a path inside a confined directory and lies outside; return whether there is one."""
+    within = [each for each in _confined if _lies_in(Path(path).absolute(), each)]
+    for each in within:
+        if not _lies_in(_real_path(descriptor), each):
+            raise OSError(errno.ELOOP, f"a symbolic link leads out of {each}, and is not followed", path)
+    return bool(within)
+
+
+def _lies_in(path: Path, directory: Path) -> bool:
+    for parent in path.parents:
+        with suppress(OSError):
+            if parent.samefile(directory):
+                return True
+    return False
+
+
+def _real_path(descriptor: int) -> Path:
+    if sys.platform == "darwin":
+        return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
 def private_opener(path: str, flags: int) -> int:
@@ -41,6 +100,7 @@ def private_opener(path: str, flags: int) -> int:
     try:
         if not S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, _IS_NO_FILE, path)
+        _refuse_escape(descriptor, path)
         if flags & (os.O_WRONLY | os.O_RDWR):
             _narrow(descriptor, path, _IS_ANOTHERS)
     except OSError:
@@ -134,6 +194,7 @@ def close_directory(directory: Path) -> None:
         is_shared = found.st_mode & S_ISVTX and found.st_mode & S_IWOTH
         if is_shared or os.path.samestat(found, os.stat("..", dir_fd=descriptor)):
             raise PermissionError(errno.EPERM, "all users share it; name a directory inside it", str(directory))
+        _refuse_escape(descriptor, str(directory))
         _narrow(descriptor, str(directory), _IS_ANOTHERS_TO_CLOSE)
     finally:
         os.close(descriptor)

@@ -21,7 +21,6 @@ class DataDirectory:
         self.path = path
         self.batches = path / "batches"
         self.spool = path / "spool"
-        self.failed = self.spool / "failed"
         self.profiles = path / "profiles"
         self.server = path / "server"
         self.token = path / "token"
@@ -40,7 +39,7 @@ class DataDirectory:
         """
         for path in (self.batches, self.log, self.token):
             close_to_others(path)
-        for directory in (self.path, self.batches, self.spool, self.failed, self.profiles):
+        for directory in (self.path, self.batches, self.spool, self.profiles):
             with explaining(directory):
                 make_private_directory(directory)
 

@@ -9,6 +9,7 @@ incomplete. Names that begin with a dot or end with .part or .tmp are ignored.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -17,10 +18,9 @@ import anyio
 import structlog
 
 from batchrun.config.text_bounds import read_bounded
-from batchrun.errors import BatchrunError, ConfigError, JobFileError, OutputError
+from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import is_job_file
-from batchrun.output.replacement import replace_text
-from batchrun.runtime.private_files import make_private_directory
+from batchrun.runtime.held_directory import held
 from batchrun.worker.data_directory import DataDirectory, has_begun, has_open_jobs
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
@@ -32,6 +32,10 @@ INTERVAL_S = 1.0
 _UNFINISHED = (".part", ".tmp", ".crdownload", "~")
 
 _LONE = "is not taken: no batch file here names it; move it into the directory of its profile, or write a batch file"
+
+_LINKED = (
+    "is a symbolic link, which is not followed here; make a directory of this name, and move the job files into it"
+)
 
 _log = structlog.get_logger()
 
@@ -149,13 +153,22 @@ class Spool:
             reason = (
                 f"{reason}\n{out_dir.name} holds the results of an earlier file of this name; give this one another"
             )
-        source, target = self._directory.spool / submission.spooled, self._directory.failed / submission.spooled
         try:
-            make_private_directory(target.parent)
-            replace_text(target.with_name(f"{target.name}.txt"), f"{reason}\n")
-            source.replace(target)
-        except (OSError, OutputError) as error:
-            self._report(source, error)
+            _move_to_failed(self._directory.spool, submission.spooled, f"{reason}\n")
+        except OSError as error:
+            self._report(self._directory.spool / submission.spooled, error)
+
+
+def _move_to_failed(spool: Path, name: PurePosixPath, reason: str) -> None:
+    """Move a file, with the reason beside it; no link that others put in the place of a directory is followed."""
+    with ExitStack() as stack:
+        source = stack.enter_context(held(spool))
+        target = stack.enter_context(source.within("failed", makes=True))
+        for part in name.parts[:-1]:
+            source = stack.enter_context(source.within(part))
+            target = stack.enter_context(target.within(part, makes=True))
+        target.replace_text(f"{name.name}.txt", reason)
+        target.take(name.name, source)
 
 
 def _files(entries: list[Path], report: Report) -> Iterator[tuple[PurePosixPath, str]]:
@@ -163,6 +176,9 @@ def _files(entries: list[Path], report: Report) -> Iterator[tuple[PurePosixPath,
         if _is_batch_file(file):
             yield from _signed(PurePosixPath(file.name), file, report)
         elif file.name != "failed" and not file.name.endswith(".out") and file.is_dir():
+            if file.is_symlink():
+                report(file, JobFileError(_LINKED, file=file))
+                continue
             for job_file in _entries(file, report):
                 if is_job_file(job_file.name):
                     yield from _signed(PurePosixPath(file.name, job_file.name), job_file, report)

@@ -26,6 +26,7 @@ from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.progress_words import Speed
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.private_files import confined
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
@@ -566,11 +567,12 @@ async def open_worker(data_dir: Path, config: WorkerConfig, environ: Mapping[str
     directory = DataDirectory(data_dir)
     channels = await anyio.to_thread.run_sync(open_channels, config.notify, environ)
     await anyio.to_thread.run_sync(directory.make)
-    async with enter_lock(data_dir), _fleet_of(directory, config) as fleet:
-        worker = Worker(directory, config, environ, channels, fleet)
-        # Before any batch can be submitted: `load` removes directories of incomplete submissions.
-        await anyio.to_thread.run_sync(worker.store.load)
-        yield worker
+    with confined(directory.spool):
+        async with enter_lock(data_dir), _fleet_of(directory, config) as fleet:
+            worker = Worker(directory, config, environ, channels, fleet)
+            # Before any batch can be submitted: `load` removes directories of incomplete submissions.
+            await anyio.to_thread.run_sync(worker.store.load)
+            yield worker
 
 
 @asynccontextmanager

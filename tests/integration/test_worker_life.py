@@ -1,8 +1,10 @@
 """A worker's life: batches side by side, paused, cancelled, broken, resumed; counted at the server."""
 
 import errno
+import os
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,8 +12,11 @@ import orjson
 import pytest
 
 from batchrun.batch.opened_batch import Batch
+from batchrun.config.text_bounds import read_bounded
 from batchrun.errors import ConfigError, OutputError
+from batchrun.jobs.raw_streams import open_bytes
 from batchrun.runtime.logs import logging_to, silence
+from batchrun.runtime.private_files import make_private_directory, read_private
 from batchrun.worker import batch_deletion, batch_orders
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
@@ -384,6 +389,71 @@ async def test_a_file_beside_no_batch_file_is_reported_once(tmp_path, blockbuste
     await spool.look()
     assert [file.name for file in spool._reported] == ["lone.CSV", "later.xlsx"]
     assert "no batch file here names it; move it into the directory" in spool._reported[directory.spool / "lone.CSV"]
+
+
+async def test_no_link_in_the_spool_takes_a_file_elsewhere(tmp_path, blockbuster):
+    """Who may only write to the spool chooses no file outside of it: none is moved, replaced or looked into."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    put(tmp_path / "home" / "data.csv", "of the user")
+    (directory.spool / "home").symlink_to(tmp_path / "home")
+    (directory.spool / "shop").mkdir()
+    put(directory.spool / "shop" / "a.csv", "n\n1\n")
+    put(directory.spool / "worker.toml", "of a stranger")
+
+    async def refuse(submission: Submission) -> Submission:
+        raise ConfigError("cannot run")
+
+    store = SubmissionStore(directory)
+    for aim, name in ((directory.path, "failed"), (directory.profiles, "failed/shop")):
+        (directory.spool / name).symlink_to(aim)
+        spool = Spool(directory, store, refuse)
+        for _ in range(2):
+            await spool.look()
+        left = sorted(str(each.relative_to(directory.spool)) for each in spool._reported)
+        assert left == {"failed": ["home", "shop/a.csv", "worker.toml"], "failed/shop": ["home", "shop/a.csv"]}[name]
+        assert "symbolic link" in spool._reported[directory.spool / "home"]
+        if name == "failed":
+            (directory.spool / name).unlink()
+            (directory.spool / name).mkdir()
+    assert [each.name for each in (tmp_path / "home").iterdir()] == ["data.csv"]
+    assert {each.name for each in directory.path.iterdir()} == {"batches", "spool", "profiles"}
+    assert not [*directory.profiles.iterdir()]
+    assert (directory.spool / "failed" / "worker.toml.txt").read_text() == "cannot run\n"
+
+
+async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_path, api, blockbuster):
+    """A path that was checked may be a link by the time at which it is opened."""
+    blockbuster.deactivate()
+    secret = tmp_path / "secret.csv"
+    secret.write_text("of the user\n")
+    async with working(tmp_path / "data", api):
+        spool = tmp_path / "data" / "spool"
+        (spool / "real.csv").write_text("n\n")
+        (spool / "near.csv").symlink_to("real.csv")
+        (spool / "far.csv").symlink_to(secret)
+        (spool / "home").symlink_to(tmp_path)
+        (tmp_path / "other-way").symlink_to(spool)
+
+        def read(path: Path) -> bytes:
+            with open_bytes(path, "none", 0) as stream:
+                return stream.read()
+
+        assert {read(path) for path in (spool / "near.csv", tmp_path / "other-way" / "real.csv")} == {b"n\n"}
+        assert read(secret) == b"of the user\n"
+        for way in ("far.csv", "home/secret.csv", "../spool/far.csv", "home/data/../secret.csv"):
+            for path in (spool / way, tmp_path / "other-way" / way):
+                for opens in (read, read_bounded, read_private):
+                    with pytest.raises(OSError, match="symbolic link"):
+                        opens(path)
+        before = tmp_path.stat().st_mode
+        with pytest.raises(OSError, match="symbolic link"):
+            make_private_directory(spool / "home")
+        assert tmp_path.stat().st_mode == before
+        os.mkfifo(spool / "pipe.csv")
+        with pytest.raises(OSError, match="no regular file"):
+            read(spool / "pipe.csv")
 
 
 async def test_a_batch_file_that_cannot_be_read_disturbs_no_other(tmp_path, blockbuster):

@@ -1,0 +1,57 @@
+"""A directory that is held open: work in it goes on there, whatever others put in its place or in that of its parts."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+
+class HeldDirectory:
+    """An open directory, in which no symbolic link is followed. Its methods raise OSError."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @contextmanager
+    def within(self, name: str, *, makes: bool = False) -> Iterator[Self]:
+        """Hold a directory in this one; `makes` one with mode 0700 if there is none."""
+        if makes:
+            with suppress(FileExistsError):
+                os.mkdir(name, mode=0o700, dir_fd=self.descriptor)
+        with _opened(name, os.O_NOFOLLOW, self.descriptor) as descriptor:
+            yield type(self)(descriptor)
+
+    def replace_text(self, name: str, text: str) -> None:
+        """Write a whole file with mode 0600."""
+        beside = f".{name}.new"
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=self.descriptor)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(beside, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    def take(self, name: str, source: Self) -> None:
+        """Move a file from another directory into this one."""
+        os.replace(name, name, src_dir_fd=source.descriptor, dst_dir_fd=self.descriptor)
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[HeldDirectory]:
+    """Hold a directory, to which a symbolic link may lead.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with _opened(str(directory)) as descriptor:
+        yield HeldDirectory(descriptor)
+
+
+@contextmanager
+def _opened(name: str, flags: int = 0, within: int | None = None) -> Iterator[int]:
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=within)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

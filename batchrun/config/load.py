@@ -168,6 +168,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         else:
             advice = "is a directory; give the batch's TOML file"
         raise ConfigError(advice, file=file) from error
+    except FileNotFoundError as error:
+        advice = "to write one for a job file: batchrun init JOBS --task you~your-task"
+        raise ConfigError(f"there is no such file; {advice}", file=file) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
     except UnicodeDecodeError as error:

@@ -87,9 +87,10 @@ def test_a_bad_job_file_starts_nothing_and_names_the_line(tmp_path, name):
 
 
 def test_a_missing_batch_file_is_one_line(tmp_path):
-    """Exit 2."""
+    """Exit 2, with what writes one."""
     said = batchrun("run", "nope.toml", cwd=tmp_path)
-    assert (said.code, said.err) == (2, "batchrun: nope.toml: cannot be read: No such file or directory\n")
+    advice = "to write one for a job file: batchrun init JOBS --task you~your-task"
+    assert (said.code, said.err) == (2, f"batchrun: nope.toml: there is no such file; {advice}\n")
 
 
 def test_a_batch_named_by_the_wrong_file_is_recognised(tmp_path):

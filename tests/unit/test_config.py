@@ -209,7 +209,7 @@ def test_errors_of_flags_and_environment_do_not_name_the_file(tmp_path: Path) ->
         (b"[task\nid = 1", "is not valid TOML: "),
         (b"\xff\xfe\x00binary", "is not a TOML file (not UTF-8 text)"),
         (b"\x00\x01\x02", "is not valid TOML: "),
-        (None, "cannot be read: No such file or directory"),
+        (None, "there is no such file; to write one for a job file: batchrun init "),
     ],
 )
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:

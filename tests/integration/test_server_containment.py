@@ -1,8 +1,8 @@
 """What goes wrong with one Run, webhook or client of the server is no other's trouble."""
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,7 +10,9 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import pytest
+import structlog
 
+from batchrun.runtime.logs import silence
 from batchrun.server import InlineContext
 from batchrun.server.http.forward_proxy import serve_forward_proxy
 from batchrun.server.runs import lifecycle
@@ -49,6 +51,48 @@ async def test_a_run_that_breaks_the_servers_code_fails_alone(
         assert (await api.finish(other["id"]))["status"] == "SUCCEEDED"
         ended = (await api.get(f"/v2/actor-runs/{broken['id']}")).data
     assert (ended["status"], ended["statusMessage"]) == ("FAILED", _MESSAGE)
+
+
+async def test_a_full_disk_ends_no_run_and_prints_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """507 to who wants to store something; Runs end, as their work did, once there is room."""
+    monkeypatch.setattr(lifecycle, "_END_AGAIN_S", 0.01)
+    opened = anyio.Event()
+
+    async def say_much(context: InlineContext) -> None:
+        await opened.wait()
+        with suppress(sqlite3.OperationalError):
+            await context.set_status_message("x" * 1000)
+
+    async with open_api(tmp_path, inline_actors={"test/say": say_much}) as api:
+        runs = [await api.run_actor("test~say") for _ in range(12)]
+        database = api.server._backend.database
+        await database.write(_limit_pages, 0)
+        with _heard_logs() as lines:
+            opened.set()
+            with anyio.fail_after(60):
+                while not any(line["event"] == "run_end_waits_for_disk_space" for line in lines):
+                    await anyio.sleep(0.01)
+                created = await api.send("POST", "/v2/datasets")
+                while created.status == 201:  # the last page may have room for a row or two
+                    created = await api.send("POST", "/v2/datasets")
+        assert created.refusal == (507, "insufficient-storage")
+        assert {line["event"] for line in lines} == {"run_end_waits_for_disk_space", "request_not_stored"}
+        assert not any("exc_info" in line for line in lines)
+        await database.write(_limit_pages, 1000)
+        assert [(await api.finish(run["id"]))["status"] for run in runs] == ["SUCCEEDED"] * 12
+
+
+@contextmanager
+def _heard_logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+    silence()
+
+
+def _limit_pages(database: sqlite3.Connection, more: int) -> None:
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count = {pages + more}")
 
 
 async def _until(api: Api, path: str, meant: Callable[[Any], Any]) -> Any:

@@ -28,13 +28,14 @@ from batchrun.server.api import (
 from batchrun.server.backend import Backend
 from batchrun.server.content.query import Query
 from batchrun.server.content.sending import is_large, send_large
-from batchrun.server.error_answers import ErrorAnswer, token_missing
+from batchrun.server.error_answers import ErrorAnswer, disk_full, token_missing
 from batchrun.server.faults.fault_script import FaultScript
 from batchrun.server.http.connection_cap import ConnectionCap
 from batchrun.server.http.fault_injection import FaultInjection
 from batchrun.server.page import front_page
 from batchrun.server.routing.call import RATE_LIMIT, Call, Route, add_common_headers, empty_answer, error_answer
 from batchrun.server.routing.route_table import RouteTable
+from batchrun.server.store.database import is_of_a_full_disk
 
 _log = structlog.get_logger()
 
@@ -106,15 +107,22 @@ async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.St
     try:
         return await work()
     except ErrorAnswer as error:
-        response = error_answer(error.status, error.type, error.message, error.data)
-        response.headers.update(error.headers)
-        return response
+        return _refused(error)
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a 500
+        if is_of_a_full_disk(error):
+            _log.warning("request_not_stored", method=request.method, path=request.path, reason=str(error))
+            return _refused(disk_full())
         if isinstance(error, ConnectionError) and request.transport is None:
             return error_answer(400, "request-aborted-prematurely", "The connection was closed")  # nobody reads this
         # The caller gets no details. The path is logged without its query, which may hold a token.
         _log.exception("request_failed", method=request.method, path=request.path)
         return error_answer(500, "internal-server-error", "There was an unexpected error on the server")
+
+
+def _refused(error: ErrorAnswer) -> web.Response:
+    response = error_answer(error.status, error.type, error.message, error.data)
+    response.headers.update(error.headers)
+    return response
 
 
 async def _answer(

@@ -49,7 +49,7 @@ from batchrun.server.runs.run_docs import (
 )
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import final_usage_table, run_table, storage_table, stored_value_table, webhook_table
-from batchrun.server.store.database import Database, is_of_the_file
+from batchrun.server.store.database import Database, is_of_a_full_disk, is_of_the_file
 from batchrun.server.webhooks.webhook_book import WebhookBook
 from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
@@ -63,6 +63,8 @@ _BEGINS_WITHIN_S = 1
 _MAX_JUST_ENDED = 1000
 #: Seconds until an end that could not be committed is committed again.
 _END_AGAIN_S = 1
+#: Tries per line in the log while the disk is full.
+_TRIES_PER_WARNING = 60
 _PROXY_NOTE = (
     "ACTOR: The proxy is this server's own and goes out directly: it hides no address; groups and countries have no "
     "effect. With APIFY_PROXY_PASSWORD in the server's environment, Actors use Apify Proxy."
@@ -445,11 +447,17 @@ class Runs:
         # An aborted Run is ABORTED however its work ended.
         if live.status is RunStatus.ABORTING:
             ending = replace(ABORTED, message=live.stop_reason, is_decisive=True) if live.stop_reason else ABORTED
+        tries = 0
         while self._live.get(live.id) is live:
             try:
                 await self._commit_end(live, ending)
             except Exception as error:  # noqa: BLE001 - one Run's trouble is no other's
-                _log.exception("run_not_ended", run_id=live.id)
+                if is_of_a_full_disk(error):
+                    if tries % _TRIES_PER_WARNING == 0:
+                        _log.warning("run_end_waits_for_disk_space", run_id=live.id, reason=str(error))
+                    tries += 1
+                else:
+                    _log.exception("run_not_ended", run_id=live.id)
                 await anyio.sleep(_END_AGAIN_S)
                 if not is_of_the_file(error):
                     await self._forget_changes(live)

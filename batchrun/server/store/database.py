@@ -124,6 +124,8 @@ class _Worker:
             operation.result = operation.function(self._connection, *operation.args)
         except Exception as error:  # noqa: BLE001 - it is raised where the operation is awaited
             operation.error = error
+            if not self._connection.in_transaction:
+                raise  # a full disk, say: SQLite has rolled the whole group back
             self._connection.execute("ROLLBACK TO operation")
         self._connection.execute("RELEASE operation")
 
@@ -200,6 +202,10 @@ def _deliver(group: Sequence[_Operation]) -> None:
 def is_of_the_file(error: Exception) -> bool:
     """True if an operation failed for the sake of the file (disk full, say), not for what it was to store."""
     return isinstance(error, sqlite3.OperationalError)
+
+
+def is_of_a_full_disk(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
 
 
 class Database:

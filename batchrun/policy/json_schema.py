@@ -37,6 +37,8 @@ MAX_BACKTRACKS, _MIN_BACKTRACKS = 10_000, 10
 _MAX_LOOKED_AT = 100_000_000
 #: How many patterns may look at one value of an Actor's input, as a rule.
 _INPUT_EVALUATIONS = 10
+#: Max bytes of an input of which all errors are found, some 5,000. Each takes 24 µs and 500 bytes.
+_MAX_BYTES_OF_ALL_ERRORS = 10_000
 #: Errors of a pattern that takes too long to match.
 _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 #: Max nesting of a value that jsonschema-rs checks.
@@ -111,14 +113,23 @@ class InputValidator:
         self._bounds = PatternBounds(partial(jsonschema_rs.Draft7Validator, schema, retriever=refuse_reference))
 
     def errors(self, value: Any) -> "Iterator[jsonschema_rs.ValidationError]":
-        """Yield what is wrong with an input; skip those that are `is_undecided`.
+        """Yield what is wrong with an input, of a large one the first error only; skip those that are `is_undecided`.
 
         Raises:
             ValueError: it is nested too deeply.
         """
+        import jsonschema_rs  # noqa: PLC0415 - as above
+
         validator = self._bounds.validator(value, _INPUT_EVALUATIONS)
-        if not validator.is_valid(value):  # the quicker question, and almost every input is
+        if validator.is_valid(value):  # the quicker question, and almost every input is
+            return
+        if _bytes_of(value) <= _MAX_BYTES_OF_ALL_ERRORS:
             yield from validator.iter_errors(value)
+            return
+        try:
+            validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            yield error
 
 
 def is_undecided(error: "jsonschema_rs.ValidationError") -> bool:

@@ -59,6 +59,8 @@ _MAX_CONNECTIONS = 16_384
 _BODIES_MB = 256
 #: Max threads that show pages of items at once.
 _SHOWN_AT_ONCE = 2
+#: Max large reads at once, each some 100 MB at most. All others go through the one reading thread between them.
+_LARGE_READS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +210,7 @@ async def _compose(
         space=FreeSpace(settings.data_dir),
         bodies=ByteBudget.of_megabytes(_BODIES_MB),
         showing=anyio.CapacityLimiter(_SHOWN_AT_ONCE),
+        reading_much=anyio.CapacityLimiter(_LARGE_READS_AT_ONCE),
     )
 
 

@@ -42,3 +42,5 @@ class Backend:
     bodies: ByteBudget
     #: Of the threads that show pages of items, or parse odd ones: they share the interpreter with the event loop.
     showing: anyio.CapacityLimiter
+    #: Of requests that read much at once.
+    reading_much: anyio.CapacityLimiter

@@ -1,5 +1,6 @@
-"""Slow readers: a server process holds a piece for each of them, never what they were to read."""
+"""What a server process holds in memory: a piece for each slow reader; of what is small on the wire, little too."""
 
+import gzip
 import random
 import re
 import socket
@@ -7,7 +8,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -34,10 +36,18 @@ class Served:
     port: int
     pid: int
 
-    def send(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "",
+        more_headers: Mapping[str, str] | None = None,
+    ) -> bytes:
         """Send a request; return the answer's body."""
         connection = HTTPConnection("127.0.0.1", self.port)
         headers = {"Authorization": f"Bearer {TOKEN}", **({"Content-Type": content_type} if content_type else {})}
+        headers |= more_headers or {}
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -54,9 +64,20 @@ class Served:
 
     def resident_bytes(self) -> int:
         """Return the memory of the process."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text("ascii"))
+        return self._status_bytes("VmRSS")
+
+    def _status_bytes(self, name: str) -> int:
+        found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text("ascii"))
         assert found is not None
         return int(found[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """Begin the most memory that it has had anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", "ascii")
+
+    def peak_bytes(self) -> int:
+        """Return the most memory that the process has had."""
+        return self._status_bytes("VmHWM")
 
     def nameless_files(self) -> int:
         """Return how many files the process has open that stand in no directory."""
@@ -210,6 +231,44 @@ def _growth_bytes(served: Served, method: str, path: str) -> int:
         for _ in range(READERS):
             readers.enter_context(served.reader(path, method))
         return served.resident_bytes() - before
+
+
+def _push_many(served: Served) -> None:
+    """Push 200,000 empty items, 600 bytes on the wire."""
+    _push(served, [{}] * 200_000)
+
+
+def _unwind_many(served: Served) -> None:
+    """Ask for one item as 200,000."""
+    path = _push(served, [{"a": [1] * 200_000}])
+    for form in ("json", "jsonl"):
+        assert len(served.send("GET", f"{path}?unwind=a&format={form}")) > 200_000
+
+
+def _read_queue(served: Served) -> None:
+    """Twenty at once read a request of 2 MB that takes 25 MB as objects, by each way."""
+    queue = f"/v2/request-queues/{served.send_json('POST', '/v2/request-queues')['id']}"
+    request = {"url": "http://x/", "uniqueKey": "x", "userData": ["ab"] * 400_000}
+    id_ = served.send_json("POST", f"{queue}/requests", request)["requestId"]
+    for path in ("/requests", f"/requests/{id_}", "/head"):
+        with ThreadPoolExecutor(20) as readers:
+            answers = [*readers.map(served.send, ["GET"] * 20, [queue + path] * 20)]
+        assert all(b"http://x/" in each for each in answers)
+
+
+def _push(served: Served, items: list[Any]) -> str:
+    path = f"/v2/datasets/{served.send_json('POST', '/v2/datasets')['id']}/items"
+    served.send("POST", path, gzip.compress(orjson.dumps(items), 1), "application/json", {"Content-Encoding": "gzip"})
+    return path
+
+
+@pytest.mark.parametrize("act", [_push_many, _unwind_many, _read_queue])
+def test_small_requests_take_little_memory(served: Served, act: Callable[[Served], None]) -> None:
+    """What they name or compress may be large: its values are not all objects, or texts with room to grow, at once."""
+    served.forget_peak()
+    before = served.resident_bytes()
+    act(served)
+    assert served.peak_bytes() - before < 300e6
 
 
 @pytest.mark.parametrize("then", ["overwritten", "deleted"])

@@ -8,7 +8,7 @@ import pytest
 
 from batchrun.policy import json_schema
 from batchrun.policy.expectation import Expectation
-from batchrun.policy.json_schema import compile_schema
+from batchrun.policy.json_schema import InputValidator, compile_schema
 from tests.unit.test_expectation import judge
 
 
@@ -145,3 +145,11 @@ def test_a_large_item_is_checked_against_a_usual_schema():
     schema = {"items": {"properties": {f"p{n}": {"type": "integer"} for n in range(50)}}}
     item = [{f"p{n}": n for n in range(50)} for _ in range(2_000)]
     assert Expectation(items_min=None, schema=schema).error_of(item) is None
+
+
+@pytest.mark.parametrize(("values", "errors"), [(3, 3), (100_000, 1)])
+def test_of_a_large_input_the_first_error_is_found_only(values: int, errors: int) -> None:
+    """Each takes time and memory, and a few KB on the wire may be millions."""
+    validator = InputValidator({"properties": {"urls": {"items": {"type": "string"}}}})
+    found = [*validator.errors({"urls": [1] * values})]
+    assert (len(found), list(found[0].instance_path)) == (errors, ["urls", 0])

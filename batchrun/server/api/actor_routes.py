@@ -31,7 +31,7 @@ def add_routes(table: RouteTable) -> None:
         table.add("GET", f"{one}/versions/{{version}}", get_version)
         table.add("GET", f"{one}/versions/{{version}}/env-vars", list_variables)
         table.add("GET", f"{one}/versions/{{version}}/env-vars/{{variable}}", get_variable)
-        table.add("GET", f"{one}/runs", list_runs)
+        table.add("GET", f"{one}/runs", list_runs, reads_much=True)
         StartEndpoints(_start).add_routes(table, one)
 
 

@@ -58,14 +58,15 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     if name in FORMATS:
         writer, content_type = await _table_or_text(reading, FORMATS[name]), FORMATS[name].content_type
     else:
-        writer, content_type = _json_writer(JSON_FORMATS[name], view), JSON_FORMATS[name].content_type
-    # A table of unwound items, or of thousands of columns, may be far larger than the page.
+        writer, content_type = _json_writer(JSON_FORMATS[name], reading), JSON_FORMATS[name].content_type
+    # Unwound items, or a table of thousands of columns, may be far larger than the page.
     is_table = name in FORMATS and FORMATS[name].is_table
-    is_bounded = not is_table or (writer.items_at_once >= _ITEMS_AT_ONCE and not view.unwind)
+    is_bounded = not view.unwind and (not is_table or writer.items_at_once >= _ITEMS_AT_ONCE)
     if call.faults.needs_whole_answer or (is_bounded and await reading.is_one_page()):
         pieces = [piece async for piece in _pieces(reading, writer)]
         return raw_answer(b"".join(pieces), status, content_type, headers)
-    return await stream_answer(call, _pieces(reading, writer), status, {**headers, "Content-Type": content_type})
+    pieces = await _begun(_pieces(reading, writer))
+    return await stream_answer(call, pieces, status, {**headers, "Content-Type": content_type})
 
 
 class _Reading:
@@ -83,6 +84,11 @@ class _Reading:
     @property
     def is_done(self) -> bool:
         return self._place == self._end and self._ahead is None
+
+    @property
+    def is_plain(self) -> bool:
+        """True if items are shown as they are stored."""
+        return self._view.is_plain
 
     def rewind(self) -> None:
         self._place = self._first
@@ -119,7 +125,7 @@ class _Reading:
 
 
 async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[bytes]:
-    yield writer.opening
+    before = writer.opening
     while not reading.is_done:
         page = await reading.page()
         is_quick = writer.is_plain or (reading.is_quick(page) and writer.items_at_once >= _ITEMS_AT_ONCE)
@@ -128,8 +134,21 @@ async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[byte
         is_last = False
         while not is_last:
             piece, is_last = await reading.aside(show, is_quick=is_quick)
+            piece, before = before + piece, b""
             yield piece
-    yield writer.closing()
+    yield before + writer.closing()
+
+
+async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Return an answer's pieces once the first is there: what is refused is refused before the answer has begun."""
+    first = [await anext(pieces)]
+
+    async def all_pieces() -> AsyncIterator[bytes]:
+        yield first.pop()
+        async for piece in pieces:
+            yield piece
+
+    return all_pieces()
 
 
 def _transformation(call: Call, dataset: Storage) -> JsonObject | None:
@@ -160,20 +179,25 @@ def _note_columns(columns: dict[str, None], reading: _Reading, page: Sequence[by
     add_columns(columns, reading.shown(page))
 
 
-def _json_writer(form: JsonFormat, view: ItemView) -> FormatWriter:
+def _json_writer(form: JsonFormat, reading: _Reading) -> FormatWriter:
     """Return a writer that joins stored items as they are, or as the view shows them."""
     has_any = False
 
-    def page(stored: Sequence[bytes]) -> bytes:
+    def joined(texts: Sequence[bytes]) -> bytes:
         nonlocal has_any
-        shown = stored if view.is_plain else list(map(orjson.dumps, view.apply(map(load_stored, stored))))
-        if not shown:
+        if not texts:
             return b""
         before = form.separator if has_any else b""
         has_any = True
-        return before + form.separator.join(shown)
+        return before + form.separator.join(texts)
+
+    def page(shown: Sequence[Any]) -> bytes:
+        return joined([orjson.dumps(item) for item in shown])
 
     def end() -> bytes:
         return form.closing if has_any or form.opening else b""  # without items there is no last line to end
 
-    return FormatWriter(form.opening, page, end, is_plain=view.is_plain)
+    if reading.is_plain:
+        return FormatWriter(form.opening, joined, end, is_plain=True)
+    # An unwound item may be a million: each text that is kept takes 4 KB.
+    return FormatWriter(form.opening, page, end, items_at_once=_ITEMS_AT_ONCE, shown=reading.shown)

@@ -1,5 +1,6 @@
 """Endpoints of datasets."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,6 +20,9 @@ from batchrun.server.routing.call import Call, data_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import item_table
 from batchrun.server.store.storage_table import Kind, Storage
+
+#: Max items of a push that are written as JSON on the event loop; more use a thread.
+_INLINE_ITEMS = 1000
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
@@ -68,7 +72,7 @@ async def push_items(call: Call) -> web.Response:
     for item in pushed:
         if not isinstance(item, dict):
             raise request_invalid(f'Dataset items must be objects, got "{json_kind(item)}" instead')
-    bodies, clean = [dump_item(item) for item in pushed], sum(1 for item in pushed if item)
+    bodies, clean = await _dumped(call, pushed), sum(1 for item in pushed if item)
     async with call.live.last_save.pushing() if call.live is not None else nullcontext():
         await call.backend.database.write(item_table.append, dataset_id, call.user.id, bodies, clean)
         await call.backend.runs.charge_items(dataset_id, len(bodies))
@@ -83,6 +87,12 @@ async def _parsed(call: Call, body: bytes) -> Any:
         if not may_hold_half_pairs(body):
             raise
         return await anyio.to_thread.run_sync(load_with_half_pairs, body, limiter=call.backend.showing)
+
+
+async def _dumped(call: Call, items: Sequence[JsonObject]) -> list[bytes]:
+    if len(items) <= _INLINE_ITEMS:
+        return [*map(dump_item, items)]
+    return await anyio.to_thread.run_sync(lambda: [*map(dump_item, items)], limiter=call.backend.showing)
 
 
 async def get_statistics(call: Call) -> web.Response:

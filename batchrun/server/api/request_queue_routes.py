@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from batchrun.model import JsonObject
@@ -23,7 +24,6 @@ _MAX_BATCH, _MAX_LIST, _MAX_HEAD, _MAX_LOCKED_HEAD = 25, 10_000, 1000, 25
 _MAX_LIST_BYTES = MAX_BODY_BYTES
 #: Max seconds of a lock, 30 days; longer ones are clamped. Keeps arithmetic finite.
 _MAX_LOCK_S = 30 * 24 * 3600
-_HEAD_FIELDS = ("id", "uniqueKey", "url", "method", "retryCount")
 
 
 def _describe(call: Call, storage: Storage) -> JsonObject:
@@ -48,15 +48,15 @@ _ENDPOINTS = StorageEndpoints(Kind.REQUEST_QUEUE, "request-queue-name-not-unique
 
 def add_routes(table: RouteTable) -> None:
     for one in _ENDPOINTS.add_routes(table, "/v2/request-queues", "request-queue"):
-        table.add("GET", f"{one}/head", get_head, needs_token=False)
-        table.add("POST", f"{one}/head/lock", lock_head, per_s=PER_QUEUE_BATCH)
-        table.add("GET", f"{one}/requests", list_requests, needs_token=False)
+        table.add("GET", f"{one}/head", get_head, needs_token=False, reads_much=True)
+        table.add("POST", f"{one}/head/lock", lock_head, per_s=PER_QUEUE_BATCH, reads_much=True)
+        table.add("GET", f"{one}/requests", list_requests, needs_token=False, reads_much=True)
         table.add("POST", f"{one}/requests", add_request, per_s=PER_START)
         table.add("POST", f"{one}/requests/batch", add_batch, per_s=PER_QUEUE_BATCH)
         table.add("DELETE", f"{one}/requests/batch", delete_batch, per_s=PER_QUEUE_BATCH)
         table.add("POST", f"{one}/requests/unlock", unlock_all)
         request = f"{one}/requests/{{request}}"
-        table.add("GET", request, get_request, per_s=PER_START, needs_token=False)
+        table.add("GET", request, get_request, per_s=PER_START, needs_token=False, reads_much=True)
         table.add("PUT", request, update_request, per_s=PER_START)
         table.add("DELETE", request, delete_request, per_s=PER_START)
         table.add("PUT", f"{request}/lock", prolong_lock, per_s=PER_START)
@@ -166,11 +166,11 @@ async def list_requests(call: Call) -> web.Response:
         request_table.page, queue.seq, after_id, limit, _MAX_LIST_BYTES, states, now_ms()
     )
     _note_reads(call, queue, len(found))
-    answer: JsonObject = {"items": found, "limit": limit}
+    answer: JsonObject = {"items": [orjson.Fragment(doc) for _, doc in found], "limit": limit}
     if after_id:
         answer["exclusiveStartId"] = after_id
     if is_more:
-        answer["nextCursor"] = found[-1]["id"]
+        answer["nextCursor"] = found[-1][0]
     return data_answer(answer)
 
 
@@ -180,7 +180,7 @@ async def get_request(call: Call) -> web.Response:
     if doc is None:
         raise thing_missing("Request")
     _note_reads(call, queue, 1)
-    return data_answer(doc)
+    return data_answer(orjson.Fragment(doc))
 
 
 async def update_request(call: Call) -> web.Response:
@@ -205,7 +205,7 @@ async def get_head(call: Call) -> web.Response:
     limit = call.query.integer("limit", 0, maximum=_MAX_HEAD) or _MAX_HEAD
     docs = await call.backend.database.read(request_table.head, queue.seq, limit, _MAX_LIST_BYTES, now_ms())
     _note_reads(call, queue, len(docs))
-    return data_answer(_head(queue, limit, [_short(doc) for doc in docs]))
+    return data_answer(_head(queue, limit, docs))
 
 
 async def lock_head(call: Call) -> web.Response:
@@ -215,7 +215,7 @@ async def lock_head(call: Call) -> web.Response:
     docs, is_any_locked = await call.backend.database.write(
         request_table.lock_head, queue.seq, limit, _MAX_LIST_BYTES, client, now_ms(), until_ms
     )
-    items = [{**_short(doc), "lockExpiresAt": iso(until_ms)} for doc in docs]
+    items = [{**doc, "lockExpiresAt": iso(until_ms)} for doc in docs]
     _note_reads(call, queue, len(docs))
     answer = _head(queue, limit, items) | {"lockSecs": lock_s, "queueHasLockedRequests": is_any_locked}
     return data_answer(answer | {"clientKey": client}, 201)
@@ -224,10 +224,6 @@ async def lock_head(call: Call) -> web.Response:
 def _head(queue: Storage, limit: int, items: list[JsonObject]) -> JsonObject:
     modified_at = iso(queue.modified_ms)
     return {"limit": limit, "queueModifiedAt": modified_at, "hadMultipleClients": bool(queue.is_shared), "items": items}
-
-
-def _short(doc: JsonObject) -> JsonObject:
-    return {name: doc[name] for name in _HEAD_FIELDS if name in doc}
 
 
 def _lock_s(call: Call) -> int:

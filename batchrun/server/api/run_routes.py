@@ -19,7 +19,7 @@ _CHANGEABLE = {"statusMessage": str, "isStatusMessageTerminal": bool}
 
 
 def add_routes(table: RouteTable) -> None:
-    table.add("GET", "/v2/actor-runs", list_runs)
+    table.add("GET", "/v2/actor-runs", list_runs, reads_much=True)
     for prefix in (*RUN_PREFIXES, *_UNDER_ACTORS):
         table.add("GET", prefix, get_run, needs_token=False)
         table.add("POST", f"{prefix}/abort", abort_run)

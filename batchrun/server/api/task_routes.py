@@ -25,7 +25,7 @@ def add_routes(table: RouteTable) -> None:
     table.add("DELETE", one, delete_task)
     table.add("GET", f"{one}/input", get_input)
     table.add("PUT", f"{one}/input", update_input)
-    table.add("GET", f"{one}/runs", list_runs)
+    table.add("GET", f"{one}/runs", list_runs, reads_much=True)
     StartEndpoints(_start).add_routes(table, one)
 
 

@@ -13,19 +13,19 @@ from batchrun.server.webhooks.webhook_book import new_dispatch
 
 
 def add_routes(table: RouteTable) -> None:
-    table.add("GET", "/v2/webhooks", list_webhooks)
+    table.add("GET", "/v2/webhooks", list_webhooks, reads_much=True)
     table.add("POST", "/v2/webhooks", create_webhook)
     one = "/v2/webhooks/{webhook}"
     table.add("GET", one, get_webhook)
     table.add("PUT", one, update_webhook)
     table.add("DELETE", one, delete_webhook)
     table.add("POST", f"{one}/test", test_webhook)
-    table.add("GET", f"{one}/dispatches", list_dispatches)
-    table.add("GET", "/v2/webhook-dispatches", list_dispatches)
+    table.add("GET", f"{one}/dispatches", list_dispatches, reads_much=True)
+    table.add("GET", "/v2/webhook-dispatches", list_dispatches, reads_much=True)
     table.add("GET", "/v2/webhook-dispatches/{dispatch}", get_dispatch)
-    table.add("GET", "/v2/actor-tasks/{task}/webhooks", list_of_task)
+    table.add("GET", "/v2/actor-tasks/{task}/webhooks", list_of_task, reads_much=True)
     for collection in ("/v2/actors", "/v2/acts"):
-        table.add("GET", f"{collection}/{{actor}}/webhooks", list_of_actor)
+        table.add("GET", f"{collection}/{{actor}}/webhooks", list_of_actor, reads_much=True)
 
 
 async def _shown(call: Call, doc: JsonObject) -> JsonObject:

@@ -33,9 +33,12 @@ def load_with_half_pairs(body: bytes) -> Any:
 
 
 def dump_item(item: Any) -> bytes:
-    """Return the JSON text of an item as it is stored; half a surrogate pair stays an escape."""
+    """Return the JSON text of an item as it is stored; half a surrogate pair stays an escape.
+
+    It is a copy: behind each text of its own that is kept, orjson leaves a hole of 4 KB, for `{}` too.
+    """
     try:
-        return orjson.dumps(item)
+        return bytes(memoryview(orjson.dumps(item)))
     except orjson.JSONEncodeError:
         return json.dumps(item, separators=(",", ":")).encode()
 

@@ -28,7 +28,7 @@ class ItemView:
     is_simplified: bool = False
 
     unwind: Sequence[str] = ()
-    flatten: Sequence[str] = ()
+    flatten: frozenset[str] = frozenset()
     fields: Sequence[str] = ()
     omit: frozenset[str] = frozenset()
     output_fields: Sequence[str] = ()
@@ -55,8 +55,8 @@ class ItemView:
         return [item for item in shown if item or not self.skips_empty]
 
     def _shape(self, item: JsonObject) -> JsonObject:
-        for name in self.flatten:
-            item = _flatten(item, name)
+        if self.flatten:
+            item = _flatten(item, self.flatten)
         if self.fields:
             names = self.output_fields or self.fields
             item = {shown: item[name] for name, shown in zip(self.fields, names, strict=False) if name in item}
@@ -79,7 +79,7 @@ def view_of(query: Query, transformation: JsonObject | None = None) -> ItemView:
     view = transformation or {}
     return ItemView(
         unwind=tuple(query.names("unwind") or _names(view.get("unwind"))),
-        flatten=tuple(query.names("flatten") or _names(view.get("flatten"))),
+        flatten=frozenset(query.names("flatten") or _names(view.get("flatten"))),
         fields=tuple(fields or _names(view.get("fields"))),
         omit=frozenset(query.names("omit") or _names(view.get("omit"))),
         output_fields=tuple(output_fields),
@@ -123,10 +123,10 @@ def _unwind(item: Any, name: str) -> list[Any]:
     return [{**rest, **value}] if isinstance(value, dict) else [item]
 
 
-def _flatten(item: JsonObject, name: str) -> JsonObject:
+def _flatten(item: JsonObject, names: frozenset[str]) -> JsonObject:
     flat: JsonObject = {}
     for key, value in item.items():
-        flat.update(leaves(key, value) if key == name and isinstance(value, dict | list) else {key: value})
+        flat.update(leaves(key, value) if key in names and isinstance(value, dict | list) else {key: value})
     return flat
 
 

@@ -1,6 +1,7 @@
 """Each request's way in and out: route, caller, rate limit, handler; errors become the API's envelope."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import cache, partial
 
 import anyio
@@ -178,7 +179,8 @@ async def _routed(
 
     async def carry_out() -> web.StreamResponse:
         try:
-            return await route.handler(call)
+            async with backend.reading_much if route.reads_much else nullcontext():
+                return await route.handler(call)
         finally:
             call.leave_room()
 

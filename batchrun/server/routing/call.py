@@ -136,6 +136,8 @@ class Route:
     needs_token: bool
     #: The path's template. Its second segment and first parameter name the resource.
     path: str
+    #: True for what reads megabytes and may hold ten times as many as objects: few are carried out at once.
+    reads_much: bool = False
 
     @property
     def is_sync_run(self) -> bool:

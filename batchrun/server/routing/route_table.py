@@ -24,7 +24,14 @@ class RouteTable:
         self.served: dict[tuple[str, str], None] = {}
 
     def add(
-        self, methods: str, path: str, handler: Handler, *, per_s: int = PER_RESOURCE, needs_token: bool = True
+        self,
+        methods: str,
+        path: str,
+        handler: Handler,
+        *,
+        per_s: int = PER_RESOURCE,
+        needs_token: bool = True,
+        reads_much: bool = False,
     ) -> None:
         """Serve methods ("GET POST") on a path."""
         node = self._root
@@ -32,7 +39,9 @@ class RouteTable:
             node = _child(node, segment)
         for method in methods.split():
             assert method not in node.routes, f"{method} {path} is served twice"
-            node.routes[method] = Route(handler=handler, per_s=per_s, needs_token=needs_token, path=path)
+            node.routes[method] = Route(
+                handler=handler, per_s=per_s, needs_token=needs_token, path=path, reads_much=reads_much
+            )
             self.served[method, path] = None
 
     def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]]:

@@ -122,7 +122,7 @@ class _Worker:
         self._connection.execute("SAVEPOINT operation")
         try:
             operation.result = operation.function(self._connection, *operation.args)
-        except Exception as error:  # noqa: BLE001 - it is raised where the operation is awaited
+        except Exception as error:
             operation.error = error
             if not self._connection.in_transaction:
                 raise  # a full disk, say: SQLite has rolled the whole group back

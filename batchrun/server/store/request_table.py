@@ -14,6 +14,10 @@ from batchrun.server.store import storage_table
 from batchrun.server.store.bounded_rows import up_to
 
 
+#: What the head of a queue shows of a request. Source: the API reference.
+_HEAD_FIELDS = ("id", "uniqueKey", "url", "method", "retryCount")
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
     """The result of adding or changing a request."""
@@ -67,9 +71,10 @@ def _next_place(connection: Connection, storage: int, to_front: bool) -> int:
     return row[0] or 0
 
 
-def read(connection: Connection, storage: int, request_id: str) -> JsonObject | None:
+def read(connection: Connection, storage: int, request_id: str) -> bytes | None:
+    """Return a request as JSON."""
     row = connection.execute("SELECT doc FROM requests WHERE storage = ? AND id = ?", (storage, request_id)).fetchone()
-    return orjson.loads(row[0]) if row else None
+    return row[0] if row else None
 
 
 def update(
@@ -107,13 +112,17 @@ def delete(connection: Connection, storage: int, request_ids: Iterable[str], cli
 
 
 def head(connection: Connection, storage: int, limit: int, max_bytes: int, at_ms: int) -> list[JsonObject]:
-    """Return the first pending requests that are not locked, up to `max_bytes`."""
+    """Return what a head shows of the first pending requests that are not locked, up to `max_bytes`."""
     rows = connection.execute(
         "SELECT doc FROM requests WHERE storage = ? AND place IS NOT NULL AND locked_until_ms <= ? "
         "ORDER BY place LIMIT ?",
         (storage, at_ms, limit),
     )
-    return [orjson.loads(doc) for (doc,) in up_to(max_bytes, rows)[0]]
+    return [_short(orjson.loads(doc)) for (doc,) in up_to(max_bytes, rows)[0]]
+
+
+def _short(doc: JsonObject) -> JsonObject:
+    return {name: doc[name] for name in _HEAD_FIELDS if name in doc}
 
 
 def lock_head(
@@ -183,19 +192,19 @@ STATES = {
 
 def page(
     connection: Connection, storage: int, after_id: str, limit: int, max_bytes: int, states: Iterable[str], at_ms: int
-) -> tuple[list[JsonObject], bool]:
-    """Return requests after an id, up to `max_bytes`, and whether there are more.
+) -> tuple[list[tuple[str, bytes]], bool]:
+    """Return ids and requests as JSON after an id, up to `max_bytes`, and whether there are more.
 
     Without states all requests, otherwise those in one of the states.
     """
     condition = " OR ".join(STATES[state] for state in states) or "1"
     rows = connection.execute(
-        "SELECT doc FROM requests WHERE storage = :storage AND id > :after "  # noqa: S608 - own text
+        "SELECT id, doc FROM requests WHERE storage = :storage AND id > :after "  # noqa: S608 - own text
         f"AND ({condition}) ORDER BY id LIMIT :limit + 1",
         {"storage": storage, "after": after_id, "limit": limit, "now": at_ms},
     )
     found, is_cut = up_to(max_bytes, rows)
-    return [orjson.loads(doc) for (doc,) in found[:limit]], is_cut or len(found) > limit
+    return found[:limit], is_cut or len(found) > limit
 
 
 def _refuse_foreign_lock(locked_by: str | None, until_ms: int, client: str, at_ms: int) -> None:

@@ -18,6 +18,7 @@ from aiohttp import web
 from batchrun.errors import OutputError
 from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.runtime.children import open_children
+from batchrun.runtime.fair_turns import FairTurns
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
 from batchrun.runtime.loopback import at_page_host, hold_loopback
@@ -209,8 +210,8 @@ async def _compose(
         demo=demo,
         space=FreeSpace(settings.data_dir),
         bodies=ByteBudget.of_megabytes(_BODIES_MB),
-        showing=anyio.CapacityLimiter(_SHOWN_AT_ONCE),
-        reading_much=anyio.CapacityLimiter(_LARGE_READS_AT_ONCE),
+        showing=FairTurns(_SHOWN_AT_ONCE),
+        reading_much=FairTurns(_LARGE_READS_AT_ONCE),
     )
 
 

@@ -1,8 +1,7 @@
 """The parts of the server that handlers use. Composed when the server opens."""
 
-import anyio
-
 from batchrun.runtime.byte_budget import ByteBudget
+from batchrun.runtime.fair_turns import FairTurns
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
 from batchrun.server.accounts.accounts import Accounts
@@ -41,6 +40,6 @@ class Backend:
     #: Memory for large bodies that are parsed, and for their values.
     bodies: ByteBudget
     #: Of the threads that show pages of items, or parse odd ones: they share the interpreter with the event loop.
-    showing: anyio.CapacityLimiter
+    showing: FairTurns
     #: Of requests that read much at once.
-    reading_much: anyio.CapacityLimiter
+    reading_much: FairTurns

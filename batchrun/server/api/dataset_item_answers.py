@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-import anyio.to_thread
 import orjson
 from aiohttp import web
 
@@ -65,8 +64,8 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     if call.faults.needs_whole_answer or (is_bounded and await reading.is_one_page()):
         pieces = [piece async for piece in _pieces(reading, writer)]
         return raw_answer(b"".join(pieces), status, content_type, headers)
-    pieces = await _begun(_pieces(reading, writer))
-    return await stream_answer(call, pieces, status, {**headers, "Content-Type": content_type})
+    begun = await _begun(_pieces(reading, writer))
+    return await stream_answer(call, begun, status, {**headers, "Content-Type": content_type})
 
 
 class _Reading:
@@ -75,8 +74,7 @@ class _Reading:
     def __init__(
         self, call: Call, dataset: Storage, view: ItemView, offset: int, count: int, is_descending: bool
     ) -> None:
-        self._database, self.dataset, self.query, self._view = call.backend.database, dataset, call.query, view
-        self._showing = call.backend.showing
+        self._call, self.dataset, self.query, self._view = call, dataset, call.query, view
         self._first, self._end, self._is_descending = offset, offset + count, is_descending
         self._place = offset
         self._ahead: list[bytes] | None = None
@@ -104,7 +102,7 @@ class _Reading:
             ahead, self._ahead = self._ahead, None
             return ahead
         dataset, limit = self.dataset, min(_ITEMS_AT_ONCE, self._end - self._place)
-        page = await self._database.read(
+        page = await self._call.backend.database.read(
             item_table.page, dataset.seq, dataset.count, self._place, limit, self._is_descending, LARGE_BYTES
         )
         if not page:
@@ -121,7 +119,7 @@ class _Reading:
 
     async def aside(self, work: Callable[[], T], *, is_quick: bool) -> T:
         """Call what shows a page of items: in a thread, unless it is quick."""
-        return work() if is_quick else await anyio.to_thread.run_sync(work, limiter=self._showing)
+        return work() if is_quick else await self._call.aside(work)
 
 
 async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[bytes]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import anyio.to_thread
 import orjson
 from aiohttp import web
 
@@ -86,13 +85,13 @@ async def _parsed(call: Call, body: bytes) -> Any:
     except orjson.JSONDecodeError:
         if not may_hold_half_pairs(body):
             raise
-        return await anyio.to_thread.run_sync(load_with_half_pairs, body, limiter=call.backend.showing)
+        return await call.aside(lambda: load_with_half_pairs(body))
 
 
 async def _dumped(call: Call, items: Sequence[JsonObject]) -> list[bytes]:
     if len(items) <= _INLINE_ITEMS:
         return [*map(dump_item, items)]
-    return await anyio.to_thread.run_sync(lambda: [*map(dump_item, items)], limiter=call.backend.showing)
+    return await call.aside(lambda: [*map(dump_item, items)])
 
 
 async def get_statistics(call: Call) -> web.Response:

@@ -179,7 +179,7 @@ async def _routed(
 
     async def carry_out() -> web.StreamResponse:
         try:
-            async with backend.reading_much if route.reads_much else nullcontext():
+            async with backend.reading_much.turn(call.who) if route.reads_much else nullcontext():
                 return await route.handler(call)
         finally:
             call.leave_room()

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 import orjson
@@ -24,6 +24,8 @@ from batchrun.server.content.sending import send_pieces, send_spool
 from batchrun.server.error_answers import disk_full, token_missing
 from batchrun.server.faults.fault_script import FaultPlan
 from batchrun.server.runs.hosted_run import HostedRun
+
+T = TypeVar("T")
 
 JSON_TYPE = "application/json; charset=utf-8"
 RATE_LIMIT = "X-RateLimit-Limit"
@@ -55,6 +57,16 @@ class Call:
     _body: bytes | BodySpool | None = field(default=None, init=False, repr=False)
     #: What a large body and its values take of the memory for all such bodies.
     _room: Room | None = field(default=None, init=False, repr=False)
+
+    @property
+    def who(self) -> str:
+        """The account, or the address of an anonymous caller: all of its requests share its turns."""
+        return self.account.id if self.account is not None else self.request.remote or ""
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Call in a thread, in the caller's turn, what takes the interpreter for long."""
+        async with self.backend.showing.turn(self.who):
+            return await anyio.to_thread.run_sync(work)
 
     async def receive(self) -> None:
         """Receive the body now, so that `body` needs no connection."""

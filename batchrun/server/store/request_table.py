@@ -13,7 +13,6 @@ from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.store import storage_table
 from batchrun.server.store.bounded_rows import up_to
 
-
 #: What the head of a queue shows of a request. Source: the API reference.
 _HEAD_FIELDS = ("id", "uniqueKey", "url", "method", "retryCount")
 

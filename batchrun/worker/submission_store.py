@@ -1,5 +1,6 @@
 """The submissions of a worker: each a small file in its own directory, replaced atomically; all of them in memory."""
 
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,8 @@ MIN_REF_CHARS = 6
 #: The newest names, which are compared with an unknown one: comparing ten thousand would hold up all others.
 _NAMES_COMPARED = 200
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+#: Ids that `new_id` has made, and those of parts of a batch in shards.
+_MADE = re.compile(rf"\d{{8}}-[{_ALPHABET}]{{10}}(-\d+)?")
 
 _log = structlog.get_logger()
 
@@ -59,14 +62,17 @@ class SubmissionStore:
         self.lock = anyio.Lock()
 
     def load(self) -> None:
-        """Read all submissions; remove incomplete ones, and leave damaged ones alone."""
+        """Read all submissions; remove incomplete ones, and leave alone damaged ones and what is none of a worker's."""
         with explaining(self._directory.batches):
             directories = sorted(self._directory.batches.iterdir())
         for directory in directories:
             try:
                 submission = Submission.model_validate_json(read_private(directory / SUBMISSION))
             except FileNotFoundError:
-                shutil.rmtree(directory, ignore_errors=True)
+                if _MADE.fullmatch(directory.name):
+                    shutil.rmtree(directory, ignore_errors=True)
+                else:  # a person's, who calls a directory of his own `batches`
+                    _log.warning("directory_left", file=str(directory), reason="it is no batch of this worker")
             except (OSError, ValidationError) as error:
                 _log.error("batch_unreadable", file=str(directory / SUBMISSION), reason=str(error))
             else:

@@ -370,6 +370,17 @@ async def test_the_spool_takes_complete_files_and_reports_their_end(tmp_path, ap
         assert (spool / "half.toml.part").exists()
 
 
+def test_only_what_a_worker_has_made_is_removed_as_incomplete(tmp_path):
+    """`batches` is a name that people use, and `--data .` is enough to name theirs."""
+    directory = DataDirectory(tmp_path)
+    directory.make()
+    of_worker, of_part = SubmissionStore.new_id(), f"{SubmissionStore.new_id()}-12"
+    for name in (of_worker, of_part, "2025-q1", "20250101", "20250101-customers"):
+        put(directory.batches / name / "jobs.csv", "n\n")
+    SubmissionStore(directory).load()
+    assert {each.name for each in directory.batches.iterdir()} == {"2025-q1", "20250101", "20250101-customers"}
+
+
 async def test_a_file_beside_no_batch_file_is_reported_once(tmp_path, blockbuster):
     """Nothing takes it. One that a batch file names is not reported."""
     blockbuster.deactivate()

@@ -188,6 +188,7 @@ async def _compose(
         final_usage=final_usage,
         webhook_book=webhook_book,
         token_of=tokens.of_run,
+        token_of_webhook=tokens.of_webhook,
         events_key_of=tokens.events_key_of,
         actor_proxy=actor_proxy,
     )

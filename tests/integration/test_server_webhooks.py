@@ -465,3 +465,14 @@ async def test_a_call_to_this_server_carries_the_accounts_token(api: Api) -> Non
     items = await api.items(last)
     assert items == [{"after": first["id"]}]
     assert last["meta"]["origin"] == "WEBHOOK"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/page/session", 403), ("/v2/users/me?method=GET", 200)])
+async def test_a_call_to_this_server_is_shown_no_more_than_a_run(api: Api, path: str, status: int) -> None:
+    """A Run may have made the webhook, and reads the answer: it gets no key that lasts longer, and no billing."""
+    webhook = {"eventTypes": _ENDS, "requestUrl": f"{api.server.base_url}{path}", "doNotRetry": True}
+    await api.send("POST", "/v2/actors/test~echo/runs", {}, webhooks=_adhoc(webhook))
+    (call,) = (await _dispatch(api, _is_over))["calls"]
+    assert call["responseStatus"] == status
+    assert "batchrun_page_" not in call["responseBody"]
+    assert "plan" not in call["responseBody"]

@@ -13,6 +13,7 @@ from batchrun.server.error_answers import ErrorAnswer
 _RUN_TOKEN_PREFIX = "batchrun_run_"  # noqa: S105 - not a secret
 #: The server's page keeps a token with this prefix while the server does not answer.
 _PAGE_TOKEN_PREFIX = "batchrun_page_"  # noqa: S105 - not a secret
+_WEBHOOK_TOKEN_PREFIX = "batchrun_webhook_"  # noqa: S105 - not a secret
 
 
 class Caller(Enum):
@@ -20,6 +21,8 @@ class Caller(Enum):
     ACCOUNT = "account"
     #: A live Run of the account. It does not see billing.
     RUN = "run"
+    #: A webhook of the account, which one of its Runs may have made: it sees no more.
+    WEBHOOK = "webhook"
 
 
 class CallerTokens:
@@ -55,6 +58,10 @@ class CallerTokens:
         """Return the token with which the server's page acts for an account."""
         return self._token(_PAGE_TOKEN_PREFIX, user_id, self.process)
 
+    def of_webhook(self, user_id: str) -> str:
+        """Return the token with which an account's webhooks call this server."""
+        return self._token(_WEBHOOK_TOKEN_PREFIX, user_id, self.process)
+
     def _token(self, prefix: str, id_: str, process: str) -> str:
         return f"{prefix}{id_}_{self._sign(f'{prefix}{id_} {process}')}"
 
@@ -77,9 +84,13 @@ class CallerTokens:
             return Caller.ANONYMOUS, None, ""
         if (account := self._accounts.of_token(token)) is not None:
             return Caller.ACCOUNT, account, ""
-        user_id = token.removeprefix(_PAGE_TOKEN_PREFIX).rpartition("_")[0]
-        if _is_same(token, self.of_page(user_id)) and (account := self._accounts.get(user_id)) is not None:
-            return Caller.ACCOUNT, account, ""
+        for caller, prefix, of in (
+            (Caller.ACCOUNT, _PAGE_TOKEN_PREFIX, self.of_page),
+            (Caller.WEBHOOK, _WEBHOOK_TOKEN_PREFIX, self.of_webhook),
+        ):
+            user_id = token.removeprefix(prefix).rpartition("_")[0]
+            if _is_same(token, of(user_id)) and (account := self._accounts.get(user_id)) is not None:
+                return caller, account, ""
         run_id = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")[0]
         account = self._accounts.get(owner_of(run_id) or "") if _is_same(token, self.of_run(run_id)) else None
         if account is None:

@@ -44,7 +44,7 @@ async def get_me(call: Call) -> web.Response:
         "createdAt": iso(user.created_ms),
         "isPaying": False,
     }
-    if call.caller is not Caller.RUN:
+    if call.caller is Caller.ACCOUNT:
         doc |= {"profile": {"name": user.username}, "email": f"{user.username}@example.com"}
         doc["plan"] = {
             "id": "LOCAL",

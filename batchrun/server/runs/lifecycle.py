@@ -107,6 +107,7 @@ class Runs:
         final_usage: FinalUsage,
         webhook_book: WebhookBook,
         token_of: Callable[[str], str],
+        token_of_webhook: Callable[[str], str],
         events_key_of: Callable[[str], str],
         actor_proxy: ActorProxy,
     ) -> None:
@@ -126,7 +127,7 @@ class Runs:
             self.read,
             retry_s=settings.webhook_retry_s,
             base_url=base_url,
-            accounts=accounts,
+            token_of=token_of_webhook,
             allow_private_addresses=settings.allow_private_addresses,
         )
         self._executor = RunExecutor(database, self._processes, token_of)

@@ -21,7 +21,6 @@ from batchrun.model import JsonObject
 from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.containment import contained
 from batchrun.runtime.loopback import is_public
-from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
@@ -56,11 +55,11 @@ class WebhookDelivery:
         *,
         retry_s: float,
         base_url: str,
-        accounts: Accounts,
+        token_of: Callable[[str], str],
         allow_private_addresses: bool,
     ) -> None:
         self._database, self._read_run, self._retry_s = database, read_run, retry_s
-        self._base_url, self._accounts = base_url, accounts
+        self._base_url, self._token_of = base_url, token_of
         self._allow_private_addresses = allow_private_addresses
         own = urlsplit(base_url)
         #: Host and port of this server, which webhooks may call.
@@ -214,5 +213,4 @@ class WebhookDelivery:
         }
         # A call to this server acts for the webhook's account.
         is_to_this_server = webhook["requestUrl"].startswith(f"{self._base_url}/")
-        account = self._accounts.get(webhook["userId"]) if is_to_this_server else None
-        return headers | ({"Authorization": f"Bearer {account.token}"} if account is not None else {})
+        return headers | ({"Authorization": f"Bearer {self._token_of(webhook['userId'])}"} if is_to_this_server else {})

@@ -22,7 +22,7 @@ from tests.support.worker_life import most_at_once
 
 #: Long enough for a busy machine, on which a worker is not heard of for a second or two.
 LEASE_S = 2.0
-#: The emulator of S3 answers some 130 requests per second, as many as a fleet with ten batches sends in two leases of 2 s.
+#: The emulator of S3 answers some 130 requests per second, fewer than a fleet with ten batches sends at leases of 2 s.
 S3_LEASE_S = 8.0
 MAX_RUNS = 12
 #: Of ten Runs: less than `MAX_RUNS` need.

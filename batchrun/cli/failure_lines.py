@@ -1,8 +1,10 @@
 """The causes of failures in lines, for `failures` of a directory and of a worker's batch."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from batchrun.maintenance.job_selection import CANNOT_BE_READ_AGAIN
+from batchrun.maintenance.noted_config import why_unread
 from batchrun.model import RunId
 from batchrun.report.failure_causes import cause_words
 from batchrun.report.number_words import counted
@@ -37,6 +39,17 @@ def failure_lines(
         yield f"{found.jobs:,} in all: {retry if found.can_retry else CANNOT_BE_READ_AGAIN}"
     if found.bad_lines:
         yield f"{counted(found.bad_lines, 'bad line')}: {bad_lines}"
+
+
+def unread_line(directory: Path) -> str | None:
+    """Return why the job file that a directory names is not read for what failed jobs were sent; None: it is."""
+    why = why_unread(directory)
+    if why is None:
+        return None
+    return (
+        f"What failed jobs were sent is not shown: {directory} {why}, so it could name any file of yours. If the batch"
+        " is yours, run it here first, with your own file: `batchrun run BATCH.toml`"
+    )
 
 
 def _lines(failure: ShownFailure, log_file: Callable[[RunId], object] | None) -> Iterator[str]:

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from batchrun.cli.failure_lines import failure_lines
+from batchrun.cli.failure_lines import failure_lines, unread_line
 from batchrun.cli.json_output import print_json
-from batchrun.cli.terminal import answer
+from batchrun.cli.terminal import answer, say
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Selection
 from batchrun.output.layout import BAD_LINES
@@ -18,6 +18,8 @@ def show_failures(directory: Path, *, is_json: bool) -> None:
     """Print the jobs that did not succeed, by cause."""
     config, _ = read_config(directory)
     found = show_causes(directory, config, Selection())
+    if found.failures and (unread := unread_line(directory)) is not None:
+        say(unread)
     if is_json:
         print_json(asdict(found))
         return

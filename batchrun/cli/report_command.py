@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from batchrun.cli.failure_lines import unread_line
 from batchrun.cli.terminal import say, write_data
 from batchrun.errors import ConfigError
 from batchrun.maintenance.noted_config import read_config
@@ -14,6 +15,8 @@ def write_batch_report(directory: Path, out: Path | None) -> None:
     """Write a batch's report to `out`; `-` is stdout, None is report.html in the batch's directory."""
     config, _ = read_config(directory)
     page = make_report(directory, config)
+    if (unread := unread_line(directory)) is not None:
+        say(unread)
     if out == Path("-"):
         write_data(page.encode())
         return

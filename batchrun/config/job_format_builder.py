@@ -44,8 +44,8 @@ def is_here(config: Config) -> bool:
 
 
 def _copy(config: Config) -> Path | None:
-    """Return the shared log's copy of the job file if this machine has the copy only."""
+    """Return the shared log's copy of the job file if this machine has the copy only; a link there is none."""
     if config.replica.url is None or is_here(config):
         return None
     copy = config.out_dir / JOB_FILE
-    return copy if copy.is_file() and copy.stat().st_size else None
+    return copy if copy.is_file() and not copy.is_symlink() and copy.stat().st_size else None

@@ -11,9 +11,9 @@ from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, SIGNATURE, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Command, TaskId, read_json, write_json
-from batchrun.output.layout import JOB_FILE, LEDGER, OWN_CONFIG
+from batchrun.output.layout import LEDGER, OWN_CONFIG
 from batchrun.preflight.same_batch import signed_content
-from batchrun.runtime.own_signature import is_own
+from batchrun.runtime.own_signature import is_own as is_signed
 from batchrun.runtime.private_files import read_private
 
 
@@ -31,27 +31,43 @@ class _Noted(NamedTuple):
     signature: Any
 
 
-def read_config(directory: Path) -> tuple[Config, TaskId]:
+def read_config(directory: Path, *, is_own: bool = False) -> tuple[Config, TaskId]:
     """Return the configuration that the batch was last opened with, and its task's id.
 
-    Of a batch with a shared log it is what was given on this machine. If only the log has one, others can have written
-    it: it names no file outside the directory.
+    Of a batch with a shared log it is what was given on this machine. If others can have written it, it names no file
+    outside the directory: they would choose what is shown.
+
+    Args:
+        directory: of the batch.
+        is_own: True if the directory is known to be this user's, as those of a worker are to the worker.
 
     Raises:
         LedgerError: the directory holds no batch, or its first opening failed.
     """
     noted = _read(directory)
-    return _config_here(noted, directory), noted.task_id
+    return _config_here(noted, directory, is_own=is_own), noted.task_id
 
 
-def find_config(directory: Path) -> Config | None:
-    """Return what `read_config` does; None while the batch is being opened for the first time.
+def find_own_config(directory: Path) -> Config | None:
+    """Return what `read_config` does of an own directory; None while the batch is being opened for the first time.
 
     Raises:
         LedgerError: there is no ledger, or it is damaged.
     """
     noted = _read(directory)
-    return None if noted.config is None else _config_here(noted, directory)
+    return None if noted.config is None else _config_here(noted, directory, is_own=True)
+
+
+def why_unread(directory: Path) -> str | None:
+    """Return why `read_config` leaves out the job file of a batch, as after "DIR "; None: it does not.
+
+    Of a batch with a shared log, the copy of the job file in the directory is read.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    noted = _read(directory)
+    return None if noted.is_of_log else _why_unsigned(noted.given, noted.task_id, noted.signature, directory)
 
 
 def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Config, TaskId]:
@@ -82,16 +98,21 @@ def refuse_unsigned(noted_config: Any, task_id: TaskId, signature: Any, director
     Raises:
         ConfigError: it may be somebody else's choice.
     """
-    is_signed = isinstance(signature, str) and is_own(signed_content(noted_config, task_id, directory), signature)
-    if not is_signed:
-        why = "was not last run by you on this machine, or it is a copy"
-        if signature == "":
-            why = "was last run without a home that could keep a key (XDG_STATE_HOME may name another place for it)"
+    why = _why_unsigned(noted_config, task_id, signature, directory)
+    if why is not None:
         raise ConfigError(
             f"{directory}: {why}. Its configuration may be somebody else's, who would"
             " choose who gets your token, what is read and what is run. If the batch is yours, run it here first, with"
             " your own file: `batchrun run BATCH.toml`"
         )
+
+
+def _why_unsigned(noted_config: Any, task_id: TaskId, signature: Any, directory: Path) -> str | None:
+    if isinstance(signature, str) and is_signed(signed_content(noted_config, task_id, directory), signature):
+        return None
+    if signature == "":
+        return "was last run without a home that could keep a key (XDG_STATE_HOME may name another place for it)"
+    return "was not last run by you on this machine, or it is a copy"
 
 
 def _read(directory: Path) -> _Noted:
@@ -105,10 +126,13 @@ def _read(directory: Path) -> _Noted:
     return _Noted(config=config, given=given, task_id=task_id, is_of_log=is_of_log, signature=signature)
 
 
-def _config_here(noted: _Noted, directory: Path) -> Config:
-    if noted.given is not None or not noted.is_of_log:
-        return config_of(noted.given, directory)
-    return _confined(config_of(noted.config, directory), directory)
+def _config_here(noted: _Noted, directory: Path, *, is_own: bool) -> Config:
+    if noted.given is None and noted.is_of_log:
+        return _confined(config_of(noted.config, directory), directory)
+    # Before `config_of`, which adds keys to what is noted.
+    is_own = is_own or _why_unsigned(noted.given, noted.task_id, noted.signature, directory) is None
+    config = config_of(noted.given, directory)
+    return config if is_own else _confined(config, directory)
 
 
 def _given_here(directory: Path) -> Any:
@@ -127,9 +151,9 @@ def _confined(config: Config, directory: Path) -> Config:
         value = type(getattr(config, section)).model_fields[name].get_default(call_default_factory=True)
         changes.setdefault(section, {})[name] = value
     changes["output"]["dir"] = directory
-    # Its ending says how the copy is read.
+    # Its ending says how the log's copy is read. There is nothing below a file, so that the copy is all that is read.
     jobs_file = config.jobs.file
-    changes["jobs"]["file"] = jobs_file if str(jobs_file) == "-" else directory / f"{JOB_FILE}.{jobs_file.name}"
+    changes["jobs"]["file"] = jobs_file if str(jobs_file) == "-" else directory / LEDGER / jobs_file.name
     return config.model_copy(
         update={section: getattr(config, section).model_copy(update=fields) for section, fields in changes.items()}
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchrun.model import RunId
 from batchrun.output.layout import RUN_LOGS
-from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
+from batchrun.runtime.private_files import make_private_directory, private_opener, read_private, refuse_link
 
 #: Ids that may become a file name. An id comes from outside: it must look like the platform's own ones.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -45,9 +45,10 @@ class LogTails:
             raise
 
     def read(self, run_id: RunId) -> bytes | None:
-        """Return a Run's log tail, if there is one."""
+        """Return a Run's log tail, if there is one; of somebody else's directory, the folder may be a link."""
         file = self.file_of(run_id)
         try:
+            refuse_link(self._directory)
             return read_private(file) if file is not None else None
         except OSError:
             return None

@@ -18,8 +18,14 @@ from batchrun.report.failure_causes import Failure
 def sent_overrides(directory: Path, config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:
     """Return the overrides of each failure's sample as JSON, without secret values, cut to `max_chars`.
 
-    Overrides that cannot be read are left out, and lines that the batch has not read: the directory may be somebody
-    else's, who would choose which file is shown.
+    Overrides that cannot be read are left out, and lines that have changed since the batch read them.
+
+    Args:
+        directory: of the batch.
+        config: of the batch, its job file chosen by this user: whoever chooses it could have any file shown, as he
+            chooses the digests, too. `read_config` sees to it.
+        failures: their samples are looked for.
+        max_chars: of an override.
     """
     positions = [failure.position for failure in failures]
     found: dict[Position, str] = {}

@@ -78,4 +78,4 @@ def _shown(out_dir: Path, submission: Submission, wanted: WantedJobs) -> ShownFa
 def _config(out_dir: Path, submission: Submission) -> Config:
     if not has_begun(out_dir):
         raise WrongState(f"batch {submission.id} is {submission.state}: it has no jobs to retry yet")
-    return read_config(out_dir)[0]
+    return read_config(out_dir, is_own=True)[0]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from batchrun.jobs import JobFile, JobFormat
 from batchrun.ledger.facts import CONFIG, SIGNATURE
 from batchrun.ledger.sqlite.tables import open_ledger
-from batchrun.output.layout import LEDGER, RECORDS
+from batchrun.model import Job
+from batchrun.output.layout import JOB_FILE, LEDGER, RECORDS, REPORT, RUN_LOGS
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import CrashBatch, open_api
 
@@ -55,19 +57,44 @@ def test_no_ledger_is_rebuilt_by_the_configuration_of_somebody_else(theirs):
     assert "theirs.out: was not last run by you on this machine" in said.err
 
 
-def test_no_line_is_shown_that_the_batch_has_not_read(theirs):
-    """Who supplies a directory chooses a file and the places of lines in it, but does not know what they hold."""
+@pytest.mark.parametrize("leads_by", ["name", "link"])
+@pytest.mark.parametrize("verb", ["failures", "report"])
+def test_no_line_is_shown_of_a_file_that_somebody_else_names(theirs, verb, leads_by):
+    """Who supplies a directory chooses the file, the places of lines, and the digests: those of all short texts."""
     secret = theirs.parent / "secret.jsonl"
     secret.write_text('{"of the victim": true}\n')
-    assert "fails" in _as_victim("failures", theirs=theirs).out
+    with JobFile(JobFormat(path=secret)) as job_file:
+        (line,) = (job for job in job_file.read() if isinstance(job, Job))
     with open_ledger(theirs) as ledger, ledger.transaction():
         noted = ledger.fact(CONFIG)
         assert noted is not None
-        ledger.note_fact(CONFIG, {**noted, "jobs": {**noted["jobs"], "file": str(secret)}})
-        ledger._db.execute('UPDATE job SET "offset" = 0, length = ?', (secret.stat().st_size,))
-    said = _as_victim("failures", theirs=theirs)
+        named = secret if leads_by == "name" else theirs / "no-such.jsonl"
+        log = {} if leads_by == "name" else {"url": "nats://127.0.0.1:1", "lease_s": 0.01}
+        changed_config = {"jobs": {**noted["jobs"], "file": str(named)}, "replica": {**noted["replica"], **log}}
+        ledger.note_fact(CONFIG, {**noted, **changed_config})
+        changed = 'UPDATE job SET "offset" = 0, length = ?, key = ?, digest = ?'
+        ledger._db.execute(changed, (secret.stat().st_size, line.key, line.digest))
+    if leads_by == "link":
+        (theirs / JOB_FILE).symlink_to(secret)
+    said = _as_victim(verb, theirs=theirs)
     assert said.code == 0, said
-    assert "of the victim" not in said.out
+    assert "What failed jobs were sent is not shown: theirs.out was not last run by you on this machine" in said.err
+    assert "of the victim" not in said.out + ((theirs / REPORT).read_text() if verb == "report" else "")
+
+
+@pytest.mark.parametrize("verb", ["failures", "report"])
+def test_no_log_is_shown_that_a_link_leads_to(theirs, verb):
+    """Any `*.log` file of the user would be taken for a Run's."""
+    logs = theirs.parent / "logs_of_the_victim"
+    logs.mkdir()
+    (logs / "app.log").write_text("password of the victim\n")
+    with open_ledger(theirs) as ledger, ledger.transaction():
+        ledger._db.execute("UPDATE attempt SET run_id = 'app'")
+    (theirs / RUN_LOGS).rename(theirs / "kept")
+    (theirs / RUN_LOGS).symlink_to(logs)
+    said = _as_victim(verb, theirs=theirs)
+    assert said.code == 0, said
+    assert "of the victim" not in said.out + ((theirs / REPORT).read_text() if verb == "report" else "")
 
 
 def test_a_directory_that_was_run_by_this_user_needs_no_batch_file(ended, tmp_path):

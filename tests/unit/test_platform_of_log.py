@@ -16,7 +16,7 @@ from batchrun.ledger.sqlite.tables import open_ledger, open_tables
 from batchrun.maintenance.idle_batch import open_idle_batch
 from batchrun.maintenance.noted_config import read_config, read_own_config
 from batchrun.model import Command, JsonObject, TaskId, read_json, write_json
-from batchrun.output.layout import OWN_CONFIG
+from batchrun.output.layout import LEDGER, OWN_CONFIG
 from batchrun.preflight.same_batch import signed_content
 from batchrun.report.batch_status import read_status
 from batchrun.runtime.own_signature import sign
@@ -71,9 +71,10 @@ def test_a_configuration_that_only_a_shared_log_has_names_no_file_of_this_machin
         ledger.note_fact(CONFIG, given)
         ledger.note_fact(LOG_POSITION, LogPosition(entry=0, digest=""))
     config, _ = read_config(out)
-    assert (config.jobs.file.parent, config.jobs.file.suffix) == (out, ".jsonl")
+    assert (config.jobs.file.parent, config.jobs.file.suffix) == (out / LEDGER, ".jsonl"), "no file can be there"
     assert (config.api.token_file, config.output.expect_item_schema, config.output.dir) == (None, None, out)
-    (out / OWN_CONFIG).write_bytes(write_json(given))
+    signature = sign(signed_content(read_json(write_json(given)), TaskId(""), out))
+    (out / OWN_CONFIG).write_bytes(write_json({**given, SIGNATURE.name: signature}))
     assert read_config(out)[0].jobs.file == theirs
 
 

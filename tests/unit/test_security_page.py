@@ -90,7 +90,8 @@ HELD = {
         "integration/test_supplied_directory.py::test_no_ledger_is_rebuilt_by_the_configuration_of_somebody_else",
     ),
     "No file that it names is shown or deleted, no process killed": (
-        "integration/test_supplied_directory.py::test_no_line_is_shown_that_the_batch_has_not_read",
+        "integration/test_supplied_directory.py::test_no_line_is_shown_of_a_file_that_somebody_else_names",
+        "integration/test_supplied_directory.py::test_no_log_is_shown_that_a_link_leads_to",
         "integration/test_private_files.py::test_no_file_is_deleted_that_a_journal_names",
         "integration/test_server_processes.py::test_a_state_directory_chooses_no_process_that_is_killed",
     ),

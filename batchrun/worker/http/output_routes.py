@@ -18,7 +18,7 @@ from aiohttp.helpers import content_disposition_header
 
 from batchrun.config import ApiConfig
 from batchrun.ledger.sqlite.connection import is_blank
-from batchrun.maintenance.noted_config import find_config
+from batchrun.maintenance.noted_config import find_own_config
 from batchrun.model import Selection, write_json
 from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
@@ -274,7 +274,7 @@ async def get_failures(request: web.Request) -> web.Response:
 
 
 def _failures(out_dir: Path, api: ApiConfig) -> ShownFailures:
-    config = None if is_blank(out_dir / LEDGER) else find_config(out_dir)
+    config = None if is_blank(out_dir / LEDGER) else find_own_config(out_dir)
     if config is None:
         return NO_FAILURES
     if config.api.is_embedded:  # its Runs have a page as long as the worker lives

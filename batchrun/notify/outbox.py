@@ -7,10 +7,10 @@ from pathlib import Path
 import structlog
 
 from batchrun.notify.notification import Notification
-from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining, sync_directory
+from batchrun.runtime.held_directory import held
 from batchrun.runtime.own_signature import is_own, sign
-from batchrun.runtime.private_files import make_private_directory, read_private
+from batchrun.runtime.private_files import read_private
 
 #: Max notifications that wait; further ones are dropped.
 MAX_WAITING = 1000
@@ -40,9 +40,10 @@ class Outbox:
         """
         with explaining(self._directory):
             is_new = not self._directory.exists()
-            make_private_directory(self._directory)
             content = notification.as_json()
-            replace_file(self._file(notification), [content, b"\n", sign(content).encode()], is_durable=True)
+            with held(self._directory.parent) as parent, parent.within(self._directory.name, makes=True) as outbox:
+                signed = b"%b\n%b" % (content, sign(content).encode())
+                outbox.replace(self._file(notification).name, signed, is_durable=True)
             if is_new:
                 sync_directory(self._directory.parent)
 

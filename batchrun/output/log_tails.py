@@ -1,12 +1,12 @@
 """Log tails: the last part of Runs' logs, a file each in the output directory."""
 
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from batchrun.model import RunId
 from batchrun.output.layout import RUN_LOGS
-from batchrun.runtime.private_files import make_private_directory, private_opener, read_private, refuse_link
+from batchrun.runtime.held_directory import held
+from batchrun.runtime.private_files import read_private, refuse_link
 
 #: Ids that may become a file name. An id comes from outside: it must look like the platform's own ones.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -32,17 +32,9 @@ class LogTails:
         Raises:
             OSError: it cannot be written; no part of it is left.
         """
-        file = self.file_of(run_id)
-        if file is None:
-            return
-        make_private_directory(self._directory)
-        try:
-            with open(file, "wb", opener=private_opener) as opened:
-                opened.write(tail)
-        except OSError:
-            with suppress(OSError):
-                file.unlink()
-            raise
+        if (file := self.file_of(run_id)) is not None:
+            with held(self._directory.parent) as out_dir, out_dir.within(RUN_LOGS, makes=True) as logs:
+                logs.replace(file.name, tail)
 
     def read(self, run_id: RunId) -> bytes | None:
         """Return a Run's log tail, if there is one; of somebody else's directory, the folder may be a link."""

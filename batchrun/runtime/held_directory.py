@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+_IS_NO_DIRECTORY = "it is a symbolic link or a file; remove it if you did not put it there"
+
 
 class HeldDirectory:
     """An open directory, in which no symbolic link is followed. Its methods raise OSError."""
@@ -22,15 +24,28 @@ class HeldDirectory:
         with _opened(name, os.O_NOFOLLOW, self.descriptor) as descriptor:
             yield type(self)(descriptor)
 
-    def replace_text(self, name: str, text: str) -> None:
-        """Write a whole file with mode 0600."""
+    def replace(self, name: str, content: bytes, *, is_durable: bool = False) -> None:
+        """Write a whole file with mode 0600; on an error no part of it is left.
+
+        If it is durable, it is found after a loss of power, too.
+        """
         beside = f".{name}.new"
         with suppress(FileNotFoundError):
             os.unlink(beside, dir_fd=self.descriptor)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(beside, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(beside, flags, 0o600, dir_fd=self.descriptor), "wb") as file:
+                file.write(content)
+                if is_durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(beside, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(beside, dir_fd=self.descriptor)
+            raise
+        if is_durable:
+            os.fsync(self.descriptor)
 
     def take(self, name: str, source: Self) -> None:
         """Move a file from another directory into this one."""
@@ -50,7 +65,10 @@ def held(directory: Path) -> Iterator[HeldDirectory]:
 
 @contextmanager
 def _opened(name: str, flags: int = 0, within: int | None = None) -> Iterator[int]:
-    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=within)
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=within)
+    except NotADirectoryError as error:  # Linux says that of a link, too
+        raise OSError(error.errno, _IS_NO_DIRECTORY, name) from None
     try:
         yield descriptor
     finally:

@@ -167,7 +167,7 @@ def _move_to_failed(spool: Path, name: PurePosixPath, reason: str) -> None:
         for part in name.parts[:-1]:
             source = stack.enter_context(source.within(part))
             target = stack.enter_context(target.within(part, makes=True))
-        target.replace_text(f"{name.name}.txt", reason)
+        target.replace(f"{name.name}.txt", reason.encode())
         target.take(name.name, source)
 
 

@@ -21,6 +21,9 @@ from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.ledger.sqlite.tables import open_ledger
+from batchrun.model import RunId
+from batchrun.notify.notification import Notification
+from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import (
     ITEMS,
     JOB_FILE,
@@ -30,10 +33,12 @@ from batchrun.output.layout import (
     OUTBOX,
     OWN_CONFIG,
     RECORDS,
+    RUN_LOGS,
     SERVER_STATE,
     STARTS,
 )
 from batchrun.output.lock import holder, locked
+from batchrun.output.log_tails import LogTails
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import Sink
 from batchrun.runtime.private_files import close_to_others
@@ -171,6 +176,21 @@ def test_no_symbolic_link_is_followed_out_of_an_output_directory(tmp_path, name)
     assert said.code == 6, said.err
     assert f"{name}: it is a symbolic link" in said.err
     assert (aim.read_text(), aim.stat().st_mode) == ("", before)
+
+
+def test_no_link_that_comes_while_a_batch_runs_leads_its_files_elsewhere(tmp_path):
+    """Root may work in a directory of another user, who would have one of root's closed, and a file put into it."""
+    aim, out = tmp_path / "of-root", tmp_path / "out"
+    aim.mkdir(mode=0o755)
+    out.mkdir()
+    with locked(out):
+        for name in (RUN_LOGS, OUTBOX):
+            (out / name).symlink_to(aim)
+        with pytest.raises(OSError, match=r"it is a symbolic link.*: 'logs'"):
+            LogTails(out).write(RunId("a"), b"lines of an Actor")
+        with pytest.raises(OutputError, match="outbox: it is a symbolic link"):
+            Outbox(out / OUTBOX).put(Notification(id="a", event="test", text="any"))
+    assert (oct(aim.stat().st_mode), [*aim.iterdir()]) == ("0o40755", [])
 
 
 def _open_database(directory: Path) -> object:

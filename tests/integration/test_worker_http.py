@@ -644,36 +644,48 @@ async def test_a_signed_link_opens_the_output_of_one_batch_for_a_while(client):
 
 
 async def test_the_holder_of_a_link_takes_few_connections(client, monkeypatch):
-    """Of too many downloads by links, the oldest is reset; and a link does not follow, which would outlast it."""
-    monkeypatch.setattr(token_check, "_MAX_LINKED", 1)
-    batch_id = await client.submit_batch([{"n": 1}], name="long")
-    await client.until(batch_id, BatchState.FINISHED)
-    log = anyio.Path(client.worker.directory.of(batch_id) / "out" / BATCH_LOG)
-    await log.write_bytes(b"{}\n" * 3_000_000)
-    access = (await client.ask("GET", f"/v1/batches/{batch_id}/access"))[1]["access"]
-    path = f"/v1/batches/{batch_id}/log?{access}"
+    """Of too many downloads by links, the oldest of the batch with most is reset; and a link does not follow."""
+    monkeypatch.setattr(token_check, "_MAX_LINKED", 2)
+    paths = []
+    for name in ("kept", "long"):
+        batch_id = await client.submit_batch([{"n": 1}], name=name)
+        await client.until(batch_id, BatchState.FINISHED)
+        log = anyio.Path(client.worker.directory.of(batch_id) / "out" / BATCH_LOG)
+        await log.write_bytes(b"{}\n" * 3_000_000)
+        access = (await client.ask("GET", f"/v1/batches/{batch_id}/access"))[1]["access"]
+        paths.append(f"/v1/batches/{batch_id}/log?{access}")
+    kept_path, path = paths
     async with (
+        await raw(client.address, f"GET {kept_path} HTTP/1.1\r\nHost: x\r\n\r\n") as kept,
         await raw(client.address, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n") as unread,
         ClientSession() as session,
     ):
-        received = len(await unread.receive())
+        kept_bytes, received = len(await kept.receive()), len(await unread.receive())
         async with session.get(f"{client.address}{path}") as answer:
             assert len(await answer.read()) == 9_000_000
         with anyio.fail_after(60), suppress(anyio.BrokenResourceError, anyio.EndOfStream):
             while received < 9_000_000:
                 received += len(await unread.receive())
         assert received < 9_000_000
+        with anyio.fail_after(60):
+            while kept_bytes < 9_000_000:
+                kept_bytes += len(await kept.receive())
         async with session.get(f"{client.address}{path}&follow=1") as answer:
             assert answer.status == 401
 
 
 async def test_reports_by_links_leave_the_workers_threads_to_others(client, monkeypatch):
-    """Two are made at once, and some wait; the others are refused. Who has the token gets a report meanwhile."""
+    """One of a batch is made at once, and some wait; the others are refused.
+
+    Who has the token, or a link of another batch, gets a report meanwhile.
+    """
     monkeypatch.setattr(token_check, "_MAX_LINKED", 100)
     linked, other = [await client.submit_batch([{"n": 1}], name=name) for name in ("linked", "other")]
     for batch_id in (linked, other):
         await client.until(batch_id, BatchState.FINISHED)
-    access = (await client.ask("GET", f"/v1/batches/{linked}/access"))[1]["access"]
+    access, other_access = [
+        (await client.ask("GET", f"/v1/batches/{each}/access"))[1]["access"] for each in (linked, other)
+    ]
     may_end, make = threading.Event(), output_routes._report
     statuses: list[int] = []
 
@@ -690,11 +702,13 @@ async def test_reports_by_links_leave_the_workers_threads_to_others(client, monk
     async with ClientSession() as session, anyio.create_task_group() as children:
         for _ in range(60):
             children.start_soon(ask, session)
-        await until(lambda: len(statuses) == 60 - 2 - output_routes._MAX_WAITING, "the others are refused")
+        await until(lambda: len(statuses) == 60 - 1 - output_routes._MAX_WAITING, "the others are refused")
+        async with session.get(f"{client.address}/v1/batches/{other}/report?{other_access}") as answer:
+            assert answer.status == 200
         async with client.session.get(f"{client.address}/v1/batches/{other}/report") as answer:
             assert answer.status == 200
         may_end.set()
-    assert sorted(statuses) == [200] * (2 + output_routes._MAX_WAITING) + [503] * (58 - output_routes._MAX_WAITING)
+    assert sorted(statuses) == [200] * (1 + output_routes._MAX_WAITING) + [503] * (59 - output_routes._MAX_WAITING)
 
 
 @pytest.mark.parametrize("output", ["records", "items", "log", "report", "failures", "config", ""])

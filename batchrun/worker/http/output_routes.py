@@ -7,10 +7,11 @@ gets new lines until the batch rests.
 import math
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from tempfile import SpooledTemporaryFile
+from weakref import WeakValueDictionary
 
 import anyio
 from aiohttp import web
@@ -58,6 +59,8 @@ _TABLES = web.AppKey("tables", anyio.CapacityLimiter)
 _LINKED_TABLES = web.AppKey("linked_tables", anyio.CapacityLimiter)
 _REPORTS = web.AppKey("reports", anyio.CapacityLimiter)
 _LINKED_REPORTS = web.AppKey("linked_reports", anyio.CapacityLimiter)
+#: One place for each batch that links are used of, for tables and for reports: a link's holder has no more.
+_LINKED_BATCHES = web.AppKey("linked_batches", WeakValueDictionary[tuple[object, str], anyio.CapacityLimiter])
 
 #: Returns the number of committed bytes of a file.
 Length = Callable[[], Awaitable[int]]
@@ -69,22 +72,30 @@ def prepare(app: web.Application) -> None:
     app[_LINKED_TABLES] = anyio.CapacityLimiter(_LINKED_TABLES_AT_ONCE)
     app[_REPORTS] = anyio.CapacityLimiter(_REPORTS_AT_ONCE)
     app[_LINKED_REPORTS] = anyio.CapacityLimiter(_REPORTS_AT_ONCE)
+    app[_LINKED_BATCHES] = WeakValueDictionary()
 
 
 @asynccontextmanager
 async def _turn(
     request: web.Request, own: web.AppKey[anyio.CapacityLimiter], linked: web.AppKey[anyio.CapacityLimiter]
 ) -> AsyncIterator[None]:
-    """Wait until this request's work may begin; those by links wait for each other only.
+    """Wait until this request's work may begin; those by links wait for each other only, one of each batch at a time.
 
     Raises:
         Refused: too many wait.
         ConnectionAbortedError: its client has left meanwhile.
     """
-    limiter = request.app[linked if IS_LINKED in request else own]
-    if limiter.statistics().tasks_waiting >= _MAX_WAITING:
-        raise Refused(503, "not-possible-now", "too many reports, costs and tables are asked for; try again soon")
-    async with limiter:
+    limiters = [request.app[own]]
+    if IS_LINKED in request:
+        of_batches, batch = request.app[_LINKED_BATCHES], (linked, submission_of(request).id)
+        limiters = [of_batches.setdefault(batch, anyio.CapacityLimiter(1)), request.app[linked]]
+    async with AsyncExitStack() as stack:
+        for limiter in limiters:
+            if limiter.statistics().tasks_waiting >= _MAX_WAITING:
+                raise Refused(
+                    503, "not-possible-now", "too many reports, costs and tables are asked for; try again soon"
+                )
+            await stack.enter_async_context(limiter)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionAbortedError("its client has left")
         yield

@@ -4,6 +4,7 @@ A request through the socket in the data directory needs none: who may open it m
 """
 
 import hmac
+from collections import Counter
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -22,14 +23,15 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", "/openapi.j
 _TICKET_PATH = "/v1/page-session"
 #: What a signed link may open of its batch.
 _LINKED = frozenset({"costs", "records", "items", "log", "report"})
-#: Max downloads by links at once; above it the oldest is reset. Each takes a connection and about 0.6 MB.
+#: Max downloads by links at once; above it the oldest of the batch with most of them is reset. Each takes a connection
+#: and about 0.6 MB.
 _MAX_LINKED = 32
 
 
 def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middleware:
     """Return the middleware that refuses requests without the token, and spares the connections of those with it."""
-    #: Downloads by links that are under way, the oldest first.
-    linked: dict[web.RequestHandler, None] = {}
+    #: Downloads by links that are under way, the oldest first, with the batches that they are of.
+    linked: dict[web.RequestHandler, str] = {}
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -37,7 +39,7 @@ def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middlewa
             if not _shows_credential(request, token, page):
                 if not _is_linked(request, page):
                     return await _answer_stranger(request, handler)
-                _admit_link(request.protocol, linked)
+                _admit_link(request.protocol, request.match_info["ref"], linked)
                 request[IS_LINKED] = True
             cap.spare(request)
             answer = await handler(request)
@@ -51,13 +53,14 @@ def demand_token(token: Token, page: PageAccess, cap: ConnectionCap) -> Middlewa
     return check
 
 
-def _admit_link(connection: web.RequestHandler, linked: dict[web.RequestHandler, None]) -> None:
-    if len(linked) >= _MAX_LINKED:
-        oldest = next(iter(linked))
+def _admit_link(connection: web.RequestHandler, batch_id: str, linked: dict[web.RequestHandler, str]) -> None:
+    linked[connection] = batch_id
+    if len(linked) > _MAX_LINKED:
+        [(crowded, _)] = Counter(linked.values()).most_common(1)
+        oldest = next(each for each, of_batch in linked.items() if of_batch == crowded)
         del linked[oldest]
         if oldest.transport is not None:
             oldest.transport.abort()
-    linked[connection] = None
 
 
 async def _answer_stranger(request: web.Request, handler: Handler) -> web.StreamResponse:

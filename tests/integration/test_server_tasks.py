@@ -279,6 +279,16 @@ async def test_the_input_of_a_tasks_run_is_json_and_says_so(api: Api) -> None:
     assert (taken.status, api.server.runs_started) == (201, 1)
 
 
+async def test_an_input_is_no_larger_than_a_body_may_be(api: Api) -> None:
+    """Also where it is merged, piece by piece: each start stores it whole. What it was stays."""
+    task = await api.create_task(input={"a": "x" * 5_000_000})
+    more = {"b": "x" * 5_000_000}
+    assert (await api.send("PUT", f"/v2/actor-tasks/{task}/input", more)).refusal == (413, "request-too-large")
+    assert (await api.start(task, more)).refusal == (413, "request-too-large")
+    assert (await api.start(task, {"a": "x"})).status == 201
+    assert [*(await api.get(f"/v2/actor-tasks/{task}/input")).body] == ["a"]
+
+
 async def test_the_tasks_of_an_account_take_a_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inputs count as JSON, other properties as they are in memory. A task may always be made smaller."""
     monkeypatch.setattr(task_book, "_MAX_BYTES", 100_000)

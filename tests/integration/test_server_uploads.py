@@ -68,7 +68,10 @@ async def _begin_upload(api: Api, path: str, announced: int) -> anyio.abc.Socket
 
 
 async def test_an_upload_leaves_some_of_the_disk_free(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """507, and nothing stays: the database of live Runs needs the rest. A request without a body is carried out."""
+    """507, and nothing stays: the database of live Runs needs the rest. So for a start, which stores its task's input.
+
+    Another request without a body is carried out.
+    """
     store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
     path = f"/v2/key-value-stores/{store}/records/value"
     image = {"Content-Type": "image/png"}
@@ -80,6 +83,8 @@ async def test_an_upload_leaves_some_of_the_disk_free(api: Api, monkeypatch: pyt
         answer = await api.send("PUT", path, raw=b"x" * size, headers=image)
         assert answer.refusal == (507, "insufficient-storage")
         monkeypatch.setattr(free_space, "_LOOK_EVERY_S", 0.0)
+    started = await api.send("POST", "/v2/actors/test~echo/runs", raw=b"")
+    assert started.refusal == (507, "insufficient-storage")
     assert (await api.get(path)).body == b"old"
     assert (await api.send("DELETE", f"/v2/key-value-stores/{store}")).status == 204
 

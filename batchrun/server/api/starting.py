@@ -15,8 +15,8 @@ from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.catalog.start_options import check_memory, decide, decode_webhooks, whole
 from batchrun.server.content.query import Query
-from batchrun.server.content.request_bodies import json_kind, load_json
-from batchrun.server.error_answers import ErrorAnswer, input_invalid, request_invalid, value_invalid
+from batchrun.server.content.request_bodies import check_size, json_kind, load_json
+from batchrun.server.error_answers import ErrorAnswer, disk_full, input_invalid, request_invalid, value_invalid
 from batchrun.server.routing.call import Call
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.hosted_run import HostedRun
@@ -38,8 +38,10 @@ async def start_task(call: Call, task: JsonObject, body: bytes) -> HostedRun:
     override = _parse_input(body) if body else {}
     if not isinstance(override, dict):
         raise input_invalid(f'Provided input must be object, got "{json_kind(override)}" instead.')
-    merged = _fitting(actor, {**orjson.loads(call.backend.tasks.input_of(task)), **override})
-    live = await _start(call, actor, task, (_JSON_STORED, orjson.dumps(merged)))
+    merged = call.backend.tasks.input_of(task)
+    if override or actor.input_schema is not None:
+        merged = check_size(orjson.dumps(_fitting(actor, {**orjson.loads(merged), **override})))
+    live = await _start(call, actor, task, (_JSON_STORED, merged))
     call.backend.tasks.count_run(task)
     return live
 
@@ -115,6 +117,8 @@ async def _output_answer(call: Call, doc: JsonObject) -> web.StreamResponse:
 async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple[str, bytes] | None) -> HostedRun:
     settings = call.backend.settings
     check_spending(call)
+    if not await call.backend.space.has_room():
+        raise disk_full()
     given = given_options(call.query)
     options = decide(given, task.get("options") or {}, actor, settings.default_memory_mb, settings.default_timeout_s)
     order = RunOrder(

@@ -13,6 +13,7 @@ from batchrun.runtime.free_memory import parsed_bytes
 from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.catalog.actor_catalog import Actor, Catalog
 from batchrun.server.catalog.start_options import check_options
+from batchrun.server.content.request_bodies import check_size
 from batchrun.server.error_answers import ErrorAnswer, request_invalid, thing_missing
 from batchrun.server.ids import MAX_NAME_LENGTH, check_name, iso, new_id, now_ms
 from batchrun.server.store import task_table
@@ -131,6 +132,8 @@ class TaskBook:
     async def _keep(self, doc: JsonObject, input_: bytes, store: Callable[..., None]) -> JsonObject:
         old = self._by_id.get(doc["id"])
         old_input = self._inputs.get(doc["id"], b"")
+        if input_ != old_input:
+            check_size(input_)
         self._check_size(doc, _size(doc, input_))
         # The name is reserved before the write, so that two requests cannot both take it.
         self._forget(doc["id"])

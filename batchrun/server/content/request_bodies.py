@@ -72,6 +72,13 @@ async def _fill(spool: BodySpool, request: web.BaseRequest, decoders: Sequence[D
         decoder.finish()
 
 
+def check_size(input_: bytes) -> bytes:
+    """Return an input that is no larger than a body may be: what is merged into it may make it so."""
+    if len(input_) > MAX_BODY_BYTES:
+        raise body_too_large(MAX_BODY_BYTES)
+    return input_
+
+
 def _take_in(spool: BodySpool, pieces: Iterable[bytes], directory: Path) -> None:
     if not has_room(directory):
         raise disk_full()

@@ -1,6 +1,6 @@
 """Edits of the task during a batch: Runs that start after an edit differ from those before."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -13,7 +13,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.errors import ApiError
 from batchrun.ledger.facts import TASK_AS_OPENED
 from batchrun.ledger.sqlite.tables import LedgerTables
-from batchrun.model import write_json
+from batchrun.model import JsonObject, write_json
 
 #: Seconds between two readings of the task.
 INTERVAL_S = 60.0
@@ -34,9 +34,16 @@ def note_task(ledger: LedgerTables, task: Task) -> tuple[str, ...]:
 
 
 class TaskWatch:
-    """Reads the task every minute, and logs each edit once."""
+    """Reads the task every minute, and logs each edit once.
 
-    def __init__(self, client: ApifyClient, task: Task) -> None:
+    Args:
+        client: the platform.
+        task: as the batch was opened with it.
+        note_input: called with the task's input after each edit.
+    """
+
+    def __init__(self, client: ApifyClient, task: Task, note_input: Callable[[JsonObject], object]) -> None:
+        self._note_input = note_input
         self._client, self._task_id, self._seen = client, task.id, _imprint(task)
         #: The parts that each edit has changed, one entry per edit.
         self.edits: list[tuple[str, ...]] = []
@@ -57,6 +64,7 @@ class TaskWatch:
         differences = _differences(self._seen, now)
         self._seen = now
         if differences:
+            self._note_input(task.input)
             self.edits.append(differences)
             _log.warning("task_edited", task_id=task.id, changed=differences, modified_at=task.modified_at)
 

@@ -71,7 +71,7 @@ class Batch:
         self._journal = journal
         self._engine = engine
         self._children = children
-        self._task_watch = TaskWatch(self._client, connected.task)
+        self._task_watch = TaskWatch(self._client, connected.task, engine.secrets.add)
         self._log = journal.ledger.log
         self._wait_watch = WaitWatch(engine, self._client, resumed.ledger, connected.task.id, self._log)
         self._jobs = resumed.jobs

@@ -31,6 +31,7 @@ from batchrun.engine.work import Postponed, Terms, Work
 from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
 from batchrun.model import Record, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Breaker
+from batchrun.policy.secret_fields import InputSecrets
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
 from batchrun.runtime.changed import Changed
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -72,6 +73,8 @@ class Engine:
     meter: SlotMeter
     progress: Progress
     shared: SharedLimits
+    #: What no message and no log of a Run shows.
+    secrets: InputSecrets
     #: None: no logs are kept.
     log_keeper: LogKeeper | None
 
@@ -274,5 +277,6 @@ def build_engine(
         meter=meter,
         progress=progress,
         shared=shared,
+        secrets=terms.secrets,
         log_keeper=log_keeper,
     )

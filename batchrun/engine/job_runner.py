@@ -26,6 +26,7 @@ from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
 from batchrun.engine.run_outcome import (
     MAX_JOB_S,
+    has_messages,
     outcome_of,
     priced_by_items,
     record_of,
@@ -431,8 +432,7 @@ class JobRunner:
             ended = priced_by_items(ended, collected.items, self._purse.prices.per_item_usd)
             ended = with_output_problem(ended, collected.problem)
             record = record_of(ended, collected.output, collected.output_error, collected.items)
-            failed = record.outcome is not Outcome.SUCCEEDED
-            secrets = self._terms.secrets.texts_in(ended.work.job.body) if failed else ()
+            secrets = self._terms.secrets.of(ended.work.job.body) if has_messages(record) else ()
             record = without_secrets(record, secrets)
             crash_point("collected")
             with self._progress.settling:

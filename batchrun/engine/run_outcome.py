@@ -166,6 +166,11 @@ def record_of(ended: EndedAttempt, output: Any, output_error: str | None, items:
     )
 
 
+def has_messages(record: Record) -> bool:
+    """True if a record quotes what an Actor or the platform says, or if its Run's log may be kept."""
+    return record.outcome is not Outcome.SUCCEEDED or bool(record.run and record.run.get("statusMessage"))
+
+
 def without_secrets(record: Record, texts: Collection[str]) -> Record:
     """Return a record whose messages do not quote these secrets of its job's input."""
     if not texts:

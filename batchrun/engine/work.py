@@ -8,7 +8,7 @@ from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, Outcome, Pro
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import RetryPolicy
-from batchrun.policy.secret_fields import SecretFields
+from batchrun.policy.secret_fields import InputSecrets, SecretFields
 from batchrun.runtime.fast_dataclasses import dataclass
 
 
@@ -87,8 +87,8 @@ class Terms:
     expectation: Expectation | None = None
     #: Why no Run can be started, so that the first job that needs a start ends the batch; empty: Runs are started.
     no_starts: str = ""
-    #: Fields of inputs whose values no message and no log shows.
-    secrets: SecretFields = field(default_factory=SecretFields)
+    #: What no message and no log of a Run shows.
+    secrets: InputSecrets = field(default_factory=lambda: InputSecrets(SecretFields()))
 
 
 class Marks:

@@ -5,7 +5,7 @@ What the platform needs is never changed: only what people and files get to see.
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -41,39 +41,98 @@ class SecretFields:
             return [self.masked(part, (*path, "*")) for part in value]
         return value
 
-    def texts_in(self, body: bytes) -> tuple[str, ...]:
-        """Return the secret texts of an input, given as JSON, longest first; `without` removes them from messages.
+    def texts_in(self, value: Any) -> set[str]:
+        """Return the secret texts of an input, as an Actor may print them: in JSON, in a URL, as Python's `repr`."""
+        if self.paths is None:
+            texts = _texts_by_name(value, is_secret=False)
+        else:
+            texts = (text for path in self.paths for part in _parts_at(value, path) for text in _texts(part))
+        return {spelling for text in texts if len(text) >= MIN_TEXT_CHARS for spelling in _spellings(text)}
 
-        They are as an Actor may print them: by themselves, in JSON, in a URL, as Python's `repr`.
-        """
-        if self.paths == ():
-            return ()
-        values = {text for text in self._texts(orjson.loads(body), ()) if len(text) >= MIN_TEXT_CHARS}
-        texts = {spelling for text in values for spelling in _spellings(text)}
-        return tuple(sorted(texts, key=len, reverse=True))
-
-    def _texts(self, value: Any, path: tuple[str, ...], *, is_secret: bool = False) -> Iterator[str]:
-        is_secret = is_secret or self._is_secret(path)
-        if isinstance(value, dict):
-            for name, part in value.items():
-                yield from self._texts(part, (*path, name), is_secret=is_secret)
-        elif isinstance(value, list):
-            for part in value:
-                yield from self._texts(part, (*path, "*"), is_secret=is_secret)
-        elif is_secret and isinstance(value, str):
-            yield value
-        elif is_secret and self.paths is not None and type(value) in (int, float):  # a name may be that of a count
-            yield str(value)
+    def joined(self, other: "SecretFields | None") -> "SecretFields":
+        """Return the fields that are secret by this schema, or by another one that some Runs were started with."""
+        if other is None or self.paths is None or other.paths is None:
+            return self
+        return SecretFields(tuple(dict.fromkeys((*self.paths, *other.paths))))
 
     def _is_secret(self, path: tuple[str, ...]) -> bool:
         if not path:
             return False
         if self.paths is None:
-            return _SECRET_NAME.search(path[-1]) is not None
+            return _is_secret_name(path[-1])
         return any(
             len(secret) == len(path) and all(part in ("*", name) for part, name in zip(secret, path, strict=True))
             for secret in self.paths
         )
+
+
+class InputSecrets:
+    """The secret texts of Runs' inputs: those of a job's override, and those of what lies under each override."""
+
+    def __init__(self, fields: SecretFields, under: Iterable[Any] = ()) -> None:
+        """Look for the secrets of what lies under each override, such as the task's input."""
+        self._fields = fields
+        self._under: set[str] = set()
+        for each in under:
+            self.add(each)
+
+    @property
+    def are_none(self) -> bool:
+        """True if no field is secret."""
+        return self._fields.paths == ()
+
+    def add(self, value: Any) -> None:
+        """Look for the secrets of what lies under each override from now on, too."""
+        self._under |= self._fields.texts_in(value)
+
+    def of(self, override: bytes) -> tuple[str, ...]:
+        """Return the secret texts of a Run's input, longest first; `without` removes them from messages."""
+        if self.are_none:
+            return ()
+        return tuple(sorted(self._under | self._fields.texts_in(orjson.loads(override)), key=len, reverse=True))
+
+
+def _parts_at(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
+    """Yield the parts of an input to which a path leads."""
+    if not path:
+        yield value
+        return
+    name, *rest = path
+    if isinstance(value, list):
+        parts: Iterable[Any] = value if name == "*" else ()
+    elif isinstance(value, dict):
+        parts = value.values() if name == "*" else [value[name]] if name in value else ()
+    else:
+        parts = ()
+    for part in parts:
+        yield from _parts_at(part, tuple(rest))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all values of a secret part of an input; true and false are in any text."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, str) or type(value) in (int, float):
+        yield str(value)
+
+
+def _texts_by_name(value: Any, *, is_secret: bool) -> Iterator[str]:
+    """Yield the texts under names of secrets; a number may be a count."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _texts_by_name(part, is_secret=is_secret or _is_secret_name(name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts_by_name(part, is_secret=is_secret)
+    elif is_secret and isinstance(value, str):
+        yield value
+
+
+def _is_secret_name(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def _spellings(text: str) -> set[str]:

@@ -16,7 +16,7 @@ from batchrun.errors import ConfigError
 from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, RunOptions
-from batchrun.policy.secret_fields import SecretFields
+from batchrun.policy.secret_fields import InputSecrets, SecretFields
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import HeadCheck, job_check
 from batchrun.preflight.job_file_head import look_at_head
@@ -40,7 +40,7 @@ class Preparation:
     head: HeadCheck | None
     #: The parts of the task (input, options, Actor) that were edited since the batch was last opened.
     task_edits: tuple[str, ...]
-    secrets: SecretFields
+    secrets: InputSecrets
     #: What the token may not read.
     denied: tuple[Denied, ...]
 
@@ -68,10 +68,12 @@ async def preflight(
     is_to_be_checked = config.jobs.check_inputs and ledger.is_empty
     build: Build | None = None
     secrets = await anyio.to_thread.run_sync(ledger.fact, SECRETS)
-    if is_to_be_pinned or is_to_be_checked or ledger.is_empty or (secrets is None and not task.gone):
-        build = await patiently(client, read_build(client, task, config.run.build))
+    # A schema with secret fields is read each time: its defaults may be secrets, and are noted nowhere.
+    is_for_secrets = not task.gone and (secrets is None or secrets.paths != ())
+    if is_to_be_pinned or is_to_be_checked or ledger.is_empty or is_for_secrets:
+        build = await patiently(client, read_build(client, task, number or config.run.build))
         if build.schema is not None:
-            secrets = build.schema.secrets
+            secrets = build.schema.secrets.joined(secrets)
             await anyio.to_thread.run_sync(_note_secrets, ledger, secrets)
         if is_to_be_pinned:
             number = number_to_pin(build)
@@ -85,9 +87,16 @@ async def preflight(
         or (build.default_memory_mb if build is not None else None),
         head=HeadCheck(job_check(config, info, task, build)) if build is not None and is_to_be_checked else None,
         task_edits=edits,
-        secrets=secrets or SecretFields(None),
+        secrets=input_secrets(config, task, build, secrets),
         denied=(*info.denied, *_denied(task, terms, build)),
     )
+
+
+def input_secrets(config: Config, task: Task, build: Build | None, fields: SecretFields | None) -> InputSecrets:
+    """Return the secrets of Runs' inputs; of the task's stored input, the platform may show encrypted values only."""
+    schema = build.schema if build is not None else None
+    under = [task.input, config.task.input, *([schema.defaults, schema.prefills] if schema is not None else [])]
+    return InputSecrets(fields or SecretFields(None), under)
 
 
 def _denied(task: Task, terms: TaskTerms, build: Build | None) -> Iterator[Denied]:

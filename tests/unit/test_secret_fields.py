@@ -5,7 +5,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from batchrun.policy.secret_fields import MASK, SecretFields, without
+from batchrun.policy.secret_fields import MASK, InputSecrets, SecretFields, without
 
 INPUT = {
     "password": "hunter2-SECRET",
@@ -39,18 +39,41 @@ def test_without_a_schema_names_decide() -> None:
 
 def test_texts_lose_secret_values() -> None:
     """The longest first, so that no part of one is left; short values would be found in ordinary words."""
-    secrets = SecretFields((("login",), ("shops", "*", "apiToken"), ("pin",)))
-    texts = secrets.texts_in(orjson.dumps({**INPUT, "pin": "a"}))
+    secrets = InputSecrets(SecretFields((("login",), ("shops", "*", "apiToken"), ("pin",))))
+    texts = secrets.of(orjson.dumps({**INPUT, "pin": "a"}))
     assert texts == ("nested-SECRET", "first-SECRET", "first")
+    assert InputSecrets(SecretFields((("*", "*", "*"),))).of(orjson.dumps(INPUT)) == ("first-SECRET", "first")
     assert without("first-SECRET is no first-rate nested-SECRET", texts) == f"{MASK} is no {MASK}-rate {MASK}"
-    assert SecretFields().texts_in(b"not read at all") == ()
+    assert InputSecrets(SecretFields()).of(b"not read at all") == ()
+
+
+def test_what_lies_under_an_override_is_secret_too() -> None:
+    """A key stands in the task's input once, not in each line; also where a line replaces it."""
+    secrets = InputSecrets(SecretFields((("key",),)), [{"key": "task-SECRET"}, {"key": "default", "note": "plain"}])
+    secrets.add({"key": "edited-SECRET"})
+    assert secrets.of(b'{"note":"n"}') == ("edited-SECRET", "task-SECRET", "default")
+    assert secrets.of(b'{"key":"of a line SECRET"}') == (
+        "of%20a%20line%20SECRET",
+        "of a line SECRET",
+        "of+a+line+SECRET",
+        "edited-SECRET",
+        "task-SECRET",
+        "default",
+    )
+
+
+def test_fields_are_secret_by_any_schema_that_runs_have_had() -> None:
+    """Without one, names decide."""
+    now, before = SecretFields((("key",),)), SecretFields((("old",), ("key",)))
+    assert now.joined(before).paths == (("key",), ("old",))
+    assert (now.joined(None), now.joined(SecretFields(None))) == (now, now)
 
 
 def test_texts_lose_secret_values_however_they_are_spelled() -> None:
     """Most Actors print their input as JSON, and put a password into a URL."""
     secret = 'pä"ss wörd'
-    fields = SecretFields((("password",), ("pin",)))
-    secrets = fields.texts_in(orjson.dumps({"password": secret, "pin": 839471, "n": 12345678}))
+    fields = InputSecrets(SecretFields((("password",), ("pin",))))
+    secrets = fields.of(orjson.dumps({"password": secret, "pin": 839471, "n": 12345678}))
     given = {"password": secret, "pin": 839471}
     printed = (
         json.dumps(given),

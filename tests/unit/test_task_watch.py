@@ -1,5 +1,6 @@
 """Edits of a task during its batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -34,8 +35,10 @@ class _Client:
         return {**FIELDS, **answer}
 
 
-async def _watch(client: _Client, minutes: int) -> list[tuple[str, ...]]:
-    watch = TaskWatch(client, _task())  # type: ignore[arg-type]  # the one method it calls
+async def _watch(
+    client: _Client, minutes: int, note_input: Callable[[Any], object] = lambda _: None
+) -> list[tuple[str, ...]]:
+    watch = TaskWatch(client, _task(), note_input)  # type: ignore[arg-type]  # the one method it calls
     with anyio.move_on_after(minutes * INTERVAL_S + 1):
         await watch.run()
     assert client.asked == minutes
@@ -46,7 +49,9 @@ async def test_an_edit_is_reported_once():
     """An edit is reported with the changed parts, and not again while they stay so."""
     edited = {"input": {"x": 2}, "modifiedAt": "2"}
     twice = {"input": {"x": 2}, "options": {"build": "beta"}, "modifiedAt": "3"}
-    assert await _watch(_Client({}, edited, edited, twice), 10) == [("input",), ("options",)]
+    inputs: list[Any] = []
+    assert await _watch(_Client({}, edited, edited, twice), 10, inputs.append) == [("input",), ("options",)]
+    assert inputs == [{"x": 2}, {"x": 2}], "secrets are looked for in each"
 
 
 async def test_what_changes_nothing_for_runs_is_no_edit():

@@ -89,6 +89,7 @@ async def open_platform(
         return
     settings = embedded_server.ServerSettings(
         data_dir=server_dir,
+        follows_link=False,
         actors=tuple(server.actors),
         inline_actors=inline_actors,
         max_concurrent_runs=server.max_concurrent_runs,

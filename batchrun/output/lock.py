@@ -22,6 +22,7 @@ from batchrun.runtime.private_files import close_directory, close_to_others, pri
 #: which must not be taken for a running batch.
 TRIES = 10
 TRY_INTERVAL_S = 0.05
+_WAIT = "wait for it, stop it, or choose another directory"
 
 
 @contextmanager
@@ -59,13 +60,14 @@ async def enter_lock(directory: Path) -> AsyncIterator[None]:
 
 
 def _take(fd: int, directory_fd: int, directory: Path) -> None:
-    is_taken = _is_taken(fd)
-    if is_taken:
-        with suppress(OSError):  # no directory can be locked on some network file systems
-            is_taken = _is_taken(directory_fd)
-    if not is_taken:
+    if not _is_taken(fd):
         pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        raise OutputError(f"{directory}: in use by process {pid}; wait for it, stop it, or choose another directory")
+        raise OutputError(f"{directory}: in use by process {pid}; {_WAIT}")
+    with suppress(OSError):  # no directory can be locked on some network file systems
+        if not _is_taken(directory_fd):
+            raise OutputError(
+                f"{directory}: in use by an unknown process, perhaps of a user who could open it before; {_WAIT}"
+            )
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 

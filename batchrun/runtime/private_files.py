@@ -90,7 +90,8 @@ def private_opener(path: str, flags: int) -> int:
     """
     try:
         # Without blocking: a FIFO is opened only once it has another end.
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        how = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, how, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             refuse_link(Path(path))
@@ -103,6 +104,8 @@ def private_opener(path: str, flags: int) -> int:
         _refuse_escape(descriptor, path)
         if flags & (os.O_WRONLY | os.O_RDWR):
             _narrow(descriptor, path, _IS_ANOTHERS)
+        if flags & os.O_TRUNC:  # not before it is known what it is
+            os.ftruncate(descriptor, 0)
     except OSError:
         os.close(descriptor)
         raise
@@ -176,19 +179,25 @@ def refuse_open_directory(directory: Path) -> None:
         raise PermissionError(errno.EPERM, _IS_OPEN, str(directory))
 
 
-def make_private_directory(directory: Path) -> None:
+def make_private_directory(directory: Path, *, follows_link: bool = True) -> None:
     """Create a directory with mode 0700, or narrow one that exists.
 
     Raises:
-        OSError: it cannot be created, is another user's, or is shared by all users, as `/tmp` is.
+        OSError: it cannot be created, is another user's, is shared by all users, as `/tmp` is, or is a symbolic link
+            that is not to be followed.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    close_directory(directory)
+    close_directory(directory, follows_link=follows_link)
 
 
-def close_directory(directory: Path) -> None:
+def close_directory(directory: Path, *, follows_link: bool = True) -> None:
     """Narrow a directory; see `make_private_directory`."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(directory, how if follows_link else how | os.O_NOFOLLOW)
+    except NotADirectoryError:  # Linux says that of a link, too
+        refuse_link(directory)
+        raise
     try:
         found = os.fstat(descriptor)
         is_shared = found.st_mode & S_ISVTX and found.st_mode & S_IWOTH

@@ -131,7 +131,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         ConfigError: an Actor directory or an account is invalid.
         OutputError: the data directory is not usable or in use by another server, or the port is taken.
     """
-    lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir)
+    lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir, settings.follows_link)
     with closing(lock):
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)
         given = await anyio.to_thread.run_sync(with_tokens, settings)
@@ -305,10 +305,10 @@ def _base_url(host: str, listener: socket.socket) -> str:
     return f"http://{shown}:{listener.getsockname()[1]}"
 
 
-def _prepare_directory(directory: Path) -> IO[bytes]:
+def _prepare_directory(directory: Path, follows_link: bool) -> IO[bytes]:
     """Make the directory private, and take its lock, which the kernel frees when this process dies."""
     try:
-        make_private_directory(directory)
+        make_private_directory(directory, follows_link=follows_link)
     except OSError as error:
         raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
     lock = _open_private(directory / "lock")

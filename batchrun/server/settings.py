@@ -67,6 +67,8 @@ class ServerSettings:
 
     #: Holds the state. Created if missing, for this user only. Used by one server at a time.
     data_dir: Path
+    #: Whether `data_dir` may be a symbolic link. False: it lies in a directory whose owner may put one there.
+    follows_link: bool = True
     host: str = "127.0.0.1"
     #: 0: any free port.
     port: int = 0

@@ -14,8 +14,11 @@ import anyio
 import pytest
 
 import batchrun as batchrun_package
+from batchrun.account.connect import open_platform
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
+from batchrun.config import ApiConfig
+from batchrun.config.batch_settings import ServerConfig
 from batchrun.config.worker_config import load_worker_config
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
 from batchrun.ledger.sqlite.connection import is_blank
@@ -41,7 +44,7 @@ from batchrun.output.lock import holder, locked
 from batchrun.output.log_tails import LogTails
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import Sink
-from batchrun.runtime.private_files import close_to_others
+from batchrun.runtime.private_files import close_to_others, make_private_directory
 from batchrun.server import open_server
 from batchrun.server.accounts.account_book import with_tokens
 from batchrun.server.settings import ServerSettings
@@ -190,7 +193,29 @@ def test_no_link_that_comes_while_a_batch_runs_leads_its_files_elsewhere(tmp_pat
             LogTails(out).write(RunId("a"), b"lines of an Actor")
         with pytest.raises(OutputError, match="outbox: it is a symbolic link"):
             Outbox(out / OUTBOX).put(Notification(id="a", event="test", text="any"))
+        (out / SERVER_STATE).symlink_to(aim)
+        with pytest.raises(OSError, match="it is a symbolic link"):
+            make_private_directory(out / SERVER_STATE, follows_link=False)
     assert (oct(aim.stat().st_mode), [*aim.iterdir()]) == ("0o40755", [])
+
+
+async def test_the_server_of_a_batch_follows_no_link(tmp_path):
+    """Its directory lies in the batch's; that of `serve` may be a link."""
+    (tmp_path / "aim").mkdir(mode=0o755)
+    (tmp_path / "server").symlink_to(tmp_path / "aim")
+    with pytest.raises(OutputError, match="symbolic link"):
+        async with open_platform(
+            ApiConfig(base_url="embedded"),
+            environ={},
+            request_rate_per_s=1.0,
+            server=ServerConfig(),
+            server_dir=tmp_path / "server",
+            inline_actors={},
+        ):
+            pass
+    assert (oct((tmp_path / "aim").stat().st_mode), [*(tmp_path / "aim").iterdir()]) == ("0o40755", [])
+    async with open_server(ServerSettings(data_dir=tmp_path / "server")):
+        assert (tmp_path / "aim" / "token").exists()
 
 
 def _open_database(directory: Path) -> object:

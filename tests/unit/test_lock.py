@@ -59,7 +59,7 @@ def test_a_removed_lock_lets_nobody_in(tmp_path: Path) -> None:
     """The directory is locked, too; a new file `lock` is not the lock of the process that works there."""
     with locked(tmp_path):
         (tmp_path / LOCK).unlink()
-        with pytest.raises(OutputError, match="in use by process unknown"), locked(tmp_path):
+        with pytest.raises(OutputError, match="in use by an unknown process"), locked(tmp_path):
             pass
     with locked(tmp_path):
         pass

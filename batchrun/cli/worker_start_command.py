@@ -17,11 +17,13 @@ from batchrun.cli.stop_signals import draining_words
 from batchrun.cli.terminal import answer, say
 from batchrun.config import read_token
 from batchrun.config.worker_config import FILE_NAME, load_worker_config
-from batchrun.errors import ConfigError, LedgerError, LogUnreachable
+from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError
 from batchrun.output.replacement import replace_text
+from batchrun.output.sink import explaining
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
+from batchrun.runtime.private_files import read_private
 from batchrun.worker.batch_deletion import retain
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.fleet_duty import leave_fleet, serve_fleet, set_all_aside
@@ -66,13 +68,24 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
 
 @asynccontextmanager
 async def _noted(address: str, file: Path) -> AsyncIterator[None]:
-    """Note the address in a file for as long as the worker listens there."""
+    """Note the address in a file for as long as the worker listens there.
+
+    Raises:
+        OutputError: it cannot be written, or is a file of this name that no worker has left.
+    """
+    await anyio.to_thread.run_sync(_refuse_no_address, file)
     await anyio.to_thread.run_sync(replace_text, file, f"{address}\n")
     try:
         yield
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.Path(file).unlink(missing_ok=True)
+
+
+def _refuse_no_address(file: Path) -> None:
+    with explaining(file), suppress(FileNotFoundError):
+        if not read_private(file).startswith(b"http://"):
+            raise OutputError(f"{file}: no worker has written it; move it away, or choose another --data")
 
 
 def _show_opening(worker: Worker, address: str, page: PageAccess) -> None:

@@ -68,6 +68,8 @@ def _take(fd: int, directory_fd: int, directory: Path) -> None:
             raise OutputError(
                 f"{directory}: in use by an unknown process, perhaps of a user who could open it before; {_WAIT}"
             )
+    if (noted := os.pread(fd, 20, 0).strip()) and not noted.isdigit():
+        raise OutputError(f"{directory / LOCK}: no batchrun has written it; move it away, or choose another directory")
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 

@@ -46,6 +46,16 @@ def test_a_program_that_takes_a_killed_workers_port_never_gets_its_token(tmp_pat
         assert came == [b"the test itself"]
 
 
+def test_files_called_address_and_socket_that_are_somebodys_own_are_left_alone(tmp_path):
+    """`--data .` names a directory with anything in it; the worker would replace them, and remove them at its end."""
+    for name in ("address", "socket"):
+        (tmp_path / name).write_text("street 5")
+    start = ("worker", "start", "--data", ".", "--port", "0", "--api-url", NOWHERE)
+    said = batchrun(*start, cwd=tmp_path, environ={"APIFY_TOKEN": "any"})
+    assert (said.code, "address: no worker has written it; move it away" in said.err) == (6, True), said
+    assert [(tmp_path / name).read_text() for name in ("address", "socket")] == ["street 5"] * 2
+
+
 def test_a_worker_that_stops_leaves_no_address_and_a_killed_one_is_replaced(tmp_path):
     """Nobody is led to where it was; the next one listens at the same path."""
     worker = WorkerProcess(tmp_path / "data", NOWHERE)

@@ -49,6 +49,14 @@ def test_the_pid_of_an_earlier_holder_is_overwritten_whole(tmp_path: Path) -> No
         assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
 
 
+def test_a_file_called_lock_that_is_somebodys_own_is_left_alone(tmp_path: Path) -> None:
+    """`--out .` or `--data .` names a directory with anything in it."""
+    (tmp_path / LOCK).write_text("of the front door: 4711\n")
+    with pytest.raises(OutputError, match="lock: no batchrun has written it; move it away"), locked(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_text() == "of the front door: 4711\n"
+
+
 def test_a_directory_that_cannot_be_locked_is_explained(tmp_path: Path) -> None:
     """The error names the file."""
     with pytest.raises(OutputError, match="No such file or directory"), locked(tmp_path / "missing"):

@@ -102,7 +102,9 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     finally:
         await runner.cleanup()
         with suppress(OSError), anyio.CancelScope(shield=True):
-            await anyio.Path(worker.directory.socket).unlink()
+            file = anyio.Path(worker.directory.socket)
+            if await file.is_socket():  # not a file that was there before
+                await file.unlink()
 
 
 async def _keep_from_browsers(_request: web.Request, answer: web.StreamResponse) -> None:

@@ -32,7 +32,7 @@ from batchrun.engine.notices import DiskLow, UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.facts import NOTIFIED, RETRIED
 from batchrun.ledger.sqlite.journal import Journal
-from batchrun.model import Ending, Outcome, Record, Selection, Summary
+from batchrun.model import Ending, Outcome, Record, RunId, Selection, Summary
 from batchrun.notify.notifier import BatchNotifier
 from batchrun.policy.breaker import BreakerLimits
 from batchrun.policy.budget import Budget
@@ -177,6 +177,10 @@ class Batch:
     def task_edits(self) -> Sequence[tuple[str, ...]]:
         """The parts of the task (input, options, Actor) that each edit during this process has changed."""
         return self._task_watch.edits
+
+    def secrets_of(self, run_id: RunId) -> tuple[str, ...] | None:
+        """Return the secret texts of a live Run's input, longest first; None: they are unknown, since it has ended."""
+        return self._engine.secrets_of(run_id)
 
     async def forecast(self, reopened: int = 0) -> Forecast | None:
         """Forecast time and cost of the open jobs; None: the number of jobs is unknown.

@@ -29,7 +29,7 @@ from batchrun.engine.start_queue import StartQueue
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Terms, Work
 from batchrun.ledger.protocol import FinalCost, Ledger, OpenCost
-from batchrun.model import Record, TaskId, WaitKind, WaitReason
+from batchrun.model import Record, RunId, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.secret_fields import InputSecrets
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
@@ -75,6 +75,8 @@ class Engine:
     shared: SharedLimits
     #: What no message and no log of a Run shows.
     secrets: InputSecrets
+    #: Returns those of a live Run's input, longest first; None: it has ended.
+    secrets_of: Callable[[RunId], tuple[str, ...] | None]
     #: None: no logs are kept.
     log_keeper: LogKeeper | None
 
@@ -278,5 +280,6 @@ def build_engine(
         progress=progress,
         shared=shared,
         secrets=terms.secrets,
+        secrets_of=runner.secrets_of,
         log_keeper=log_keeper,
     )

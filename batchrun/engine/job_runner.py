@@ -61,7 +61,7 @@ from batchrun.errors import (
     TransportError,
 )
 from batchrun.ledger.protocol import Ledger
-from batchrun.model import Attempt, AttemptState, Cause, Intent, JobId, Outcome, Problem, Record, Run, TaskId
+from batchrun.model import Attempt, AttemptState, Cause, Intent, JobId, Outcome, Problem, Record, Run, RunId, TaskId
 from batchrun.runtime.byte_budget import Room
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace
@@ -147,6 +147,8 @@ class JobRunner:
         self._has_noted_doubt = False
         #: By job: how many Runs had started when its start first went unanswered; removed once a start takes effect.
         self._started_before: dict[JobId, int] = {}
+        #: Of each live Run, its job's override.
+        self._overrides: dict[RunId, bytes] = {}
 
     async def run_job(self, work: Work, permit: Permit) -> Result:
         """Carry a job through one attempt.
@@ -340,6 +342,13 @@ class JobRunner:
             self._has_noted_doubt = True
             self._progress.notices.add(StartUnanswered(reason=str(error) if error is not None else ""))
 
+    def secrets_of(self, run_id: RunId) -> tuple[str, ...] | None:
+        """Return the secret texts of a live Run's input, longest first; None: they are unknown, since it has ended."""
+        if self._terms.secrets.are_none:
+            return ()
+        override = self._overrides.get(run_id)
+        return None if override is None else self._terms.secrets.of(override)
+
     def _live(self, work: Work, attempt: Attempt, permit: Permit) -> LiveRun:
         watch = DeadlineWatch(
             self._client,
@@ -352,13 +361,16 @@ class JobRunner:
             note_abort=partial(self._ledger.note_abort, work.id, attempt.attempt_no),
             report=self._progress.notices.add,
         )
-        return LiveRun(work, attempt, permit, watch)
+        live = LiveRun(work, attempt, permit, watch)
+        self._overrides[live.run_id] = work.job.body
+        return live
 
     async def _follow(self, live: LiveRun) -> EndedAttempt | LiveRun:
         """Wait for the Run's end, then release its permit before anything else is done."""
         sight = await self._follower.follow(live)
         if not sight.is_over:
             return live.transferred()
+        self._overrides.pop(live.run_id, None)
         live.permit.release()
         crash_point("terminal")
         if sight.unreadable is None:

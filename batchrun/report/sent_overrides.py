@@ -10,9 +10,22 @@ from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
 from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.model import Position, read_json, write_json
+from batchrun.model import Position, RunId, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.report.failure_causes import Failure
+
+
+def sent_override(directory: Path, config: Config, run_id: RunId) -> bytes | None:
+    """Return the override of a Run's job, with its secrets; None: it cannot be read, or has changed since."""
+    with (
+        open_for_reading(directory) as ledger,
+        suppress(JobFileError),
+        JobFile(job_format(config, {})) as job_file,
+    ):
+        position = ledger.position_of(run_id)
+        for job in job_file.reread([position] if position is not None else []):
+            return job.body if ledger.digest_of(job.key) == job.digest else None
+    return None
 
 
 def sent_overrides(directory: Path, config: Config, failures: Iterable[Failure], max_chars: int) -> dict[Position, str]:

@@ -205,6 +205,40 @@ async def test_live_runs_are_listed_oldest_first_read_and_aborted(client):
     assert (await client.refusal("POST", f"{path}/runs/{run_id}/abort"))[:2] == (409, "wrong-state")
 
 
+async def test_secrets_of_inputs_are_not_shown_while_runs_are_live_nor_later(client):
+    """Those of the line and of the task, in messages and logs; also when the batch is closed, and no log was kept."""
+    says, shown = "no login by line-SECRET, task-SECRET, plain", "no login by ***, ***, plain"
+    jobs = [{"n": n, "ms": ms, "apiKey": "line-SECRET", "says": says} for n, ms in ((1, 0), (2, LONG_MS))]
+    described = {"task.name": "secrets", "task.input": {"password": "task-SECRET"}}
+    batch_id = await submit(client, "secrets", jobs, **described)
+    path = f"/v1/batches/{batch_id}"
+
+    async def read(run_id: str) -> str:
+        async with client.session.get(f"{client.address}{path}/runs/{run_id}/log") as answer:
+            text: str = await answer.text()
+            assert answer.status == 200, text
+            return text
+
+    async def runs() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await client.ask("GET", f"{path}/runs"))[1]["items"]
+        return found
+
+    def is_said(found: list[dict[str, Any]]) -> bool:
+        return len(found) == 1 and found[0]["status_message"] is not None
+
+    await eventually(lambda: client.ask("GET", path), lambda answer: answer[1]["outcomes"] == {"succeeded": 1})
+    (live,) = await eventually(runs, is_said)
+    assert live["status_message"] == shown
+    assert shown in await read(live["run_id"])
+    await client.ask("POST", f"{path}/cancel")
+    await client.until(batch_id, BatchState.CANCELLED)
+    out = client.worker.directory.out_dir(client.worker.store[batch_id])
+    records = [orjson.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()]
+    assert {record["outcome"]: record["run"]["statusMessage"] for record in records}["succeeded"] == shown
+    for record in records:
+        assert shown in await read(record["run"]["id"])
+
+
 async def test_a_run_of_the_embedded_server_has_the_address_of_its_page_there(tmp_path, api):
     """It opens without a token, as long as the worker lives; live, and as a sample of a cause."""
     actors = [str(ROOT / "tests/support/actors/crash-worker")]

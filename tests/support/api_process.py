@@ -20,8 +20,11 @@ ACTOR = "test/worker"
 async def work(context: InlineContext) -> None:
     """Take `ms` milliseconds, log and output so many bytes, push `items` items (of `item_bytes`), fail if told so.
 
-    With `until`, it goes on until that file exists.
+    With `says`, it says so at once, in its log and as status message; with `until`, it goes on until that file exists.
     """
+    if "says" in context.input:
+        await context.log(context.input["says"])
+        await context.set_status_message(context.input["says"])
     await anyio.sleep(context.input.get("ms", 0) / 1000)
     while "until" in context.input and not await anyio.Path(context.input["until"]).exists():  # noqa: ASYNC110 - a file
         await anyio.sleep(0.05)

@@ -4,6 +4,8 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from batchrun.account.account import Account
 from batchrun.model import Mark, RunOptions, TaskId
 from batchrun.worker.http.live_run_routes import RunStates
@@ -16,7 +18,16 @@ async def test_of_a_run_only_what_is_shown_is_kept_with_its_words_cut() -> None:
     api = ScriptedApi(Plan(run_s=60.0, status_message=said, fields={"status": said, "options": {"more": said}}))
     run = await api.start_run(TaskId("task"), b"{}", RunOptions(), Mark("m"))
     account = cast("Account", SimpleNamespace(client=api))
-    shown = (await RunStates().look(account, [run.id]))[run.id]
+    shown = (await RunStates().look(account, lambda _: (), [run.id]))[run.id]
     kept: dict[str, Any] = dataclasses.asdict(shown)
     assert (kept["status_message"], kept["cost_usd"]) == ("x" * 1000, run.cost_usd)
     assert sum(len(str(each)) for each in kept.values()) < 3000
+
+
+@pytest.mark.parametrize(("secrets", "shown"), [(("a-SECRET",), "x" * 995 + "*** s"), (None, None)])
+async def test_secrets_are_left_out_before_words_are_cut(secrets: tuple[str, ...] | None, shown: str | None) -> None:
+    """Else the beginning of one would stay; of a Run whose secrets are unknown, no message is shown."""
+    api = ScriptedApi(Plan(run_s=60.0, status_message=f"{'x' * 995}a-SECRET said"))
+    run = await api.start_run(TaskId("task"), b"{}", RunOptions(), Mark("m"))
+    account = cast("Account", SimpleNamespace(client=api))
+    assert (await RunStates().look(account, lambda _: secrets, [run.id]))[run.id].status_message == shown

@@ -108,6 +108,16 @@ class LedgerReader:
         row = self._db.execute("SELECT digest FROM job WHERE key = ?", (key,)).fetchone()
         return row[0] if row is not None else None
 
+    def position_of(self, run_id: RunId) -> Position | None:
+        """Return where a Run's job is in the job file; None: no attempt has this Run."""
+        row = self._db.execute(
+            'SELECT line, variant, "offset", length FROM attempt JOIN job ON job.id = job_id WHERE run_id = ?',
+            (run_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        return Position(line=row[0], variant=row[1], offset=row[2], length=row[3])
+
     def id_of(self, key: JobKey) -> JobId | None:
         """Return the job with a key; None if there is none."""
         row = self._db.execute("SELECT id FROM job WHERE key = ?", (key,)).fetchone()

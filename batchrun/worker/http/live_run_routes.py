@@ -1,6 +1,6 @@
 """Handlers for the live Runs of a batch: a page of them, the log of one, its abort."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,13 +10,21 @@ import orjson
 from aiohttp import web
 
 from batchrun.account.account import Account
+from batchrun.account.task import Task, read_task
 from batchrun.apify.client import ApifyClient
+from batchrun.batch.opened_batch import Batch
 from batchrun.errors import ApiError, NoUsableAnswer, TransportError
+from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.measures import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Run, RunId
 from batchrun.output.log_tails import LogTails
+from batchrun.policy.secret_fields import SecretFields, without
+from batchrun.preflight.builds import read_build
+from batchrun.preflight.preparation import input_secrets
 from batchrun.report.failure_causes import run_address
+from batchrun.report.sent_overrides import sent_override
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.worker.http.batch_files import has_ledger, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
@@ -38,6 +46,8 @@ LOG_BYTES = 64 << 10
 LOG_PATIENCE_S = 15.0
 
 T = TypeVar("T")
+#: Returns the secret texts of a Run's input; None: they are unknown.
+SecretsOf = Callable[[RunId], Collection[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +60,12 @@ class _Shown:
     cost_usd: float | None
 
 
-def _shown(run: Run) -> _Shown:
+def _shown(run: Run, secrets: Collection[str] | None) -> _Shown:
+    """Return what is shown of a Run; no message, if the secrets of its input are unknown (None)."""
     said = run.fields.get("statusMessage")
     return _Shown(
         str(run.fields.get("status", run.status))[:_MAX_CHARS],
-        said[:_MAX_CHARS] if isinstance(said, str) else None,
+        without(said, secrets)[:_MAX_CHARS] if isinstance(said, str) and secrets is not None else None,
         run.memory_mb,
         run.cost_usd,
     )
@@ -66,7 +77,7 @@ class RunStates:
     def __init__(self) -> None:
         self._known: dict[RunId, tuple[float, _Shown]] = {}
 
-    async def look(self, account: Account, run_ids: list[RunId]) -> dict[RunId, _Shown]:
+    async def look(self, account: Account, secrets_of: SecretsOf, run_ids: list[RunId]) -> dict[RunId, _Shown]:
         """Return the states of some Runs, as far as they are known within PATIENCE_S."""
         old = anyio.current_time() - FRESH_S
         asked = [each for each in run_ids if each not in self._known or self._known[each][0] < old]
@@ -74,19 +85,19 @@ class RunStates:
         with anyio.move_on_after(PATIENCE_S):
             async with anyio.create_task_group() as children:
                 for run_id in asked:
-                    children.start_soon(self._ask, account, run_id, limiter)
+                    children.start_soon(self._ask, account, secrets_of, run_id, limiter)
         while len(self._known) > _MAX_KEPT:
             del self._known[next(iter(self._known))]
         return {each: self._known[each][1] for each in run_ids if each in self._known}
 
-    async def _ask(self, account: Account, run_id: RunId, limiter: anyio.Semaphore) -> None:
+    async def _ask(self, account: Account, secrets_of: SecretsOf, run_id: RunId, limiter: anyio.Semaphore) -> None:
         async with limiter:
             try:
                 run = await account.client.get_run(run_id, gives_up=True)
             except ApiError:
                 return  # its row stays without a message
             self._known.pop(run_id, None)
-            self._known[run_id] = anyio.current_time(), _shown(run)
+            self._known[run_id] = anyio.current_time(), _shown(run, secrets_of(run_id))
 
 
 _STATES = web.AppKey("run_states", RunStates)
@@ -106,10 +117,15 @@ async def get_runs(request: web.Request) -> web.Response:
     if await has_ledger(out_dir):
         found, total = await anyio.to_thread.run_sync(_read, out_dir, offset, limit, search_of(request))
     states: dict[RunId, _Shown] = {}
-    if worker.account is not None and submission_of(request).id in worker.runners:
-        states = await request.app[_STATES].look(worker.account, [run.run_id for run in found])
+    if worker.account is not None and (batch := _open_batch(request)) is not None:
+        states = await request.app[_STATES].look(worker.account, batch.secrets_of, [run.run_id for run in found])
     items = [{**_row(run, states.get(run.run_id)), "url": run_address(worker.api, run.run_id)} for run in found]
     return web.Response(body=orjson.dumps({"items": items, "total": total}), content_type="application/json")
+
+
+def _open_batch(request: web.Request) -> Batch | None:
+    runner = worker_of(request).runners.get(submission_of(request).id)
+    return runner.batch if runner is not None else None
 
 
 def _read(out_dir: Path, offset: int, limit: int, search: str) -> tuple[list[OpenRun], int]:
@@ -139,7 +155,32 @@ async def get_run_log(request: web.Request) -> web.Response:
             raise Refused(503, "not-possible-now", worker.why_not_ready)
         client = worker.account.client
         tail = await _patiently("give this log", client, client.get_log_tail(run_id, LOG_BYTES))
+        batch = _open_batch(request)
+        secrets: Collection[str] | None = batch.secrets_of(run_id) if batch is not None else None
+        if secrets is None:
+            secrets = await _patiently("show the input of this Run", client, _secrets_of(client, out_dir, run_id))
+        tail = without(tail.decode("utf-8", "replace"), secrets).encode()
     return web.Response(body=tail, content_type="text/plain", charset="utf-8")
+
+
+async def _secrets_of(client: ApifyClient, out_dir: Path, run_id: RunId) -> Collection[str]:
+    """Return the secret texts of an ended Run's input, as far as they can be read again."""
+    fields = await anyio.to_thread.run_sync(_secret_fields, out_dir)
+    if fields.paths == ():
+        return ()
+    config, task_id = await anyio.to_thread.run_sync(lambda: read_config(out_dir, is_own=True))
+    override = await anyio.to_thread.run_sync(sent_override, out_dir, config, run_id)
+    try:
+        task = read_task(await client.get_task(task_id), task_id)
+    except ApiError:
+        task = Task(id=task_id, label=task_id, input={}, is_read=False)
+    build = await read_build(client, task, config.run.build)
+    return input_secrets(config, task, build, fields).of(override or b"{}")
+
+
+def _secret_fields(out_dir: Path) -> SecretFields:
+    with open_for_reading(out_dir) as ledger:
+        return ledger.fact(SECRETS) or SecretFields(None)
 
 
 async def abort_run(request: web.Request) -> web.Response:

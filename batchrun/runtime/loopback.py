@@ -9,8 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 #: What browsers reach by a name under `localhost`.
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-#: Where a process listens that listens there: also at all addresses of this machine.
-_LOCALHOST = _LOOPBACK | {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
+#: Where a process that listens at all addresses is reached from its own machine.
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+#: Where a process listens that listens there.
+_LOCALHOST = _LOOPBACK | _REACHED_AT.keys()
 #: The part of IPv6 that is given out. Beyond it lie loopback, link-local, site-local and translated addresses.
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
 #: What a NAT64 gateway translates to the IPv4 address in the last 32 bits.
@@ -57,16 +59,24 @@ def hold_loopback(hosts: Collection[str], port: int) -> list[socket.socket]:
     return held
 
 
+def reachable(host: str) -> str:
+    """Return where on its own machine a process is reached that listens at an address, as a URL has it."""
+    host = _REACHED_AT.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
 def at_page_host(address: str, host: str) -> str:
     """Return a loopback address with another name; any other address as it is, and one with https.
 
     No certificate is valid for a name that is made up. A process that listens at all addresses may be in a container:
-    the name would lead to loopback addresses of its host, where it cannot keep others from listening.
+    the name would lead to loopback addresses of its host, where it cannot keep others from listening. It has one of its
+    own loopback addresses instead.
     """
     parts = urlsplit(address)
-    if parts.scheme != "http" or parts.hostname not in _LOOPBACK:
+    if parts.scheme != "http" or parts.hostname not in _LOCALHOST:
         return address
-    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
+    name = host if parts.hostname in _LOOPBACK else reachable(parts.hostname)
+    return urlunsplit(parts._replace(netloc=f"{name}:{parts.port}" if parts.port else name))
 
 
 def is_loopback_host(host: str) -> bool:

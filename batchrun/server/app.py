@@ -21,7 +21,7 @@ from batchrun.runtime.children import open_children
 from batchrun.runtime.fair_turns import FairTurns
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
-from batchrun.runtime.loopback import at_page_host, hold_loopback
+from batchrun.runtime.loopback import at_page_host, hold_loopback, reachable
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.private_files import make_private_directory, private_opener, read_private, refuse_special
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
@@ -300,9 +300,7 @@ def _bind(host: str, port: int, tries: int = 10) -> list[socket.socket]:
 
 def _base_url(host: str, listener: socket.socket) -> str:
     # Actors on this machine reach a server that listens on all addresses by the loopback.
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
-    shown = f"[{reachable}]" if ":" in reachable else reachable
-    return f"http://{shown}:{listener.getsockname()[1]}"
+    return f"http://{reachable(host)}:{listener.getsockname()[1]}"
 
 
 def _prepare_directory(directory: Path, follows_link: bool) -> IO[bytes]:

@@ -8,8 +8,8 @@ from batchrun.runtime.loopback import at_page_host
     [
         ("http://127.0.0.1:8421", "http://x.localhost:8421"),
         ("http://[::1]:8421", "http://x.localhost:8421"),
-        ("http://0.0.0.0:8421", "http://0.0.0.0:8421"),
-        ("http://[::]:8421", "http://[::]:8421"),
+        ("http://0.0.0.0:8421", "http://127.0.0.1:8421"),
+        ("http://[::]:8421", "http://[::1]:8421"),
         ("http://localhost", "http://x.localhost"),
         ("https://localhost:8443", "https://localhost:8443"),
         ("http://worker.example:8421", "http://worker.example:8421"),

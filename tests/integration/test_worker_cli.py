@@ -98,7 +98,7 @@ def test_a_profile_takes_a_job_file_from_stdin(shell):
         ([], "give either a batch's TOML file, or --profile and --jobs"),
         (["--profile", "shop"], "--profile and --jobs"),
         (["bad.toml", "--profile", "shop"], "either"),
-        (["missing.toml"], "missing.toml: cannot be read"),
+        (["missing.toml"], "missing.toml: there is no such file"),
         (["bad.toml"], "limits.max_concurent_runs: is not a known key; did you mean limits.max_concurrent_runs?"),
         (["fine.toml", "--jobs", "nowhere.csv"], "nowhere.csv"),
         (["fine.toml", "--weight", "0"], "weight"),

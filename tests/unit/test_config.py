@@ -271,7 +271,7 @@ def test_a_job_file_in_place_of_a_batch_file_is_recognised(
 ) -> None:
     """The message has the command that writes a batch file for it; of a file that is not there it says just that."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="no such file"):
         load_config(name, environ={})
     Path(name).touch()
     with pytest.raises(ConfigError, match="is a job file, not a batch file") as error:

@@ -203,7 +203,8 @@ async def _survey(
     survey.columns, survey.dialect = job_file.columns, job_file.dialect
     try:
         await anyio.to_thread.run_sync(refuse_changed_lines, job_file, read_to, config)
-        entries, shard = islice(job_file.read(), config.jobs.limit), shard_of(config)
+        entries = islice(await anyio.to_thread.run_sync(job_file.read), config.jobs.limit)
+        shard = shard_of(config)
         within = islice(entries, max_jobs)
 
         def take_chunk() -> int:

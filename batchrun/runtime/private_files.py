@@ -90,8 +90,7 @@ def private_opener(path: str, flags: int) -> int:
     """
     try:
         # Without blocking: a FIFO is opened only once it has another end.
-        how = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, how, 0o600)
+        descriptor = _open_in_bounds(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
             refuse_link(Path(path))
@@ -101,15 +100,25 @@ def private_opener(path: str, flags: int) -> int:
     try:
         if not S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, _IS_NO_FILE, path)
-        _refuse_escape(descriptor, path)
         if flags & (os.O_WRONLY | os.O_RDWR):
             _narrow(descriptor, path, _IS_ANOTHERS)
-        if flags & os.O_TRUNC:  # not before it is known what it is
-            os.ftruncate(descriptor, 0)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _open_in_bounds(path: str, flags: int) -> int:
+    """Open a file that is no link; in a confined directory not before it is known where the file's directory is."""
+    if not _confined:
+        return os.open(path, flags, 0o600)
+    within, name = os.path.split(path)
+    directory = os.open(within or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _refuse_escape(directory, within)
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def read_private(file: Path, max_bytes: int | None = None) -> bytes:

@@ -16,7 +16,7 @@ from batchrun.config.text_bounds import read_bounded
 from batchrun.errors import ConfigError, OutputError
 from batchrun.jobs.raw_streams import open_bytes
 from batchrun.runtime.logs import logging_to, silence
-from batchrun.runtime.private_files import make_private_directory, read_private
+from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
 from batchrun.worker import batch_deletion, batch_orders
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
@@ -458,6 +458,11 @@ async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_p
                 for opens in (read, read_bounded, read_private):
                     with pytest.raises(OSError, match="symbolic link"):
                         opens(path)
+        with pytest.raises(OSError, match="symbolic link"):
+            private_opener(str(spool / "home" / "secret.csv"), os.O_WRONLY | os.O_TRUNC)
+        with pytest.raises(OSError, match="symbolic link"):
+            private_opener(str(spool / "home" / "new"), os.O_WRONLY | os.O_CREAT)
+        assert (secret.read_text(), (tmp_path / "new").exists()) == ("of the user\n", False)
         before = tmp_path.stat().st_mode
         with pytest.raises(OSError, match="symbolic link"):
             make_private_directory(spool / "home")

@@ -17,6 +17,7 @@ from batchrun.ledger.protocol import OpenJob, OpenJobs, ReopenableLedger
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import AttemptState, BadLine, Job, JobId, JobKey, Selection
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.long_reads import read_in_thread
 
 #: Open jobs that are read from the ledger at a time.
 JOBS_AT_ONCE = 1000
@@ -86,7 +87,7 @@ class Backlog:
         if not self.job_file.is_seekable:
             return await self._next_with_lines(max_entries)
         if self._after is not None:
-            resumed = await anyio.to_thread.run_sync(self._unbegun, self._after, max_entries)
+            resumed = await read_in_thread(self._unbegun, self._after, max_entries)
             self._after = resumed[-1][1].id if resumed else None
             if resumed:
                 return Chunk(resumed=resumed)

@@ -1,12 +1,12 @@
 """The job file as the engine's source: read in a worker thread, chunk by chunk, up to `jobs.limit`."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 
 import anyio
-from anyio.lowlevel import RunVar
 
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format, shard_of
@@ -23,22 +23,12 @@ from batchrun.model import BadLine, Job, JsonObject
 from batchrun.preflight.job_file_head import refuse_bad_lines
 from batchrun.preflight.same_batch import refuse_changed_lines
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.long_reads import read_in_thread
 
 #: Bytes of a chunk's lines, and of the memory that they take, after which it ends. A worker has many batches.
 MAX_CHUNK_BYTES = 8 << 20
-#: Max batches of this process that read lines at once: parsing one may take 90 MB for a moment.
-_READERS_AT_ONCE = 4
-_readers = RunVar[anyio.CapacityLimiter]("readers")
 #: Lines of other shards, after which a chunk ends: how far the file is read is noted now and then.
 MAX_OTHERS = 10_000
-
-
-def _limiter() -> anyio.CapacityLimiter:
-    try:
-        return _readers.get()
-    except LookupError:
-        _readers.set(limiter := anyio.CapacityLimiter(_READERS_AT_ONCE))
-        return limiter
 
 
 class FileSource:
@@ -71,15 +61,15 @@ class FileSource:
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
         """Return the next lines, or None at the end of the file or of the batch's limit."""
-        # Reading a pipe may block for any time, so a line is passed on at once, and a cancelled read is abandoned.
-        is_pipe = not self.job_file.is_replayable
-        wanted = 1 if is_pipe else max_entries
-        chunk = await anyio.to_thread.run_sync(
-            self._read, wanted, abandon_on_cancel=is_pipe, limiter=None if is_pipe else _limiter()
-        )
+        read: Callable[[], Awaitable[Chunk | None]]
+        if self.job_file.is_replayable:
+            read = partial(read_in_thread, self._read, max_entries)
+        else:  # a pipe may block for any time, so a line is passed on at once, and a cancelled read is abandoned
+            read = partial(anyio.to_thread.run_sync, self._read, 1, abandon_on_cancel=True)
+        chunk = await read()
         if chunk is None and self._left != 0 and self.unended is None and (last := self.job_file.unended) is not None:
             await self._end_line(last.position.line)
-            chunk = await anyio.to_thread.run_sync(self._read, wanted)
+            chunk = await read()
         return chunk
 
     async def _end_line(self, line: int) -> None:
@@ -140,7 +130,7 @@ async def open_source(
     Raises:
         JobFileError: the lines that were read have changed.
     """
-    source = await anyio.to_thread.run_sync(_open, config, task_input, ledger, look_at)
+    source = await read_in_thread(_open, config, task_input, ledger, look_at)
     try:
         yield source
     finally:

@@ -24,6 +24,7 @@ from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.preparation import Preparation
 from batchrun.preflight.spending import fill_purse
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.long_reads import read_in_thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ async def resume(
     if prepared.head is not None:
         refuse_head(prepared.head, config)
     backlog = await stack.enter_async_context(open_backlog(config.out_dir, lines.job_file, lines))
-    jobs = await anyio.to_thread.run_sync(take_up, ledger, lines.job_file, config.retry.max_backoff_s)
+    jobs = await read_in_thread(take_up, ledger, lines.job_file, config.retry.max_backoff_s)
     money = await anyio.to_thread.run_sync(ledger.money)
     account.count_money(config.out_dir, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
     purse = fill_purse(config, prepared.task_terms, money, account.budget)

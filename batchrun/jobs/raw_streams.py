@@ -13,6 +13,7 @@ from typing import Any
 import zstandard
 
 from batchrun.jobs.job_format import Compression
+from batchrun.runtime.long_reads import pause
 from batchrun.runtime.private_files import input_opener
 
 #: Is called with each piece of a text, in its order.
@@ -30,7 +31,7 @@ def open_bytes(path: Path | None, compression: Compression, max_window_bytes: in
     """Open a file, or standard input if None, as uncompressed bytes; a decoder of zstd takes a file's own window."""
     if path is None:
         return _buffered(PipeReader(sys.stdin.fileno()))
-    stream = _buffered(FileIO(path, opener=input_opener))
+    stream = _buffered(_PlainFile(path, opener=input_opener))
     match compression:
         case "gz":
             unpacked = gzip.GzipFile(fileobj=stream, mode="rb")
@@ -109,6 +110,14 @@ def _buffered(raw: RawIOBase) -> BufferedReader:
     return BufferedReader(raw, _BUFFER_BYTES)
 
 
+class _PlainFile(FileIO):
+    """A file whose reader can be cancelled."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        pause()
+        return super().readinto(buffer)
+
+
 class _PieceReader(RawIOBase):
     """Bytes that come piece by piece out of another stream, which it owns."""
 
@@ -121,6 +130,8 @@ class _PieceReader(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
+            self._rest = memoryview(b"")  # frees the last piece, which may have 64 MB
+            pause()
             piece = next(self._pieces, None)
             if piece is None:
                 return 0

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import anyio
-
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
 from batchrun.errors import JobFileError
@@ -14,6 +12,7 @@ from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
 from batchrun.preflight.line_problems import LineProblems
 from batchrun.report.number_words import counted
+from batchrun.runtime.long_reads import read_in_thread
 
 if TYPE_CHECKING:
     from batchrun.preflight.input_checks import HeadCheck
@@ -32,7 +31,7 @@ async def check_before_start(config: Config) -> Config:
             that is not begun.
         ConfigError: its template, key or matrix cannot be used.
     """
-    return await anyio.to_thread.run_sync(_check_head, config)
+    return await read_in_thread(_check_head, config)
 
 
 def settle_dialect(config: Config) -> Config:

@@ -4,9 +4,10 @@ It starts no Run, creates no task and writes nothing into the output directory.
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +39,7 @@ from batchrun.report.batch_status import read_summary
 from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.long_reads import read_in_thread
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.
 CHUNK_LINES = 5000
@@ -118,7 +120,7 @@ async def plan_batch(
         max_slots: live Runs that the batch can have at most, whatever its own limits; None: no such limit.
         max_jobs: jobs and bad lines that are read at most, which bounds time and memory; None: the whole file.
     """
-    config = await anyio.to_thread.run_sync(settle_dialect, config)
+    config = await read_in_thread(settle_dialect, config)
     account = await read_account(client)
     task = await find_task(client, config.task, is_created=False)
     past = await anyio.to_thread.run_sync(_read_past, config)
@@ -199,11 +201,11 @@ async def _survey(
     survey = Survey(check, shadowed, shown)
     # Problems are shown in the order of the file, so priorities are ignored.
     in_order = replace(job_format(config, task.input), look_ahead=1)
-    job_file = await anyio.to_thread.run_sync(JobFile, in_order)
+    job_file = await read_in_thread(JobFile, in_order)
     survey.columns, survey.dialect = job_file.columns, job_file.dialect
     try:
-        await anyio.to_thread.run_sync(refuse_changed_lines, job_file, read_to, config)
-        entries = islice(await anyio.to_thread.run_sync(job_file.read), config.jobs.limit)
+        await read_in_thread(refuse_changed_lines, job_file, read_to, config)
+        entries = islice(await read_in_thread(job_file.read), config.jobs.limit)
         shard = shard_of(config)
         within = islice(entries, max_jobs)
 
@@ -219,7 +221,12 @@ async def _survey(
             survey.is_whole_file = count > 0 or next(entries, None) is None
             return count
 
-        while await anyio.to_thread.run_sync(take_chunk, abandon_on_cancel=not job_file.is_replayable):
+        take: Callable[[], Awaitable[int]]
+        if job_file.is_replayable:
+            take = partial(read_in_thread, take_chunk)
+        else:
+            take = partial(anyio.to_thread.run_sync, take_chunk, abandon_on_cancel=True)
+        while await take():
             pass
     finally:
         job_file.close()

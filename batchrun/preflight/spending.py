@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import anyio
-
 from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo, parse_options, parse_prices
@@ -17,6 +15,7 @@ from batchrun.policy.budget import Budget, ExcessCosts
 from batchrun.policy.run_cost import CostBound, ObservedCosts, Prices, most_a_run_may_cost
 from batchrun.report.number_words import money as money_words
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.long_reads import read_in_thread
 
 #: Max recent Runs of the task whose costs are read for a budget, in one request.
 PAST_RUNS = 200
@@ -110,7 +109,7 @@ async def refuse_unbounded(
         if own.usd is None and not unbounded:
             unbounded.append((job.position.line, own))
 
-    is_seen = await anyio.to_thread.run_sync(look_at_head, look)
+    is_seen = await read_in_thread(look_at_head, look)
     if is_seen and not unbounded:
         return
     where = f" of line {unbounded[0][0]}" if unbounded else ""

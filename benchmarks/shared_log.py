@@ -83,7 +83,8 @@ def measure(size: Size) -> dict[str, Any]:
                 log = Path(name, f"{turn}-{side}")
                 log.mkdir()
                 url = {"none": None, "nats": nats.log(f"bench-{turn}")}.get(side, f"file://{log}")
-                found[side].append(_side(responder, size.jobs or JOBS, url, BUCKET_S if side == "50 ms" else 0.0, log))
+                kept = Path(name, "nats") if side == "nats" else log
+                found[side].append(_side(responder, size.jobs or JOBS, url, BUCKET_S if side == "50 ms" else 0.0, kept))
     sides = {side: {key: spread([each[key] for each in rows], 0) for key in rows[0]} for side, rows in found.items()}
     ratios = {
         side: spread([each["jobs_per_s"] / none["jobs_per_s"] for each, none in zip(rows, found["none"], strict=True)])
@@ -100,14 +101,20 @@ def measure(size: Size) -> dict[str, Any]:
     return {"rounds": rounds, "slots": SLOTS, "sides": sides, "ratios": ratios, **replay}
 
 
-def _side(responder: Counterpart, jobs: int, url: str | None, append_s: float, log: Path) -> dict[str, float]:
+def _side(responder: Counterpart, jobs: int, url: str | None, append_s: float, kept: Path) -> dict[str, float]:
+    before = _log_bytes(kept)
     found = side_of(responder, "batchrun", SLOTS, jobs, replica=url, append_s=append_s)
-    log_bytes = sum(file.stat().st_size for file in log.rglob("*.zst"))
+    log_bytes = _log_bytes(kept) - before
     return {
         "jobs_per_s": found["jobs_per_s"],
         "cpu_us_per_job": found["cpu_us_per_job"],
         "log_bytes_per_job": log_bytes / jobs,
     }
+
+
+def _log_bytes(kept: Path) -> int:
+    """Return the length of all entries in a log's directory, or of the messages that a NATS server keeps."""
+    return sum(file.stat().st_size for file in kept.rglob("*") if file.suffix in (".zst", ".blk"))
 
 
 def measure_replays(settled: int) -> dict[str, Any]:

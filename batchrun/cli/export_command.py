@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchrun.cli.terminal import say
+from batchrun.cli.written_file import refuse_file_of_batch
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.output.layout import ITEMS, RECORDS, is_own_file
+from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining
 from batchrun.report.output_files.table_file import TABLE_FORMATS, table_pieces
@@ -22,15 +23,14 @@ def export_lines(directory: Path, file: Path, *, items: bool) -> None:
     """Write what is committed of a batch's records, or of its items, into a file of the format that its name says.
 
     Raises:
-        ConfigError: the file's name says no format, or the batch writes no items here.
+        ConfigError: the file's name says no format, the batch has or reads it, or it writes no items here.
         LedgerError: there is no ledger, or it is damaged.
         OutputError: the file cannot be written.
     """
     table_format = file.suffix.removeprefix(".").lower()
     if table_format not in _FORMATS:
         raise ConfigError(f"{file}: the end of its name says the format: .{', .'.join(_FORMATS)}")
-    if is_own_file(directory, file):
-        raise ConfigError(f"{file}: is written by the batch itself; choose another name")
+    refuse_file_of_batch(directory, file)
     name = ITEMS if items else RECORDS
     with open_for_reading(directory) as ledger:
         end = ledger.output_lengths().get(name, 0)

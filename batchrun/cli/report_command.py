@@ -4,9 +4,9 @@ from pathlib import Path
 
 from batchrun.cli.failure_lines import unread_line
 from batchrun.cli.terminal import say, write_data
-from batchrun.errors import ConfigError
+from batchrun.cli.written_file import refuse_file_of_batch
 from batchrun.maintenance.noted_config import read_config
-from batchrun.output.layout import REPORT, is_own_file
+from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
 from batchrun.report.report_page import make_report
 
@@ -21,7 +21,7 @@ def write_batch_report(directory: Path, out: Path | None) -> None:
         write_data(page.encode())
         return
     file = out if out is not None else directory / REPORT
-    if is_own_file(directory, file) and file.name != REPORT:
-        raise ConfigError(f"{file}: is written by the batch itself; choose another name")
+    if out is not None and out.name != REPORT:
+        refuse_file_of_batch(directory, out)
     replace_text(file, page, is_private=out is None)
     say(f"report   {file}")

@@ -1,5 +1,6 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,3 +191,33 @@ def read_command(directory: Path) -> Command | None:
     """
     with open_for_reading(directory) as ledger:
         return ledger.fact(COMMAND) if ledger.fact(LOG_POSITION) is None else None
+
+
+def is_read(directory: Path, file: Path) -> bool:
+    """True if a batch reads a file: its configuration names it, or the command that it was last run with.
+
+    Raises:
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    given = _read(directory).given
+    with open_for_reading(directory) as ledger:
+        command = ledger.fact(COMMAND)
+    sections = given if isinstance(given, dict) else {}
+    named = [sections.get(key.split(".")[0], {}).get(key.split(".")[1]) for key in PATHS]
+    if command is not None:
+        named += [str(Path(command.directory, word)) for word in _words(command.line)]
+    return any(_is_same_file(each, file) for each in named if isinstance(each, str))
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # of somebody else's ledger
+        return []
+
+
+def _is_same_file(named: str, file: Path) -> bool:
+    try:
+        return file.is_file() and file.samefile(named)
+    except (OSError, ValueError):
+        return False

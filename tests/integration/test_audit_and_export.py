@@ -159,12 +159,25 @@ def test_a_link_in_the_place_of_the_records_is_not_followed(tmp_path, batch, arg
     assert said.err.startswith("batchrun: out/records.jsonl: it is a symbolic link"), said
 
 
-@pytest.mark.parametrize("arguments", [("export", "out", "out/records.jsonl"), ("report", "out", "--out", "out/lock")])
-def test_no_file_of_the_batch_is_written_over(batch, arguments):
-    """A batch that runs would stop, and the records would be a copy that others may read."""
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("export", "out", "out/records.jsonl"), "written"),
+        (("report", "out", "--out", "out/lock"), "written"),
+        (("export", "out", "jobs.jsonl"), "read"),
+        (("export", "out", "linked.jsonl"), "read"),
+        (("report", "out", "--out", "batch.toml"), "read"),
+    ],
+)
+def test_no_file_of_the_batch_is_written_over(batch, arguments, why):
+    """A batch that runs would stop, or its jobs be lost: an export of shop.out is easily called like its job file."""
+    (batch.directory / "linked.jsonl").unlink(missing_ok=True)
+    (batch.directory / "linked.jsonl").symlink_to("jobs.jsonl")
+    before = (batch.directory / "jobs.jsonl").read_bytes()
     said = said_of(batch.directory, *arguments)
     assert said.code == 2, said
-    assert f"{arguments[-1]}: is written by the batch itself; choose another name" in said.err
+    assert f"{arguments[-1]}: is {why} by the batch itself; choose another name" in said.err
+    assert (batch.directory / "jobs.jsonl").read_bytes() == before
 
 
 def test_an_audit_takes_memory_for_lines_and_not_for_what_a_ledger_says(batch, tmp_path):

@@ -1,0 +1,20 @@
+"""Keeps commands that write a file from writing over what a batch has or reads."""
+
+from pathlib import Path
+
+from batchrun.errors import ConfigError
+from batchrun.maintenance.noted_config import is_read
+from batchrun.output.layout import is_own_file
+
+
+def refuse_file_of_batch(directory: Path, file: Path) -> None:
+    """Refuse to write over a file of a batch.
+
+    Raises:
+        ConfigError: it is in its directory, or the batch reads it, as its job file.
+        LedgerError: there is no ledger, or it is damaged.
+    """
+    if is_own_file(directory, file):
+        raise ConfigError(f"{file}: is written by the batch itself; choose another name")
+    if is_read(directory, file):
+        raise ConfigError(f"{file}: is read by the batch itself; choose another name")

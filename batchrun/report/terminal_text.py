@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 #: Where a spreadsheet may take a cell, or a part of one, for a formula. In countries that separate lists by semicolons
-#: it divides lines at those, and quotes within a line hold nothing together.
-_FORMULA_START = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[=+\-@\t\r])")
+#: it divides lines at those, and quotes within a line hold nothing together. Where Japanese, Chinese or Korean is
+#: written, the wide forms of the signs count as the signs.
+_FORMULA_START = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[=+\-@\t\r\uff0b\uff0d\uff1d\uff20])")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 
 

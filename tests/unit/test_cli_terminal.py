@@ -43,7 +43,9 @@ def test_lines_are_drawn_again_on_a_terminal_that_can(
     assert can_redraw() is can
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\tA1", "\rA1"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\tA1", "\rA1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20A"]
+)
 def test_a_spreadsheet_computes_no_text_of_others(text: str) -> None:
     """A quote before it makes it text."""
     assert spreadsheet_text(text) == f"'{text}"

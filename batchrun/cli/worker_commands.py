@@ -43,6 +43,11 @@ def call_worker(data: Path, url: str | None, call: Call) -> None:
 
 
 async def _call(address: WorkerAddress, call: Call) -> ExitCode:
+    if address.exposes_token:
+        say(
+            f"WARNING: the worker's token goes to {address.url} over plain HTTP: who reads it on the way can use the"
+            " worker. Use https://, or a tunnel: ssh -L 8421:127.0.0.1:8421 HOST"
+        )
     async with open_client(address, say) as client:
         return await call(client) or ExitCode.SUCCEEDED
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from batchrun.model import JsonObject, RunOptions
 from batchrun.policy import breaker, deadlines, retry
@@ -24,6 +24,8 @@ _PositiveInt = Annotated[int, Field(ge=1)]
 #: Outcomes that may be retried; a rejected or invalid job would be so again.
 _Retryable = Literal["failed", "timed_out", "aborted", "lost", "empty", "malformed"]
 _Seconds = Annotated[float, Field(ge=0, le=1e9)]
+#: What is a token, an address with one slash fewer, as paths have it, or a signing key: no name of a file.
+_SECRET = re.compile(r"apify_api_[A-Za-z0-9]{20}|https?:/|whsec_[A-Za-z0-9+/]{20}")
 #: Per second; a smaller one is none.
 _Rate = Annotated[float, Field(ge=1e-6)]
 #: A batch or group of weight 2 has twice the part of one of weight 1.
@@ -51,6 +53,13 @@ def _shard(value: list[int]) -> list[int]:
 _Memory = Annotated[int, Field(ge=128, le=32768), AfterValidator(_power_of_two)]
 
 
+def _no_secret(file: Path | None) -> Path | None:
+    """Refuse a secret in the place of its file's name: names are shown, and noted in files."""
+    if file is not None and _SECRET.search(str(file)):
+        raise ValueError("names the file that holds the secret, not the secret itself; put it into one, and name that")
+    return file
+
+
 class Section(BaseModel):
     """A table of a configuration: frozen, strict, and without unknown keys."""
 
@@ -67,11 +76,18 @@ class ApiConfig(Section):
     allow_plain_http: bool = False
     """Whether the token may go to another machine over plain http, where others can read it."""
 
+    _token_is_in_a_file = field_validator("token_file")(_no_secret)
+
     @model_validator(mode="after")
     def _is_an_address(self) -> Self:
         address = urlsplit(self.base_url)
         if not self.is_embedded and (address.scheme not in ("http", "https") or not address.hostname):
             raise ValueError('base_url must be "embedded" or an address like https://api.apify.com')
+        if "@" in address.netloc or address.query or address.fragment:
+            raise ValueError(
+                "base_url is shown, and noted in files, so it must hold no password and no query; the token goes into"
+                " APIFY_TOKEN, or into a file that api.token_file names"
+            )
         return self
 
     @property
@@ -422,6 +438,8 @@ class NotifyConfig(Section):
     """Share of the budget that is spent when `budget_share` is sent."""
     outage_s: Annotated[float, Field(gt=0)] = 300.0
     """Seconds without the platform after which `outage` is sent."""
+
+    _secrets_are_in_files = field_validator("url_file", "signing_key_file")(_no_secret)
 
 
 class Config(Section):

@@ -28,7 +28,7 @@ from batchrun.report.shown_failures import ShownFailures
 from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.runtime.loopback import at_page_host
+from batchrun.runtime.loopback import at_page_host, is_loopback_host
 from batchrun.runtime.private_files import refuse_anothers, refuse_open_directory
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
@@ -93,6 +93,12 @@ class WorkerAddress:
         """Where the worker is, for messages."""
         return self.url if self.socket is None else str(self.socket)
 
+    @property
+    def exposes_token(self) -> bool:
+        """True if the token goes to another machine where everybody on the way can read it."""
+        url = URL(self.url)
+        return self.socket is None and url.scheme == "http" and not is_loopback_host(url.host or "")
+
 
 def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> WorkerAddress:
     """Return the address and token of the worker at `url`, or else the socket of the one on a data directory.
@@ -124,6 +130,8 @@ def _checked(url: str) -> str:
         parsed = URL(url)
     except ValueError:
         parsed = URL()
+    if "@" in url:
+        raise ConfigError("--url: is shown, so it must hold no password; the token goes into BATCHRUN_WORKER_TOKEN")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"{url[:200]!r} is not the address of a worker; write it as http://127.0.0.1:8421")
     return url.rstrip("/")

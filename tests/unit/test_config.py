@@ -346,6 +346,34 @@ def test_without_a_batch_the_platform_comes_from_flag_or_environment() -> None:
         load_api("nowhere", environ={})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("api.base_url", "https://me:SECRET@api.example"),
+        ("api.base_url", "https://api.example?token=SECRET"),
+        ("api.base_url", "https://api.example#SECRET"),
+        ("api.token_file", "apify_api_SECRETSECRETSECRETSECRET"),
+        ("notify.url_file", "https://hooks.example/SECRET"),
+        ("notify.signing_key_file", "whsec_SECRETSECRETSECRETSECRET"),
+    ],
+)
+def test_a_secret_in_the_place_of_an_address_or_a_file_is_refused_and_not_shown(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    """The log of a continuous integration has the message; ledgers and reports have addresses."""
+    section, name = key.split(".")
+    with pytest.raises(ConfigError, match=r"put it into one|token goes into APIFY_TOKEN") as refused:
+        load(tmp_path, f'{GOOD}[{section}]\n{name} = "{value}"\n')
+    assert "SECRET" not in str(refused.value)
+
+
+def test_a_file_may_be_named_after_what_it_holds(tmp_path: Path) -> None:
+    """A short name is no token."""
+    for named in ("apify_api_token.txt", "whsec_key", "http"):
+        config = load(tmp_path, f'{GOOD}[api]\ntoken_file = "{named}"\n')
+        assert config.api.token_file == tmp_path / named
+
+
 def test_without_a_batch_a_token_file_can_be_named_too() -> None:
     """The environment's path is a path."""
     assert load_api(None, environ={"BATCHRUN_API__TOKEN_FILE": "/x"}).token_file == Path("/x")

@@ -20,7 +20,8 @@ EMBEDDED = "embedded"
 MAX_SHARDS = 64
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-_PositiveInt = Annotated[int, Field(ge=1)]
+#: The ledger can hold integers up to this one.
+_PositiveInt = Annotated[int, Field(ge=1, le=(1 << 63) - 1)]
 #: Outcomes that may be retried; a rejected or invalid job would be so again.
 _Retryable = Literal["failed", "timed_out", "aborted", "lost", "empty", "malformed"]
 _Seconds = Annotated[float, Field(ge=0, le=1e9)]

@@ -10,6 +10,7 @@ from batchrun.errors import ConfigError
 from batchrun.model import Outcome, RunOptions
 
 GOOD = '[task]\nid = "user~task"\n[jobs]\nfile = "jobs.jsonl"\n'
+AT_MOST_INT64 = f"the value should be less than or equal to {(1 << 63) - 1}"
 AT_LEAST_1 = "the value should be greater than or equal to 1"
 TOKEN = "apify_api_SECRETSECRETSECRET"
 
@@ -114,7 +115,7 @@ def test_a_batch_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
         ("[api]\ntoken = \"secret\"", "api.token: is not a known key; did you mean api.token_file?"),
         ("[limits]\nmax_open_polls = -1", "limits.max_open_polls: the value should be greater than or equal to 1"),
         ("[limits]\nmax_open_polls = 0", "limits.max_open_polls: the value should be greater than or equal to 1"),
-        (f"[jobs]\nlimit = {1 << 63}", f"jobs.limit: the value should be less than or equal to {(1 << 63) - 1}"),
+        (f"[retry]\nmax_attempts = {1 << 63}", f"retry.max_attempts: {AT_MOST_INT64}"),
         ("[limits]\nmax_concurrent_runs = -1", f"limits.max_concurrent_runs: {AT_LEAST_1}"),
         ("[limits]\nmax_concurrent_runs = 0", f"limits.max_concurrent_runs: {AT_LEAST_1}"),
         ("[limits]\nstart_rate = 0", "limits.start_rate: the value should be greater than or equal to 0.000001"),

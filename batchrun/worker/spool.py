@@ -31,6 +31,8 @@ INTERVAL_S = 1.0
 #: Endings of names of incomplete files.
 _UNFINISHED = (".part", ".tmp", ".crdownload", "~")
 
+#: Max bytes of batch files in which is looked for a file that none of them may name. Reading takes a tenth of a second.
+_MAX_SEARCHED_BYTES = 256 << 20
 _LONE = "is not taken: no batch file here names it; move it into the directory of its profile, or write a batch file"
 
 _LINKED = (
@@ -93,16 +95,18 @@ class Spool:
         others = {each for each in entries if not _is_batch_file(each) and each.is_file()}
         if not (new := others - self._named - self._reported.keys()):
             return
+        names = {file: file.name.encode(errors="surrogateescape") for file in new}
         try:
             batch_files = [each for each in entries if _is_batch_file(each) and each.is_file()]
-            text = b"".join([read_bounded(each) for each in batch_files])
+            if sum(each.stat().st_size for each in batch_files) > _MAX_SEARCHED_BYTES:
+                return
+            for each in batch_files:  # one at a time: all of them together may be gigabytes
+                text = read_bounded(each)
+                self._named.update(file for file in new if names[file] in text)
         except (OSError, ValueError):
             return  # it may be the one that names them; it is refused with the reason, or gone at the next look
-        for file in new:
-            if file.name.encode(errors="surrogateescape") in text:
-                self._named.add(file)
-            else:
-                self._report(file, JobFileError(_LONE, file=file))
+        for file in new - self._named:
+            self._report(file, JobFileError(_LONE, file=file))
 
     def _report(self, file: Path, error: Exception) -> None:
         if self._reported.get(file) != str(error):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tracemalloc
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from batchrun.jobs.raw_streams import open_bytes
 from batchrun.runtime.logs import logging_to, silence
 from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
 from batchrun.worker import batch_deletion, batch_orders
+from batchrun.worker import spool as spool_module
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
 from batchrun.worker.submission import BatchState, Submission
@@ -400,6 +402,32 @@ async def test_a_file_beside_no_batch_file_is_reported_once(tmp_path, blockbuste
     await spool.look()
     assert [file.name for file in spool._reported] == ["lone.CSV", "later.xlsx"]
     assert "no batch file here names it; move it into the directory" in spool._reported[directory.spool / "lone.CSV"]
+
+
+async def test_batch_files_are_looked_through_one_at_a_time(tmp_path, blockbuster, monkeypatch):
+    """For a file that none of them may name; all of them together may be gigabytes, and are not read then."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path)
+    directory.make()
+    for number in range(40):
+        with (directory.spool / f"{number}.toml").open("wb") as file:
+            file.truncate(1 << 20)
+    put(directory.spool / "lone.csv", "n\n1\n")
+
+    async def submit(submission: Submission) -> Submission:
+        return submission
+
+    spool = Spool(directory, SubmissionStore(directory), submit)
+    monkeypatch.setattr(spool_module, "_MAX_SEARCHED_BYTES", 39 << 20)
+    await spool.look()
+    assert spool._reported == {}
+    monkeypatch.undo()
+    tracemalloc.start()
+    await spool.look()
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [each.name for each in spool._reported] == ["lone.csv"]
+    assert peak_bytes < 8 << 20
 
 
 async def test_no_link_in_the_spool_takes_a_file_elsewhere(tmp_path, blockbuster):

@@ -39,6 +39,7 @@ from batchrun.model import (
     RunStatus,
     read_json,
 )
+from batchrun.output.committed_lines import bounded_lines
 from batchrun.output.layout import ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.crash_points import crash_point
@@ -247,7 +248,7 @@ def _admit(ledger: LedgerTables, entries: Sequence[Job | BadLine], point: ReadPo
 def _records(file: Path) -> Iterator[JsonObject]:
     if file.exists():
         with explaining(file), open(file, "rb", opener=private_opener) as opened:
-            yield from (record for line in opened if (record := _parsed(line)) is not None)
+            yield from (record for line in bounded_lines(opened, file) if (record := _parsed(line)) is not None)
 
 
 def _parsed(line: bytes) -> JsonObject | None:

@@ -1,7 +1,8 @@
-"""The committed lines of an output file, in order, one at a time."""
+"""The lines of an output file, all or the committed ones, in order, one at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from batchrun.errors import OutputError
 from batchrun.output.sink import explaining
@@ -20,8 +21,21 @@ def committed_lines(file: Path, end: int) -> Iterator[bytes]:
     if not end or not file.exists():
         return
     with explaining(file), open(file, "rb", opener=private_opener) as opened:
-        while end > 0 and (line := opened.readline(_MAX_LINE_BYTES)):
-            end -= len(line)
-            if len(line) == _MAX_LINE_BYTES:
-                raise OutputError(f"{file}: has a line of {_MAX_LINE_BYTES:,} bytes or more, which no batch writes")
+        for line in bounded_lines(opened, file):
             yield line
+            end -= len(line)
+            if end <= 0:
+                return
+
+
+def bounded_lines(opened: BinaryIO, file: Path) -> Iterator[bytes]:
+    """Yield the lines of an open output file, from where it is.
+
+    Raises:
+        OutputError: it has a line that no batch writes. Others may have put the file there: without a line end, its
+            terabytes would be one line, and take no room on the disk.
+    """
+    while line := opened.readline(_MAX_LINE_BYTES):
+        if len(line) == _MAX_LINE_BYTES:
+            raise OutputError(f"{file}: has a line of {_MAX_LINE_BYTES:,} bytes or more, which no batch writes")
+        yield line

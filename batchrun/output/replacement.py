@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from batchrun.output.committed_lines import bounded_lines
 from batchrun.output.sink import explain, explaining, sync_directory
 from batchrun.runtime.private_files import private_opener
 
@@ -79,7 +80,7 @@ class Replacement:
         if not self._file.exists():
             return
         with explaining(self._file), open(self._file, "rb", opener=private_opener) as old:
-            yield from (line for line in old if line.endswith(b"\n"))
+            yield from (line for line in bounded_lines(old, self._file) if line.endswith(b"\n"))
 
     def write(self, lines: bytes) -> None:
         """Append whole lines."""

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 
+#: Max bytes of a file that is read whole: more than any of ours has.
+MAX_WHOLE_BYTES = 64 << 20
 _FOR_OTHERS = 0o077
 _IS_ANOTHERS_TO_CLOSE = (
     "it is open to other users, and not yours to close; run this as its owner, or name a directory inside it"
@@ -121,11 +123,12 @@ def _open_in_bounds(path: str, flags: int) -> int:
         os.close(directory)
 
 
-def read_private(file: Path, max_bytes: int | None = None) -> bytes:
-    """Return the content of a regular file, empty if it is larger than `max_bytes`; a symbolic link is an error."""
+def read_private(file: Path, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
+    """Return the content of a regular file, empty if it is larger than `max_bytes`; a symbolic link is an error.
+
+    Others may have put the file there: it takes no room on the disk, and says that it has terabytes.
+    """
     with open(file, "rb", opener=private_opener) as opened:
-        if max_bytes is None:
-            return opened.read()
         content = opened.read(max_bytes + 1)
         return content if len(content) <= max_bytes else b""
 

@@ -10,6 +10,8 @@ from batchrun.worker.submission import Submission
 
 #: Fields of the file. The signature keeps a spooled file from being taken again after its batch was deleted.
 _FIELDS = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at", "counts", "signature"}
+#: Max bytes of such a file: a reason is the longest of its fields.
+_MAX_BYTES = 1 << 20
 
 
 def write_summary_file(directory: DataDirectory, submission: Submission) -> None:
@@ -30,8 +32,8 @@ def is_summary_current(directory: DataDirectory, submission: Submission) -> bool
     Raises:
         OSError: it cannot be read.
     """
-    file = directory.summary_file(submission)
-    return file.exists() and read_private(file) == _text(submission).encode()
+    file, wanted = directory.summary_file(submission), _text(submission).encode()
+    return file.exists() and read_private(file, len(wanted)) == wanted
 
 
 def _text(submission: Submission) -> str:
@@ -52,7 +54,7 @@ def remove_summary_file(directory: DataDirectory, submission: Submission) -> Non
 def has_summary(directory: DataDirectory, submission: Submission) -> bool:
     """Return whether the summary file of a spooled file is about this very file, not an earlier one of its name."""
     try:
-        summary = orjson.loads(read_private(directory.summary_file(submission)))
+        summary = orjson.loads(read_private(directory.summary_file(submission), _MAX_BYTES))
     except (OSError, ValueError):
         return False
     return isinstance(summary, dict) and summary.get("signature") == submission.signature

@@ -14,6 +14,7 @@ from batchrun.errors import DamagedLedger
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.start_log import lost_commits
+from batchrun.output.committed_lines import bounded_lines
 from batchrun.output.layout import LEDGER, RECORDS, STARTS
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import private_opener
@@ -77,7 +78,7 @@ def _attempts_behind(file: Path, offset: int) -> Iterator[tuple[str, int, str]]:
     """Yield job key, attempt number and Run id of the attempts in record lines from an offset on."""
     with explaining(file), open(file, "rb", opener=private_opener) as opened:
         opened.seek(offset)
-        for line in opened:
+        for line in bounded_lines(opened, file):
             try:
                 record: Any = orjson.loads(line)
                 attempts = [(record["key"], each["attempt_no"], each["run_id"]) for each in record["attempts"]]

@@ -19,6 +19,7 @@ import orjson
 from batchrun.ledger.facts import START_COMMITS
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import Attempt, AttemptState, JobId, JobKey, JsonObject, Mark
+from batchrun.output.committed_lines import bounded_lines
 from batchrun.output.layout import RECORDS, STARTS
 from batchrun.output.replacement import Replacement
 from batchrun.output.sink import explaining
@@ -105,7 +106,7 @@ def read_start_log(directory: Path) -> Iterator[StartLine]:
     if not file.exists():
         return
     with explaining(file), open(file, "rb", opener=private_opener) as opened:
-        for line in opened:
+        for line in bounded_lines(opened, file):
             try:
                 yield _parsed(orjson.loads(line))
             except (ValueError, TypeError, LookupError):

@@ -60,6 +60,8 @@ _MAX_CONNECTIONS = 16_384
 _BODIES_MB = 256
 #: Max threads that show pages of items at once.
 _SHOWN_AT_ONCE = 2
+#: Max bodies that are decompressed at once.
+_UNPACKED_AT_ONCE = 2
 #: Max large reads at once, each some 100 MB at most. All others go through the one reading thread between them.
 _LARGE_READS_AT_ONCE = 2
 
@@ -212,6 +214,7 @@ async def _compose(
         space=FreeSpace(settings.data_dir),
         bodies=ByteBudget.of_megabytes(_BODIES_MB),
         showing=FairTurns(_SHOWN_AT_ONCE),
+        unpacking=FairTurns(_UNPACKED_AT_ONCE),
         reading_much=FairTurns(_LARGE_READS_AT_ONCE),
     )
 

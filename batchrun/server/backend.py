@@ -41,5 +41,7 @@ class Backend:
     bodies: ByteBudget
     #: Of the threads that show pages of items, or parse odd ones: they share the interpreter with the event loop.
     showing: FairTurns
+    #: Of the threads that decompress bodies: each takes up to 16 MB.
+    unpacking: FairTurns
     #: Of requests that read much at once.
     reading_much: FairTurns

@@ -64,11 +64,10 @@ async def test_a_get_may_stand_for_another_method(api: Api) -> None:
         ("deflate", zlib.compress),
         ("deflate", lambda body: zlib.compress(body, wbits=-15)),
         ("identity", bytes),
-        ("gzip, br", lambda body: brotli.compress(gzip.compress(body))),
     ],
 )
 async def test_bodies_may_be_compressed(api: Api, encoding: str, encode: object) -> None:
-    """gzip, br, deflate with and without its header, none, and two of them."""
+    """gzip, br, deflate with and without its header, and none."""
     task = await api.create_task(name="packed")
     raw = encode(orjson.dumps({"n": "ü" * 5000}))  # type: ignore[operator]  # parametrised
     headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
@@ -80,6 +79,7 @@ async def test_bodies_may_be_compressed(api: Api, encoding: str, encode: object)
     ("encoding", "raw", "status", "error_type"),
     [
         ("zstd", b"x", 415, "unsupported-content-encoding"),
+        ("gzip, br", brotli.compress(gzip.compress(b"{}")), 415, "unsupported-content-encoding"),
         ("gzip", b"not gzip", 400, "invalid-request"),
         ("gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], 400, "invalid-request"),
         ("br", b"\xff\xff\xff", 400, "invalid-request"),
@@ -94,7 +94,7 @@ async def test_bodies_may_be_compressed(api: Api, encoding: str, encode: object)
 async def test_bodies_that_cannot_be_read_are_refused(
     api: Api, encoding: str, raw: bytes, status: int, error_type: str
 ) -> None:
-    """Unknown encodings, damaged bodies, and those above the limit after decompression; nothing is started."""
+    """Unknown encodings, several, damaged bodies, and those above the limit after decompression; nothing is started."""
     task = await api.create_task(name="packed")
     path = f"/v2/actor-tasks/{task}/runs"
     answer = await api.send("POST", path, raw=raw, headers={"Content-Encoding": encoding})

@@ -4,6 +4,7 @@ The files have no names: nothing is left of them when this process dies.
 """
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 #: Max bytes in memory for one connection, 128 KB. Larger bodies are in a file and are read in pieces of this length.
@@ -34,6 +35,11 @@ class BodySpool:
         """Return up to LARGE_BYTES from an offset on; none at the end."""
         self._file.seek(start)
         return self._file.read(LARGE_BYTES)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield all bytes, LARGE_BYTES at a time."""
+        for start in range(0, self.size, LARGE_BYTES):
+            yield self.piece(start)
 
     def read(self) -> bytes:
         self._file.seek(0)

@@ -1,11 +1,11 @@
 """Decodes content encodings piece by piece, so that only little of a body is in memory at once. Pure.
 
-A decoder is fed the bytes that have arrived and yields pieces of bounded size. A caller who asks for no more pieces
-stops a decompression bomb.
+A decoder is fed bytes and yields pieces of bounded size. A caller who asks for no more pieces stops a decompression
+bomb. A decoder may take 16 MB, so it is made once the whole body is there.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import brotli  # type: ignore[import-untyped]  # it ships neither stubs nor a marker
@@ -28,30 +28,22 @@ class Decoder(Protocol):
         ...
 
 
-def decoders_of(content_encoding: str) -> list[Decoder]:
-    """Return the decoders of a `Content-Encoding` header, in the order in which to apply them."""
+def decoder_of(content_encoding: str) -> Callable[[], Decoder] | None:
+    """Return what makes the decoder of a `Content-Encoding` header; None: the body is as it is.
+
+    Several encodings are refused: between two of them, any number of bytes would be made that give none in the end.
+    """
     names = [name.strip().lower() for name in content_encoding.split(",")]
     names = [name for name in names if name not in ("", "identity")]
-    if any(name not in _DECODERS for name in names):
+    if not names:
+        return None
+    if len(names) > 1 or names[0] not in _DECODERS:
         raise ErrorAnswer(
             415,
             "unsupported-content-encoding",
-            f"Content-Encoding {', '.join(names)} is not supported (use br, gzip, deflate or identity)",
+            f"Content-Encoding {', '.join(names)} is not supported (use one of br, gzip, deflate or identity)",
         )
-    return [_DECODERS[name]() for name in reversed(names)]
-
-
-def decode(decoders: Sequence[Decoder], chunk: bytes) -> Iterable[bytes]:
-    """Return the decoded pieces of the next bytes of a body."""
-    pieces: Iterable[bytes] = (chunk,)
-    for decoder in decoders:
-        pieces = _fed(decoder, pieces)
-    return pieces
-
-
-def _fed(decoder: Decoder, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        yield from decoder.feed(chunk)
+    return _DECODERS[names[0]]
 
 
 class _Gzip:

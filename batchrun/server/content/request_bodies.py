@@ -1,11 +1,12 @@
-"""Request bodies: received up to the limit, decompressed on the way, and parsed.
+"""Request bodies: received up to the limit, decompressed, and parsed.
 
-A body that is not small goes to a file while it arrives, so that a slow or hostile sender takes little memory. A body
-that must be parsed (an input, items, requests) is read from the file when it is complete; a stored value goes from the
-file to the database.
+A body that is not small goes to a file while it arrives, and is decompressed once it is complete, so that a slow or
+hostile sender takes little memory. A body that must be parsed (an input, items, requests) is read from the file; a
+stored value goes from the file to the database.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.runtime.free_space import has_room
 from batchrun.server.content.body_spool import BodySpool
-from batchrun.server.content.decoding import Decoder, decode, decoders_of
+from batchrun.server.content.decoding import Decoder, decoder_of
 from batchrun.server.error_answers import body_too_large, body_too_slow, disk_full, request_invalid
 
 #: Max bytes of a request's body, counted after decompression. Source: the API reference.
@@ -31,28 +32,31 @@ SMALL_BYTES = 65_536
 BODY_TIMEOUT_S = 120
 
 
-async def receive_body(request: web.BaseRequest, directory: Path) -> bytes | BodySpool:
-    """Receive a body, decompressed, up to the limits. The caller must `take` or `close` a spool."""
+#: Calls a function in a thread.
+Aside = Callable[[Callable[[], bytes | BodySpool]], Awaitable[bytes | BodySpool]]
+
+
+async def receive_body(request: web.BaseRequest, directory: Path, aside: Aside) -> bytes | BodySpool:
+    """Receive a body, decompressed, up to the limits. The caller must `take` or `close` a spool.
+
+    `aside` calls in a thread, after a wait, what decompresses a body: a few at once take memory and time for it.
+    """
     if not request.body_exists:
         return b""
-    decoders = decoders_of(request.headers.get("Content-Encoding", ""))
+    new_decoder = decoder_of(request.headers.get("Content-Encoding", ""))
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise body_too_large(MAX_BODY_BYTES)
     if length is not None and length <= SMALL_BYTES:
         body = await _read_small(request)
-        return _decoded(body, decoders) if decoders else body
-    spool = await anyio.to_thread.run_sync(BodySpool, directory)
+        return body if new_decoder is None else await aside(partial(_decoded, [body], new_decoder, directory))
+    spool = await _receive_large(request, directory)
+    if new_decoder is None:
+        return spool
     try:
-        with anyio.fail_after(BODY_TIMEOUT_S):
-            await _fill(spool, request, decoders, directory)
-    except BaseException as error:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(spool.close)
-        if isinstance(error, TimeoutError):
-            raise body_too_slow(BODY_TIMEOUT_S) from None
-        raise
-    return spool
+        return await aside(partial(_decoded, spool.pieces(), new_decoder, directory))
+    finally:
+        await _closed(spool)
 
 
 async def _read_small(request: web.BaseRequest) -> bytes:
@@ -65,11 +69,23 @@ async def _read_small(request: web.BaseRequest) -> bytes:
         raise body_too_slow(BODY_TIMEOUT_S) from None
 
 
-async def _fill(spool: BodySpool, request: web.BaseRequest, decoders: Sequence[Decoder], directory: Path) -> None:
-    async for chunk in request.content.iter_any():
-        await anyio.to_thread.run_sync(_take_in, spool, decode(decoders, chunk), directory)
-    for decoder in decoders:
-        decoder.finish()
+async def _receive_large(request: web.BaseRequest, directory: Path) -> BodySpool:
+    spool = await anyio.to_thread.run_sync(BodySpool, directory)
+    try:
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            async for chunk in request.content.iter_any():
+                await anyio.to_thread.run_sync(_take_in, spool, chunk, directory)
+    except BaseException as error:
+        await _closed(spool)
+        if isinstance(error, TimeoutError):
+            raise body_too_slow(BODY_TIMEOUT_S) from None
+        raise
+    return spool
+
+
+async def _closed(spool: BodySpool) -> None:
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(spool.close)
 
 
 def check_size(input_: bytes) -> bytes:
@@ -79,26 +95,25 @@ def check_size(input_: bytes) -> bytes:
     return input_
 
 
-def _take_in(spool: BodySpool, pieces: Iterable[bytes], directory: Path) -> None:
+def _take_in(spool: BodySpool, piece: bytes, directory: Path) -> None:
     if not has_room(directory):
         raise disk_full()
-    for piece in pieces:
-        if spool.size + len(piece) > MAX_BODY_BYTES:
-            raise body_too_large(MAX_BODY_BYTES)
-        spool.write(piece)
+    if spool.size + len(piece) > MAX_BODY_BYTES:
+        raise body_too_large(MAX_BODY_BYTES)
+    spool.write(piece)
 
 
-def _decoded(body: bytes, decoders: Sequence[Decoder]) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    for piece in decode(decoders, body):
-        size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise body_too_large(MAX_BODY_BYTES)
-        pieces.append(piece)
-    for decoder in decoders:
+def _decoded(pieces: Iterable[bytes], new_decoder: Callable[[], Decoder], directory: Path) -> bytes | BodySpool:
+    decoder, spool = new_decoder(), BodySpool(directory)
+    try:
+        for piece in pieces:
+            for decoded in decoder.feed(piece):
+                _take_in(spool, decoded, directory)
         decoder.finish()
-    return b"".join(pieces)
+        return spool.take() if spool.size <= SMALL_BYTES else spool
+    except BaseException:
+        spool.close()
+        raise
 
 
 #: Opening brackets in a body from which nesting is checked: orjson reads deeper JSON than it writes (254 levels).

@@ -110,7 +110,11 @@ class Call:
             return body
         if self.request.body_exists and not await self.backend.space.has_room():
             raise disk_full()
-        return await receive_body(self.request, self.backend.settings.data_dir)
+        return await receive_body(self.request, self.backend.settings.data_dir, self._unpack)
+
+    async def _unpack(self, work: Callable[[], T]) -> T:
+        async with self.backend.unpacking.turn(self.who):
+            return await anyio.to_thread.run_sync(work)
 
     def header(self, name: str) -> str | None:
         """Return a header as valid text: bytes that are not UTF-8 are read as Latin-1."""

@@ -9,7 +9,7 @@ from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import private_opener
 
 #: Max bytes of a line: it holds one value of 512 MB at most, and little beside it.
-_MAX_LINE_BYTES = 768 << 20
+MAX_LINE_BYTES = 768 << 20
 
 
 def committed_lines(file: Path, end: int) -> Iterator[bytes]:
@@ -35,7 +35,12 @@ def bounded_lines(opened: BinaryIO, file: Path) -> Iterator[bytes]:
         OutputError: it has a line that no batch writes. Others may have put the file there: without a line end, its
             terabytes would be one line, and take no room on the disk.
     """
-    while line := opened.readline(_MAX_LINE_BYTES):
-        if len(line) == _MAX_LINE_BYTES:
-            raise OutputError(f"{file}: has a line of {_MAX_LINE_BYTES:,} bytes or more, which no batch writes")
+    while line := opened.readline(MAX_LINE_BYTES):
+        if len(line) == MAX_LINE_BYTES:
+            raise too_long(file)
         yield line
+
+
+def too_long(file: Path) -> OutputError:
+    """Return the error of a file with a line that no batch writes."""
+    return OutputError(f"{file}: has a line of {MAX_LINE_BYTES:,} bytes or more, which no batch writes")

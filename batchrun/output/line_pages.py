@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from batchrun.output.committed_lines import MAX_LINE_BYTES, too_long
 from batchrun.runtime.private_files import private_opener
 
 #: Bytes that are read at once.
@@ -34,6 +35,7 @@ def read_line_page(file: Path, before: int, limit: int, words: list[str]) -> Lin
 
     Raises:
         OSError: the file cannot be read.
+        OutputError: it has a line that no batch writes.
     """
     wanted = [word.casefold() for word in words]
     found: list[bytes] = []
@@ -42,7 +44,9 @@ def read_line_page(file: Path, before: int, limit: int, words: list[str]) -> Lin
     rest = b""
     with open(file, "rb", opener=private_opener) as opened:
         while start > 0 and (before - start < MAX_SEARCHED_BYTES or end == before):
-            size = min(_BLOCK_BYTES, start)
+            if len(rest) >= MAX_LINE_BYTES:
+                raise too_long(file)
+            size = min(max(_BLOCK_BYTES, len(rest)), start)  # twice as much for a line that is longer than a block
             start -= size
             opened.seek(start)
             text = opened.read(size) + rest

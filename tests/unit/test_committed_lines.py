@@ -40,7 +40,7 @@ def test_a_line_that_no_batch_writes_is_not_read_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
     """It could have terabytes and take no room on the disk."""
-    monkeypatch.setattr(committed_lines, "_MAX_LINE_BYTES", MAX_BYTES)
+    monkeypatch.setattr(committed_lines, "MAX_LINE_BYTES", MAX_BYTES)
     name, lines = _READERS[reader]
     (tmp_path / name).write_bytes(bytes(MAX_BYTES))
     with pytest.raises(OutputError, match=r"has a line of 1,000 bytes or more, which no batch writes"):

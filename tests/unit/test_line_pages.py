@@ -1,11 +1,13 @@
 """Pages of a file of lines, newest first."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrun.errors import OutputError
 from batchrun.output import line_pages
 from batchrun.output.line_pages import LinePage, read_line_page
 
@@ -60,3 +62,18 @@ def test_a_page_is_bounded_in_bytes_but_has_a_line(tmp_path: Path, monkeypatch: 
     file.write_bytes(b"a\n" + b"b" * 50 + b"\nc\n")
     assert read_line_page(file, 55, 9, []) == LinePage([b"c"], 53)
     assert read_line_page(file, 53, 9, []) == LinePage([b"b" * 50], 2)
+
+
+def test_a_line_without_an_end_is_an_error_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse file takes no disk; whoever may write to an output directory may put one there."""
+    monkeypatch.setattr(line_pages, "MAX_LINE_BYTES", 1 << 16)
+    monkeypatch.setattr(line_pages, "_BLOCK_BYTES", 1 << 12)
+    with (tmp_path / "records.jsonl").open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    with pytest.raises(OutputError, match=r"has a line of .* bytes or more, which no batch writes"):
+        read_line_page(tmp_path / "records.jsonl", 64 << 20, 1, [])
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()

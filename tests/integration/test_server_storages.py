@@ -118,6 +118,26 @@ async def test_a_long_path_is_not_repeated_for_each_leaf(api: Api) -> None:
     assert answer.body == [{f"a.{long}": many, "b.c.d": 1}]
 
 
+async def test_xml_repeats_no_long_name_for_each_part_of_an_array(api: Api) -> None:
+    """A few hundred bytes on the wire would be gigabytes: names are cut, and what is still too much is refused."""
+    dataset = await _filled(api, {"k" * 100_000: [1, 2]}, {"k" * 200: [1] * 1_000_000})
+    path = f"/v2/datasets/{dataset}/items"
+    assert (await api.get(path, format="xml", limit="1")).body.count(b"k") == 2 * 2 * 200
+    answer = await api.get(path, format="xml", offset="1")
+    assert (answer.refusal, "XML" in answer.body["error"]["message"]) == ((400, "invalid-value"), True)
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_an_item_has_a_bounded_number_of_leaves(api: Api, form: str) -> None:
+    """Each repeats its path. A value that would be too many stays nested, and the others are shown by their leaves."""
+    dataset = await _filled(api, {"few": [1, 2], "many": [1] * 100_000, "more": {"a": 1}})
+    answer = await api.get(f"/v2/datasets/{dataset}/items", flatten="few,many,more", format=form)
+    if form == "json":
+        assert answer.body == [{"few/0": 1, "few/1": 2, "many": [1] * 100_000, "more.a": 1}]
+    else:
+        assert answer.body.decode("utf-8-sig").splitlines()[0] == "few/0,few/1,many,more.a"
+
+
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[1]", b'"x"', b"null", b"[{}, 1]", b'{"a": NaN}', b'{"a":"\\ud800", "b": NaN}']
 )

@@ -57,8 +57,7 @@ def _unchanged(line: Any) -> Any:
 
 def _without_formulas(line: dict[str, Any]) -> dict[str, Any]:
     """Return a line as its cells, of which no text is a formula, nor is a column's name."""
-    cells = {path: cell for name, value in line.items() for path, cell in leaves(name, value).items()}
-    return {spreadsheet_text(path): _guarded(cell) for path, cell in cells.items()}
+    return {spreadsheet_text(path): _guarded(cell) for path, cell in leaves(line, line).items()}
 
 
 def _guarded(cell: Any) -> Any:

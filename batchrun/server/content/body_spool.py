@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from batchrun.runtime.free_space import look_at_disk
+from batchrun.server.error_answers import disk_full
+
 #: Max bytes in memory for one connection, 128 KB. Larger bodies are in a file and are read in pieces of this length.
 LARGE_BYTES = 131_072
 
@@ -55,7 +58,11 @@ class BodySpool:
 
 
 def spooled(directory: Path, content: bytes) -> BodySpool:
-    """Return a spool of these bytes. May block."""
+    """Return a spool of an answer. Refused while the disk is all but full: many may be read slowly. May block."""
+    free, reserve = look_at_disk(directory)
+    # What uploads leave free is halved, so that a disk that refuses them can still be read.
+    if free - len(content) < reserve // 2:
+        raise disk_full()
     spool = BodySpool(directory)
     spool.write(content)
     return spool

@@ -10,6 +10,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -17,7 +18,7 @@ import orjson
 
 from batchrun.model import JsonObject
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.server.content.item_views import leaves
+from batchrun.server.content.item_views import Making, leaves
 from batchrun.server.content.query import Query
 from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import value_invalid
@@ -103,10 +104,8 @@ def _rows(names: Sequence[str], items: Iterable[Any]) -> Iterator[list[str]]:
 
 
 def _columns_of(item: Any) -> JsonObject:
-    found: JsonObject = {}
-    for name, value in item.items() if isinstance(item, dict) else [("value", item)]:
-        found |= leaves(name, value)
-    return {name[:_MAX_COLUMN_NAME]: value for name, value in found.items()}
+    whole = item if isinstance(item, dict) else {"value": item}
+    return {name[:_MAX_COLUMN_NAME]: value for name, value in leaves(whole, whole).items()}
 
 
 def _cell(value: Any) -> str:
@@ -172,24 +171,29 @@ def _rss(_: Sequence[str], query: Query, dataset_id: str) -> FormatWriter:
 
 def _elements_writer(opening: str, row: str, closing: str) -> FormatWriter:
     def page(items: Sequence[Any]) -> bytes:
-        return _encoded("".join(piece + "\n" for item in items for piece in _elements(row, item)))
+        making = Making("XML")
+        return _encoded("".join(piece + "\n" for item in items for piece in _elements(row, item, making)))
 
     return FormatWriter(_encoded(opening), page, lambda: _encoded(closing))
 
 
-def _elements(name: str, value: Any) -> Iterator[str]:
+def _elements(name: str, value: Any, making: Making) -> Iterator[str]:
     """Yield a value as elements of this name, an array as several. Key `@` holds attributes, `#` the text."""
     if isinstance(value, list):
         for part in value:
-            yield from _elements(name, part)
+            yield from _elements(name, part, making)
         return
     tag, attributes, inside = _tag(name), "", _text(_cell(value))
     if isinstance(value, dict):
         given = value.get("@")
         attributes = _attributes(given) if isinstance(given, dict) else ""
-        children = [piece for key, part in value.items() if key not in ("@", "#") for piece in _elements(key, part)]
+        children = [
+            piece for key, part in value.items() if key not in ("@", "#") for piece in _elements(key, part, making)
+        ]
         inside = "".join(children) or _text(_cell(value.get("#")))
-    yield f"<{tag}{attributes}>{inside}</{tag}>" if inside else f"<{tag}{attributes}/>"
+    element = f"<{tag}{attributes}>{inside}</{tag}>" if inside else f"<{tag}{attributes}/>"
+    making.count(sys.getsizeof(element))
+    yield element
 
 
 def _attributes(given: JsonObject) -> str:
@@ -197,6 +201,12 @@ def _attributes(given: JsonObject) -> str:
 
 
 def _tag(name: str) -> str:
+    """Return a name as one in XML, cut like a column's: each part of an array repeats it twice."""
+    return _safe_tag(name[:_MAX_COLUMN_NAME])
+
+
+@lru_cache(1000)
+def _safe_tag(name: str) -> str:
     tag = _NOT_IN_XML_NAME.sub("_", name) or "_"
     return tag if tag[0].isalpha() or tag[0] == "_" else f"_{tag}"
 

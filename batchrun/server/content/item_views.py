@@ -1,6 +1,6 @@
 """How dataset items are shown: chosen fields, unwound, flattened, cleaned. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -10,14 +10,33 @@ from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.content.query import Query
 from batchrun.server.error_answers import value_invalid
 
-#: Max bytes that unwinding may make of one page, at most 9 MB as stored; and what an item takes besides its text.
-_MAX_UNWOUND_BYTES, _PIECE_BYTES = 256 * 1024 * 1024, 200
+#: Max bytes that unwinding, or XML, may make of a page of 9 MB at most; and what a part takes besides its text.
+_MAX_MADE_BYTES, _PIECE_BYTES = 256 * 1024 * 1024, 200
+#: Max properties of an item whose nested values are shown by path: 75 MB of paths at most. A table shows 2,000.
+_MAX_LEAVES = 100_000
 #: Max names in a list of a request. Each name to unwind or to flatten is one more pass over all items of a page.
 _MAX_NAMES, _MAX_PASSES = 2000, 50
 #: Max lookups of properties in a page for which no thread is used.
 _MAX_LOOKUPS = 20_000
 #: Characters of a path that may still be extended: the platform's max length of a column name.
 _MAX_PATH = 200
+
+
+class Making:
+    """Counts what one way of showing makes of a page: arrays multiply, and each part may repeat a long name.
+
+    Args:
+        way: as in a sentence, "Unwinding a".
+    """
+
+    def __init__(self, way: str) -> None:
+        self._way, self._left_bytes = way, _MAX_MADE_BYTES
+
+    def count(self, text_bytes: int, parts: int = 1) -> None:
+        """Count parts, each with a text of so many bytes. Refuses what is too much."""
+        self._left_bytes -= parts * (text_bytes + _PIECE_BYTES)
+        if self._left_bytes < 0:
+            raise value_invalid(f"{self._way} makes too much of an item; read the items without it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +75,7 @@ class ItemView:
 
     def _shape(self, item: JsonObject) -> JsonObject:
         if self.flatten:
-            item = _flatten(item, self.flatten)
+            item = leaves(item, self.flatten)
         if self.fields:
             names = self.output_fields or self.fields
             item = {shown: item[name] for name, shown in zip(self.fields, names, strict=False) if name in item}
@@ -103,14 +122,12 @@ def _simplified(item: Any) -> Any:
 def _unwind_all(items: Iterable[Any], name: str) -> list[Any]:
     """Unwind the items of a page. Refused if that would repeat too much: an array repeats the rest of its item."""
     pieces: list[Any] = []
-    left_bytes = _MAX_UNWOUND_BYTES
+    making = Making(f"Unwinding {name}")
     for item in items:
         value = item.get(name) if isinstance(item, dict) else None
         if isinstance(value, list):
             rest = {key: kept for key, kept in item.items() if key != name}
-            left_bytes -= len(value) * (len(orjson.dumps(rest)) + _PIECE_BYTES)
-        if left_bytes < 0:
-            raise value_invalid(f"Unwinding {name} makes too many items out of one; read them without it")
+            making.count(len(orjson.dumps(rest)), len(value))
         pieces += _unwind(item, name)
     return pieces
 
@@ -123,22 +140,32 @@ def _unwind(item: Any, name: str) -> list[Any]:
     return [{**rest, **value}] if isinstance(value, dict) else [item]
 
 
-def _flatten(item: JsonObject, names: frozenset[str]) -> JsonObject:
-    flat: JsonObject = {}
-    for key, value in item.items():
-        flat.update(leaves(key, value) if key in names and isinstance(value, dict | list) else {key: value})
-    return flat
+def leaves(item: Mapping[str, Any], names: Container[str]) -> JsonObject:
+    """Return an item with the leaves of nested values by path in their place: `a.b` in objects, `a/0` in arrays.
 
+    Each leaf repeats its path. So a path of more than 200 characters is not extended, and neither is one to a value
+    with which the item would have more than 100,000 properties: they lead to the nested value.
 
-def leaves(prefix: str, value: Any) -> JsonObject:
-    """Return the leaves of a nested value by path: `a.b` in objects, `a/0` in arrays.
-
-    A path of more than 200 characters is not extended, and leads to the nested value: each leaf repeats its path.
+    Args:
+        item: is not changed.
+        names: of the properties whose leaves are looked for.
     """
-    if not isinstance(value, dict | list) or not value or len(prefix) > _MAX_PATH:
-        return {prefix: value}
-    pairs = value.items() if isinstance(value, dict) else ((str(index), part) for index, part in enumerate(value))
     found: JsonObject = {}
-    for key, part in pairs:
-        found |= leaves(f"{prefix}.{key}" if isinstance(value, dict) else f"{prefix}/{key}", part)
+    for name, value in item.items():
+        if name in names:
+            _add_leaves(found, name, value)
+        else:
+            found[name] = value
     return found
+
+
+def _add_leaves(found: JsonObject, path: str, value: Any) -> None:
+    is_nested = isinstance(value, dict | list) and value
+    if not is_nested or len(path) > _MAX_PATH or len(found) + len(value) > _MAX_LEAVES:
+        found[path] = value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _add_leaves(found, f"{path}.{key}", part)
+    else:
+        for index, part in enumerate(value):
+            _add_leaves(found, f"{path}/{index}", part)

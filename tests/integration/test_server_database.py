@@ -1,5 +1,8 @@
 """The server's database: groups of operations, and the write-ahead log."""
 
+import gc
+import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -57,6 +60,42 @@ async def test_an_operation_that_fails_takes_nothing_of_its_group_with_it(databa
             children.start_soon(write, name)
     assert results == {"a": "kept", "bad": "refused", "c": "kept"}
     assert await database.read(names) == ["a", "c"]
+
+
+class Large:
+    """What a read returns."""
+
+
+async def test_nothing_that_was_read_with_a_failing_operation_is_kept(database: Database) -> None:
+    """Not even until the next collection of garbage: it may be megabytes, and an open file."""
+    read: list[weakref.ref[Large]] = []
+    goes_on = threading.Event()
+
+    def read_large(_: Connection) -> Large:
+        return Large()
+
+    def fail(_: Connection) -> None:
+        raise ValueError("no such thing")
+
+    async def read_beside() -> None:
+        read.append(weakref.ref(await database.read(read_large)))
+
+    async def fail_beside() -> None:
+        with pytest.raises(ValueError, match="no such thing"):
+            await database.read(fail)
+
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as children:
+            children.start_soon(database.read, lambda _: goes_on.wait(60))
+            await anyio.wait_all_tasks_blocked()
+            children.start_soon(read_beside)
+            children.start_soon(fail_beside)
+            await anyio.wait_all_tasks_blocked()
+            goes_on.set()
+        assert read[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_the_write_ahead_log_is_begun_anew(

@@ -89,6 +89,20 @@ async def test_an_upload_leaves_some_of_the_disk_free(api: Api, monkeypatch: pyt
     assert (await api.send("DELETE", f"/v2/key-value-stores/{store}")).status == 204
 
 
+async def test_a_full_disk_gets_no_copies_of_what_is_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """507 for a large value, whose copy waits for its reader; a small one is read all the same."""
+    path = await _store(api)
+    for key, size in (("large", _MB), ("small", 1000)):
+        assert (await api.send("PUT", f"{path}/{key}", raw=bytes(size))).status == 201
+    dataset = (await api.send("POST", "/v2/datasets")).data["id"]
+    assert (await api.send("POST", f"/v2/datasets/{dataset}/items", [{"a": "x" * _MB}])).status == 201
+    monkeypatch.setattr(free_space, "RESERVED_BYTES", 1 << 60)
+    monkeypatch.setattr(free_space, "_RESERVED_SHARE", 2.0)
+    for large in (f"{path}/large", f"/v2/datasets/{dataset}/items"):
+        assert (await api.get(large)).refusal == (507, "insufficient-storage")
+    assert (await api.get(f"{path}/small")).body == bytes(1000)
+
+
 async def test_slow_senders_hold_files_and_no_memory(api: Api, tmp_path: Path) -> None:
     """Six uploads that stop half way: what they have sent is on the disk; one that goes on is stored whole."""
     path, sent = await _store(api), random.Random(1).randbytes(4 * _MB)

@@ -183,7 +183,7 @@ def _move_log(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
-def _deliver(group: Sequence[_Operation]) -> None:
+def _deliver(group: list[_Operation]) -> None:
     for operation in group:
         if operation.error is None and operation.then is not None:
             try:
@@ -191,12 +191,15 @@ def _deliver(group: Sequence[_Operation]) -> None:
             except Exception as error:  # noqa: BLE001 - it is raised where the operation is awaited
                 _log.exception("commit_not_followed_up")
                 operation.error = error
-        if operation.waiter.done():
-            continue
-        if operation.error is not None:
-            operation.waiter.set_exception(operation.error)
-        else:
-            operation.waiter.set_result(operation.result)
+        if not operation.waiter.done():
+            if operation.error is not None:
+                operation.waiter.set_exception(operation.error)
+            else:
+                operation.waiter.set_result(operation.result)
+        # The traceback of its error holds an operation that has failed.
+        operation.error, operation.args = None, ()
+    # The tracebacks of errors hold the group, too: all that was read with them, and open files, would stay in cycles.
+    group.clear()
 
 
 def is_of_the_file(error: Exception) -> bool:

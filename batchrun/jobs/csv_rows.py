@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import NamedTuple, Self
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.raw_streams import Note, skip_line
+from batchrun.jobs.raw_streams import Note, RowlessBytes, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NAMES_FIRST, NotAJob, ReadPoint, Row, not_encoded
 from batchrun.model import Position
 
@@ -159,11 +159,12 @@ def csv_rows(
 
     Raises:
         JobFileError: too much was read again after rows that take several lines and are none.
+        NoRow: the file goes on for long without a row.
     """
     lines = _Lines(stream, start, encoding, note)
     columns, trim = header.columns, header.dialect.trim
     widest = len(columns) + header.unnamed
-    reader = header.dialect.reader(lines)
+    reader, rowless = header.dialect.reader(lines), RowlessBytes()
     while True:
         lines.begin_row()
         cells, problem = [], ""
@@ -179,7 +180,9 @@ def csv_rows(
             cells = [cell.strip() for cell in cells]
         if not problem and len(cells) <= widest and not any(map(str.strip, cells)):
             lines.end_row()
+            rowless.add(lines.position.length)
             continue
+        rowless.end()
         problem = problem or _misfit(cells, header, spans_lines=lines.spans_lines)
         if problem == NEVER_CLOSED and holds_back:
             yield Row(lines.position, None, problem, lines.raw, lines.line)

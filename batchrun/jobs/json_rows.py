@@ -12,7 +12,7 @@ from typing import IO
 import orjson
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.raw_streams import Note, skip_line
+from batchrun.jobs.raw_streams import Note, RowlessBytes, skip_line
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded, parts_problem
 from batchrun.model import MAX_BODY_BYTES, JsonObject, Position, read_json
 from batchrun.runtime.free_memory import check_memory, parsed_bytes
@@ -36,8 +36,11 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, note: Not
 
     The encoding is UTF-8, or one that codes each character as one byte. Before each row, `note` is called with the text
     from the end of the last one to the end of this one.
+
+    Raises:
+        NoRow: the file goes on for long without one.
     """
-    parse = _parser(encoding)
+    parse, rowless = _parser(encoding), RowlessBytes()
     offset, line = start.offset, start.line
     while raw := stream.readline(MAX_ROW_BYTES):
         if note is not None:
@@ -48,10 +51,14 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, note: Not
         length = len(raw)
         skipped, end = skip_line(stream, note) if length > KEPT_BYTES and raw[-1] != 0x0A else (0, b"")
         if skipped:
+            rowless.end()
             length += skipped
             position = Position(line=line, offset=offset, length=length)
             yield Row(position, None, _TOO_LONG, raw[:KEPT_BYTES] + end, line)
-        elif raw and not raw.isspace():
+        elif raw.isspace() or not raw:
+            rowless.add(length)
+        else:
+            rowless.end()
             data, problem = parse(raw)
             yield Row(Position(line=line, offset=offset, length=length), data, problem, raw, line)
         offset += length

@@ -16,7 +16,7 @@ import zstandard
 
 from batchrun.errors import ConfigError, JobFileError, JobFileLost
 from batchrun.jobs.job_format import Compression, JobFormat
-from batchrun.jobs.raw_streams import as_utf8, open_bytes, skip_bytes
+from batchrun.jobs.raw_streams import NoRow, as_utf8, open_bytes, skip_bytes
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
 from batchrun.runtime.private_files import input_opener
@@ -143,11 +143,13 @@ def read_errors_named(name: str, *, is_first: bool = False) -> Iterator[None]:
         is_first: whether the file is opened for the first time; else it could be read before.
 
     Raises:
-        JobFileError: the file is damaged, or missing from the beginning.
+        JobFileError: the file is damaged, goes on without a row, or is missing from the beginning.
         JobFileLost: this machine cannot read it any more.
     """
     try:
         yield
+    except NoRow as error:
+        raise JobFileError(str(error), file=name) from error
     except EOFError as error:
         raise JobFileError("is cut off: the compressed data ends too early; copy it again", file=name) from error
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:

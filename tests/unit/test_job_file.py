@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
-from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, json_rows, text_source
+from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, json_rows, raw_streams, text_source
 from batchrun.jobs.rows import KEPT_BYTES, MAX_PARTS, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -630,3 +630,26 @@ def test_a_file_with_a_long_window_is_read(write: Write) -> None:
     assert "needs more memory to be decompressed than jobs.max_window_mb" in refusal(path, max_window_bytes=8 << 20)
     second = write("second.jsonl.zst", zstandard.compress(b'{"n":"%b"}\n' % (b"x" * 100_000) * 16) + packed)
     assert "needs more memory" in refusal(second, max_window_bytes=8 << 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "text"),
+    [
+        ("jobs.jsonl", b'{"n":1}\n', b"a" * (1 << 20)),
+        ("jobs.jsonl", b'{"n":1}\n', b" " * 32_767 + b"\n"),
+        ("jobs.csv", b"n,m\n1,\n", b"a" * (1 << 20)),
+        ("jobs.csv", b"n,m\n1,\n", b"," + b" " * 32_766 + b"\n"),
+    ],
+)
+def test_a_text_without_jobs_is_read_no_further(
+    write: Write, monkeypatch: pytest.MonkeyPatch, name: str, head: bytes, text: bytes
+) -> None:
+    """Some KB can unfold to terabytes of one line, or of blank lines; what comes before them are jobs."""
+    monkeypatch.setattr(raw_streams, "_MAX_ROWLESS_BYTES", 4 << 20)
+    text *= (24 << 20) // len(text)
+    path = write(f"{name}.zst", zstandard.compress(head) + zstandard.compress(text) + zstandard.compress(b"\n2\n"))
+    with JobFile(JobFormat(path=path)) as file:
+        entries = file.read()
+        assert isinstance(next(entries), Job)
+        with pytest.raises(JobFileError, match="goes on for 1 GB without a job"):
+            next(entries)

@@ -12,7 +12,7 @@ from batchrun.engine.ports import Chunk, JobSource
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import JobFileError
 from batchrun.jobs import JobFile
-from batchrun.ledger.facts import RETRIED, Facts
+from batchrun.ledger.facts import Facts, note_retry
 from batchrun.ledger.protocol import OpenJob, OpenJobs, ReopenableLedger
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import AttemptState, BadLine, Job, JobId, JobKey, Selection
@@ -55,7 +55,7 @@ def reopen(
     """
     with ledger.transaction():
         ledger.reopen(selection)
-        ledger.note_fact(RETRIED, retry_id)
+        note_retry(ledger, retry_id)
         # All lines are compared before the commit: a job file is often edited before a retry.
         for open_jobs in _unbegun_jobs(ledger) if job_file.is_seekable else ():
             for _ in _same_jobs(job_file, open_jobs):

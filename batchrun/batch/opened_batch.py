@@ -30,7 +30,7 @@ from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.notices import DiskLow, UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
-from batchrun.ledger.facts import NOTIFIED, RETRIED
+from batchrun.ledger.facts import NOTIFIED, has_retried
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Ending, Outcome, Record, RunId, Selection, Summary
 from batchrun.notify.notifier import BatchNotifier
@@ -260,7 +260,7 @@ class Batch:
 
     def _reopen(self, selection: Selection, retry_id: str | None) -> dict[Outcome, int]:
         ledger = self._journal.ledger
-        if retry_id is None or ledger.fact(RETRIED) != retry_id:
+        if retry_id is None or not has_retried(ledger, retry_id):
             job_file, max_wait_s = self._resumed.source.job_file, self._config.retry.max_backoff_s
             self._jobs = reopen(ledger, job_file, max_wait_s, selection, retry_id)
         return ledger.count_outcomes()

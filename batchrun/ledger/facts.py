@@ -45,11 +45,15 @@ class Fact(Generic[T]):
     from_json: Callable[[Any], T] = _unchanged
 
 
-class Facts(Protocol):
-    """The ledger, as far as facts go."""
+class NotedFacts(Protocol):
+    """The ledger, as far as reading facts goes."""
 
     def fact(self, fact: Fact[T]) -> T | None:
         """Return the value that was noted last; None if none was."""
+
+
+class Facts(NotedFacts, Protocol):
+    """The ledger, as far as facts go."""
 
     def note_fact(self, fact: Fact[T], value: T | None) -> None:
         """Note a value, which replaces the one before."""
@@ -143,6 +147,8 @@ TASK_AS_OPENED: Fact[JsonObject] = Fact("task_as_opened", from_json=_object)
 START_COMMITS: Fact[int] = Fact("start_commits", from_json=_number)
 #: Id of the last retry whose jobs were reopened; None: it had none, or it was a command's.
 RETRIED: Fact[str] = Fact("retried", from_json=_text)
+#: Ids of the last retries that had one, the newest last.
+RETRIES: Fact[Sequence[str]] = Fact("retries", from_json=_list)
 #: Runs that `batchrun abort` has found ended, or ended; the attempts that started them are as they were.
 ABORTED: Fact[Sequence[RunId]] = Fact("aborted", from_json=_list)
 #: The output file whose repair has begun and not ended; None if no repair has.
@@ -153,3 +159,18 @@ LOG_POSITION: Fact[LogPosition] = Fact("log_position", asdict, lambda noted: Log
 LOG_CLAIM: Fact[LogClaim] = Fact("log_claim", asdict, lambda noted: LogClaim(**noted))
 #: In a directory that is united of the parts of a batch: how much of each part's output files it has, in bytes.
 UNITED: Fact[Mapping[str, Mapping[str, int]]] = Fact("united", from_json=_object)
+
+#: Max ids of retries that are kept, for clients that repeat an order.
+_MAX_RETRIES = 20
+
+
+def note_retry(ledger: Facts, retry_id: str | None) -> None:
+    """Note a retry whose jobs are reopened in the same commit; None: a command's, which nobody repeats by mistake."""
+    ledger.note_fact(RETRIED, retry_id)
+    if retry_id is not None:
+        ledger.note_fact(RETRIES, [*(ledger.fact(RETRIES) or ()), retry_id][-_MAX_RETRIES:])
+
+
+def has_retried(ledger: NotedFacts, retry_id: str) -> bool:
+    """True if the jobs of a retry were reopened, as far as the last ones are known."""
+    return retry_id == ledger.fact(RETRIED) or retry_id in (ledger.fact(RETRIES) or ())

@@ -5,6 +5,8 @@ from pathlib import Path
 import anyio
 
 from batchrun.config import Config
+from batchrun.ledger.facts import has_retried
+from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
 from batchrun.maintenance.noted_config import read_config
 from batchrun.report.shown_failures import ShownFailures, show_causes
@@ -33,7 +35,10 @@ async def order_retry(worker: Worker, submission_id: str, wanted: WantedJobs, or
         if submission.retry is not None and submission.state.is_under_way:
             raise WrongState(f"batch {submission_id}: another retry of it is being taken up; try again in a moment")
         await _bring_output(worker, submission_id)
-        found = await anyio.to_thread.run_sync(_found, worker.directory.out_dir(submission), submission, wanted)
+        out_dir = worker.directory.out_dir(submission)
+        if await anyio.to_thread.run_sync(_has_retried, out_dir, order_id):
+            return None
+        found = await anyio.to_thread.run_sync(_found, out_dir, submission, wanted)
         if found.jobs:
             order = RetryOrder(id=order_id, selection=found.selection)
             if wholes is not None:
@@ -64,6 +69,13 @@ async def _bring_output(worker: Worker, submission_id: str) -> None:
         await wholes.bring_output(submission_id)
     else:
         worker.refuse_without_files(submission_id)
+
+
+def _has_retried(out_dir: Path, order_id: str) -> bool:
+    if not has_begun(out_dir):
+        return False
+    with open_for_reading(out_dir) as ledger:
+        return has_retried(ledger, order_id)
 
 
 def _found(out_dir: Path, submission: Submission, wanted: WantedJobs) -> JobsToRetry:

@@ -1,6 +1,7 @@
 """The notifications that are not delivered yet, on disk: a small file each, so that a killed process loses none."""
 
 import hashlib
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from batchrun.runtime.private_files import read_private
 
 #: Max notifications that wait; further ones are dropped.
 MAX_WAITING = 1000
-_SUFFIX = ".json"
+_OWN_NAME = re.compile(r"[0-9a-f]{32}\.json")
 
 _log = structlog.get_logger()
 
@@ -53,12 +54,12 @@ class Outbox:
             self._file(notification).unlink(missing_ok=True)
 
     def load(self) -> list[Notification]:
-        """Return what earlier processes have left, oldest first; damaged files are removed."""
+        """Return what earlier processes have left, oldest first; damaged files are removed, and others left alone."""
         found = []
         with suppress(OSError):
             for file in self._directory.iterdir():
-                if file.suffix != _SUFFIX:
-                    continue
+                if not _OWN_NAME.fullmatch(file.name):
+                    continue  # a person may call a directory of his own `outbox`
                 try:
                     found.append(self._stored_in(file))
                 except OSError:
@@ -76,4 +77,4 @@ class Outbox:
 
     def _file(self, notification: Notification) -> Path:
         digest = hashlib.sha256(notification.id.encode()).hexdigest()[:32]
-        return self._directory / f"{digest}{_SUFFIX}"
+        return self._directory / f"{digest}.json"

@@ -78,3 +78,11 @@ def test_no_notification_of_somebody_else_goes_out(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert [each.id for each in outbox.load()] == ["mine"]
+
+
+def test_files_of_a_person_in_a_directory_called_outbox_are_left_alone(tmp_path: Path) -> None:
+    """`--out .` names a directory with anything in it; only what an outbox has named itself is removed."""
+    for name in ("order-1.json", "mail.json", f"{'0' * 32}.json"):
+        (tmp_path / name).write_text("of the user")
+    assert Outbox(tmp_path).load() == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["mail.json", "order-1.json"]

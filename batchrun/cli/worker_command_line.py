@@ -13,7 +13,6 @@ import typer
 from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.retry_options import DryRun, ErrorTypes, FailureIds, Groups, Keys, Outcomes, Tripped
 from batchrun.runtime.lean_imports import import_leanly
-from batchrun.runtime.shell_command import shell_command
 
 app = typer.Typer(cls=CommandGroup, help="Run batches side by side in a long-lived process.", no_args_is_help=True)
 
@@ -241,6 +240,7 @@ def resolve(
     from batchrun.cli.worker_commands import call_worker
     from batchrun.cli.worker_mend_commands import resolve_doubts_of_batch
     from batchrun.model import RunId
+    from batchrun.runtime.shell_command import shell_command
 
     refuse_half_decision(key, run, has_no_run=none)
     resume = shell_command("batchrun", "worker", "resume", batch, *_where(data, url))

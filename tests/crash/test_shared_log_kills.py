@@ -1,6 +1,7 @@
 """Batches whose owners die, sleep and lose their log; each process works in a new empty directory."""
 
 import random
+import secrets
 import signal
 import subprocess
 import textwrap
@@ -82,7 +83,8 @@ class Machines:
         self._api = api
         self._store = store
         self._jobs = jobs
-        self._settings = {"replica.lease_s": LEASE_S, **settings}
+        # Of a task of their own: Runs of another test's, begun just before, may be those of starts in doubt.
+        self._settings = {"replica.lease_s": LEASE_S, "task.name": f"task-{secrets.token_hex(4)}", **settings}
         self.all: list[CrashBatch] = []
 
     def new(

@@ -283,13 +283,25 @@ async def test_the_jobs_before_a_damaged_part_of_the_file_are_settled(tmp_path, 
 @pytest.mark.parametrize("runs", [5, 25])
 async def test_auto_fills_an_account(tmp_path, runs):
     """All Runs of the account but one are used, no start is refused, and the Summary has the slot use."""
-    async with serving(tmp_path, work, max_concurrent_runs=runs, max_total_memory_mb=runs * 1024) as server:
-        config = _config(
-            tmp_path, server, [{"n": n, "ms": 100} for n in range(runs * 6)], limits__max_concurrent_runs="auto"
-        )
-        async with open_batch(config, environ=ENVIRON) as batch:
+    is_full, summaries = anyio.Event(), []
+
+    async def work_once_full(context: InlineContext) -> None:
+        await is_full.wait()
+        await work(context)
+
+    async with serving(tmp_path, work_once_full, max_concurrent_runs=runs, max_total_memory_mb=runs * 1024) as server:
+        config = _config(tmp_path, server, [{"n": n} for n in range(runs * 6)], limits__max_concurrent_runs="auto")
+
+        async with open_batch(config, environ=ENVIRON) as batch, anyio.create_task_group() as children:
             assert batch.opening.max_concurrent_runs == runs - 1
-            summary = await batch.run()
+
+            async def run() -> None:
+                summaries.append(await batch.run())
+
+            children.start_soon(run)
+            await until(lambda: server.live_runs == runs - 1, "all Runs but one")
+            is_full.set()
+        (summary,) = summaries
         assert (summary.outcomes, server.peak_live_runs) == ({Outcome.SUCCEEDED: runs * 6}, runs - 1)
     assert summary.slot_use is not None
     assert 0 < summary.slot_use <= 1

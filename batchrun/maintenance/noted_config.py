@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from batchrun.config import Config
-from batchrun.config.batch_settings import PATHS
+from batchrun.config.batch_settings import PATHS, ReplicaConfig
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, SIGNATURE, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
@@ -15,7 +15,7 @@ from batchrun.model import Command, TaskId, read_json, write_json
 from batchrun.output.layout import LEDGER, OWN_CONFIG
 from batchrun.preflight.same_batch import signed_content
 from batchrun.runtime.own_signature import is_own as is_signed
-from batchrun.runtime.private_files import read_private
+from batchrun.runtime.private_files import is_confined, read_private
 
 
 class _Noted(NamedTuple):
@@ -40,7 +40,8 @@ def read_config(directory: Path, *, is_own: bool = False) -> tuple[Config, TaskI
 
     Args:
         directory: of the batch.
-        is_own: True if the directory is known to be this user's, as those of a worker are to the worker.
+        is_own: True if the directory is known to be this user's, as those of a worker are to the worker, but for those
+            in its spool.
 
     Raises:
         LedgerError: the directory holds no batch, or its first opening failed.
@@ -76,7 +77,8 @@ def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Con
 
     Args:
         directory: of the batch.
-        has_platform: True if the caller has its own platform and token, and runs nothing.
+        has_platform: True if the caller is a worker, which has its own platform and runs nothing. Of a batch in its
+            spool, what others can have written names no file outside the directory, and no shared log.
 
     Raises:
         LedgerError: the directory holds no batch, or its first opening failed.
@@ -90,7 +92,7 @@ def read_own_config(directory: Path, *, has_platform: bool = False) -> tuple[Con
         )
     if not has_platform and noted.given is not None:
         refuse_unsigned(noted.given, noted.task_id, noted.signature, directory)
-    return config_of(noted.given, directory), noted.task_id
+    return _config_here(noted, directory, is_own=True), noted.task_id
 
 
 def refuse_unsigned(noted_config: Any, task_id: TaskId, signature: Any, directory: Path) -> None:
@@ -131,9 +133,14 @@ def _config_here(noted: _Noted, directory: Path, *, is_own: bool) -> Config:
     if noted.given is None and noted.is_of_log:
         return _confined(config_of(noted.config, directory), directory)
     # Before `config_of`, which adds keys to what is noted.
-    is_own = is_own or _why_unsigned(noted.given, noted.task_id, noted.signature, directory) is None
+    is_spooled = is_confined(directory)
+    if not is_own or is_spooled:
+        is_own = _why_unsigned(noted.given, noted.task_id, noted.signature, directory) is None
     config = config_of(noted.given, directory)
-    return config if is_own else _confined(config, directory)
+    if not is_own:
+        config = _confined(config, directory)
+    # A spooled batch has no shared log.
+    return config.model_copy(update={"replica": ReplicaConfig()}) if is_spooled else config
 
 
 def _given_here(directory: Path) -> Any:

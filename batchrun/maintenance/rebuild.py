@@ -43,7 +43,7 @@ from batchrun.output.committed_lines import bounded_lines
 from batchrun.output.layout import ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.crash_points import crash_point
-from batchrun.runtime.private_files import private_opener
+from batchrun.runtime.private_files import is_confined, private_opener
 
 _REBUILT = f"{LEDGER}.rebuilt"
 #: Lines of the job file that are admitted at a time.
@@ -58,7 +58,7 @@ def rebuild_damaged_ledger(directory: Path, *, has_platform: bool = False) -> Pa
 
     Args:
         directory: of the batch.
-        has_platform: True if the caller is a worker, whose directories are all its own.
+        has_platform: True if the caller is a worker, whose directories are its own, but for those in its spool.
 
     Raises:
         ConfigError: the directory may be somebody else's, who would choose which file is read as the job file.
@@ -98,7 +98,7 @@ def _rebuild(directory: Path, damage: DamagedLedger, *, has_platform: bool) -> N
     if CONFIG.name not in facts:
         raise LedgerError(f"{damage}. But it cannot be: {STARTS} beside it, which has the configuration, is missing")
     noted_config = read_json(facts[CONFIG.name])
-    if not has_platform:
+    if not has_platform or is_confined(directory):
         task_id, signature = (read_json(facts.get(fact.name, "null")) for fact in (TASK_ID, SIGNATURE))
         refuse_unsigned(noted_config, task_id, signature, directory)
     config = config_of(noted_config, directory)

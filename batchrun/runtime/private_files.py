@@ -44,6 +44,11 @@ def confined(directory: Path) -> Iterator[None]:
         _confined.remove(directory)
 
 
+def is_confined(path: Path) -> bool:
+    """True if a path lies in a directory into which others put files: what is there may be theirs."""
+    return any(_lies_in(path.absolute(), each) for each in _confined)
+
+
 def input_opener(path: str, flags: int) -> int:
     """Open a file that a person or a batch file names, as an `opener` of `open`; not outside of a confined directory.
 

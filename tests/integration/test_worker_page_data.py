@@ -11,6 +11,8 @@ import orjson
 import pytest
 from aiohttp import ClientSession
 
+from batchrun.ledger.facts import CONFIG
+from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.runtime.byte_budget import ByteBudget, Room
 from batchrun.runtime.logs import piece_of
 from batchrun.worker import batch_list
@@ -19,7 +21,7 @@ from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened, raw
 from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
-from tests.support.worker_life import until
+from tests.support.worker_life import batch_file, put, until
 
 T = TypeVar("T")
 
@@ -203,6 +205,41 @@ async def test_live_runs_are_listed_oldest_first_read_and_aborted(client):
     await client.until(batch_id, BatchState.CANCELLED)
     assert await runs() == {"items": [], "total": 0}
     assert (await client.refusal("POST", f"{path}/runs/{run_id}/abort"))[:2] == (409, "wrong-state")
+
+
+async def test_what_is_noted_beside_a_spooled_batch_names_no_file_and_no_log(client, tmp_path, blockbuster):
+    """Whoever writes to the spool can change its ledger: what this worker has not signed is not obeyed."""
+    blockbuster.deactivate()
+    spool, secret, theirs = client.worker.directory.spool, tmp_path / "secret.jsonl", tmp_path / "theirs"
+    secret.write_text("of the user, line 1\nof the user, line 2\n")
+    theirs.mkdir()
+    put(spool / "q.jsonl", b'{"n": 1, "fails": true}\nno job\n')
+    put(spool / "q.toml", f'{batch_file("spooled", "q.jsonl")}on_bad_line = "record"\n[retry]\nmax_attempts = 1\n')
+    await until(lambda: any(each.name == "q" for each in client.worker.store), "the batch")
+    (batch_id,) = (each.id for each in client.worker.store if each.name == "q")
+    await client.until(batch_id, BatchState.FINISHED)
+    path = f"/v1/batches/{batch_id}"
+
+    async def shown() -> str:
+        """Return all that is shown of the batch, with the lines that are written again."""
+        (spool / "q.out/bad_lines.jsonl").write_bytes(b"")
+        answers = [
+            await client.ask(method, f"{path}/{what}")
+            for method, what in (("POST", "repair"), ("GET", "failures"), ("GET", "doubts"))
+        ]
+        assert [status for status, _ in answers] == [200, 200, 200], answers
+        lines: str = (spool / "q.out/bad_lines.jsonl").read_text()
+        return lines + str(answers)
+
+    own = await shown()
+    assert all(each in own for each in ("no job", '"fails":true')), own
+    with open_ledger(spool / "q.out") as ledger, ledger.transaction():
+        noted = ledger.fact(CONFIG)
+        assert noted is not None
+        named = {"jobs": {**noted["jobs"], "file": str(secret)}}
+        ledger.note_fact(CONFIG, {**noted, **named, "replica": {**noted["replica"], "url": f"file://{theirs}"}})
+    assert "of the user" not in await shown()
+    assert not [*theirs.iterdir()]
 
 
 async def test_secrets_of_inputs_are_not_shown_while_runs_are_live_nor_later(client):

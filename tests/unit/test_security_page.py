@@ -121,6 +121,7 @@ HELD = {
     ),
     "A batch file in the spool may name files of the spool only": (
         "unit/test_submission_config.py::test_a_spooled_batch_file_names_files_of_the_spool_only",
+        "integration/test_worker_page_data.py::test_what_is_noted_beside_a_spooled_batch_names_no_file_and_no_log",
         "integration/test_worker_life.py::test_no_link_in_the_spool_takes_a_file_elsewhere",
         "integration/test_worker_life.py::test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it",
     ),

@@ -79,6 +79,19 @@ def at_page_host(address: str, host: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{name}:{parts.port}" if parts.port else name))
 
 
+def network_of(address: str) -> str:
+    """Return the addresses that one caller can have at will: all of this machine, or a network of IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    if parsed.is_loopback:
+        return "loopback"
+    return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, 64), strict=False))
+
+
 def is_loopback_host(host: str) -> bool:
     """True for `localhost`, names under it, and loopback addresses; False for a name that only looks like one."""
     name = host.rstrip(".").lower()

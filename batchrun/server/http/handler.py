@@ -9,6 +9,7 @@ import anyio.abc
 import structlog
 from aiohttp import web
 
+from batchrun.runtime.loopback import network_of
 from batchrun.server.accounts.rate_limits import PER_RESOURCE
 from batchrun.server.api import (
     actor_routes,
@@ -165,7 +166,7 @@ async def _routed(
         cap.spare(request)
     elif route.needs_token:
         raise token_missing()
-    _admit(backend, route, path, account.id if account is not None else request.remote or "")
+    _admit(backend, route, path, account.id if account is not None else network_of(request.remote or ""))
     call = Call(
         request=request,
         backend=backend,

@@ -60,8 +60,8 @@ class Call:
 
     @property
     def who(self) -> str:
-        """The account, or the address of an anonymous caller: all of its requests share its turns."""
-        return self.account.id if self.account is not None else self.request.remote or ""
+        """The account, whose requests share its turns; all anonymous callers are one: addresses are free."""
+        return self.account.id if self.account is not None else ""
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Call in a thread, in the caller's turn, what takes the interpreter for long."""

@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from sqlite3 import Connection
@@ -63,7 +64,7 @@ async def test_an_operation_that_fails_takes_nothing_of_its_group_with_it(databa
 
 
 class Large:
-    """What a read returns."""
+    """What a read returns, or a write is given."""
 
 
 async def test_nothing_that_was_read_with_a_failing_operation_is_kept(database: Database) -> None:
@@ -94,6 +95,34 @@ async def test_nothing_that_was_read_with_a_failing_operation_is_kept(database: 
             await anyio.wait_all_tasks_blocked()
             goes_on.set()
         assert read[0]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_an_operation_was_given_is_freed_when_it_fails(database: Database, count: int) -> None:
+    """At once, not at a collection of cycles, which may be hours away: a refused body has megabytes."""
+    given: list[weakref.ref[Large]] = []
+
+    def refuse(_connection: Connection, _body: Large) -> None:
+        raise ValueError
+
+    async def send() -> None:
+        body = Large()
+        given.append(weakref.ref(body))
+        await database.write(refuse, body)
+
+    async def send_in_vain() -> None:
+        with suppress(ValueError):
+            await send()
+
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as children:
+            for _ in range(count):
+                children.start_soon(send_in_vain)
+        await database.write(put, "after")
+        assert [each() for each in given] == [None] * count
     finally:
         gc.enable()
 

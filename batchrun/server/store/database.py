@@ -47,7 +47,8 @@ _SCHEMA_STEPS = ("schema.sql", "schema_2.sql")
 class _Operation:
     function: Callable[..., Any]
     args: tuple[Any, ...]
-    waiter: asyncio.Future[Any]
+    #: None: it has the result.
+    waiter: asyncio.Future[Any] | None
     then: Callable[[Any], None] | None
     result: Any = None
     error: BaseException | None = None
@@ -191,13 +192,13 @@ def _deliver(group: list[_Operation]) -> None:
             except Exception as error:  # noqa: BLE001 - it is raised where the operation is awaited
                 _log.exception("commit_not_followed_up")
                 operation.error = error
-        if not operation.waiter.done():
+        if operation.waiter is not None and not operation.waiter.done():
             if operation.error is not None:
                 operation.waiter.set_exception(operation.error)
             else:
                 operation.waiter.set_result(operation.result)
-        # The traceback of its error holds an operation that has failed.
-        operation.error, operation.args = None, ()
+        # The traceback of its error holds an operation that has failed, and its waiter holds the error.
+        operation.waiter, operation.error, operation.args = None, None, ()
     # The tracebacks of errors hold the group, too: all that was read with them, and open files, would stay in cycles.
     group.clear()
 
@@ -248,7 +249,11 @@ class Database:
     ) -> T:
         waiter: asyncio.Future[T] = self._loop.create_future()
         worker.submit(_Operation(function, args, waiter, then))
-        return await waiter
+        try:
+            return await waiter
+        finally:
+            # It has the error, whose traceback has this frame, and those of the whole request with its body.
+            del waiter
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """`batchrun actors`: directories of Actors, new ones and what they need."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,10 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.server.catalog.actor_catalog import actor_folders
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import check_name
+from batchrun.server.runs.process_groups import hide_own_environment
+
+#: Variables of ours that hold a secret, or may: whoever publishes a package has his scripts run when it is installed.
+_SECRETS = ("APIFY_TOKEN", "APIFY_PROXY_PASSWORD", "BATCHRUN_", "NATS_")
 
 
 def make_actor(name: str, language: str) -> None:
@@ -53,6 +58,7 @@ def install_packages(directory: Path) -> None:
     folders = actor_folders(directory)
     if not folders:
         raise ConfigError(f"{directory} holds no Actor (a directory with .actor/actor.json)")
+    hide_own_environment()
     for folder in folders:
         python, node = _python_packages(folder), (folder / "package.json").is_file()
         if python:
@@ -87,6 +93,7 @@ def _run(folder: Path, *command: str) -> None:
     program = str(folder.resolve() / command[0]) if command[0].startswith(".") else command[0]
     if shutil.which(program) is None:
         raise OutputError(f"{folder}: {command[0]} is not installed on this machine")
-    done = subprocess.run([program, *command[1:]], cwd=folder, stdout=sys.stderr, check=False)  # noqa: S603 - the Actor's own packages, as asked for
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+    done = subprocess.run([program, *command[1:]], cwd=folder, env=environ, stdout=sys.stderr, check=False)  # noqa: S603 - the Actor's own packages, as asked for
     if done.returncode:
         raise OutputError(f"{folder}: {shlex.join(command)} failed with exit code {done.returncode}; see its output")

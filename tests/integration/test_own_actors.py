@@ -1,6 +1,8 @@
 """Actors of one's own: made, installed, run offline; what is said of one that cannot be run."""
 
 import json
+import os
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,21 @@ def test_an_actor_runs_with_the_packages_that_are_installed_for_it(tmp_path: Pat
     installed = batchrun("actors", "install", "polite", cwd=tmp_path)
     assert (installed.code, "pip install" in installed.err) == (0, True), installed.err
     assert batchrun(*command, "--out", "second", cwd=tmp_path).code == 0
+
+
+def test_scripts_of_packages_get_no_token(tmp_path: Path) -> None:
+    """Neither from their own environment, nor from that of the command; what a registry or a proxy needs, they get."""
+    python = _actor(tmp_path / "an-actor", "pass", **{"requirements.txt": "any"}) / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nenv > environ\ncat /proc/$PPID/environ > parent 2>&1\n")
+    python.chmod(0o755)
+    secrets = ("APIFY_TOKEN", "APIFY_PROXY_PASSWORD", "BATCHRUN_WORKER_TOKEN", "BATCHRUN_NOTIFY_URL", "NATS_PASSWORD")
+    environ = {**dict.fromkeys(secrets, "SECRET"), "NPM_TOKEN": "of-the-registry", "HTTPS_PROXY": "http://proxy"}
+    assert batchrun("actors", "install", "an-actor", cwd=tmp_path, environ=environ).code == 0
+    got = (tmp_path / "an-actor" / "environ").read_text()
+    assert ("SECRET" in got, "of-the-registry" in got, "http://proxy" in got) == (False, True, True)
+    if sys.platform == "linux" and os.geteuid() != 0:  # root may read it
+        assert "SECRET" not in (tmp_path / "an-actor" / "parent").read_text(errors="replace")
 
 
 def test_a_new_actor_works_as_it_is(tmp_path: Path) -> None:

@@ -327,13 +327,22 @@ async def test_the_history_of_a_batch_adds_up_to_its_counts(client):
 
 
 async def test_the_configuration_holds_what_differs_from_the_defaults_and_no_token(client):
-    """Profiles are listed by name."""
-    batch_id = await submit(client, "told", [{"n": 1}], **{"limits.start_rate": 7})
+    """Nor a secret value of an input, wherever it is given; profiles are listed by name."""
+    given = {"apiKey": "SECRET", "depth": 3}
+    inputs = {"task.input": given, "input": given, "jobs.template": {**given, "n": "{{n}}"}}
+    settings = {"limits.start_rate": 7, "task.name": "told", **inputs}
+    batch_id = await submit(client, "told", [{"n": 1}], **settings)
     _, config = await client.ask("GET", f"/v1/batches/{batch_id}/config")
     assert config["limits"]["start_rate"] == 7
     assert config["retry"] == {"max_attempts": 1}
     assert not {"api", "server"} & set(config)
     assert TOKEN not in str(config)
+    shown = {"apiKey": "***", "depth": 3}
+    assert (config["task"]["input"], config["input"], config["jobs"]["template"]) == (
+        shown,
+        shown,
+        {**shown, "n": "{{n}}"},
+    )
     assert (await client.ask("GET", "/v1/profiles"))[1] == {"names": []}
     (client.worker.directory.profiles / "shop.toml").write_text("")
     assert (await client.ask("GET", "/v1/profiles"))[1] == {"names": ["shop"]}

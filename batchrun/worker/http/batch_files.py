@@ -5,9 +5,11 @@ from pathlib import Path
 import anyio
 from aiohttp import web
 
+from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.output.layout import BATCH_LOG, LEDGER
+from batchrun.policy.secret_fields import SecretFields
 from batchrun.worker.http.request_context import submission_of, worker_of
 
 
@@ -24,6 +26,14 @@ async def out_dir_of(request: web.Request) -> Path:
 async def has_ledger(out_dir: Path) -> bool:
     """Return whether an output directory has a ledger that can be read."""
     return not await anyio.to_thread.run_sync(is_blank, out_dir / LEDGER)
+
+
+def secret_fields(out_dir: Path) -> SecretFields:
+    """Return the secret fields of a batch's inputs: by their names, as long as no schema is known."""
+    if is_blank(out_dir / LEDGER):
+        return SecretFields(None)
+    with open_for_reading(out_dir) as ledger:
+        return ledger.fact(SECRETS) or SecretFields(None)
 
 
 async def length_of(out_dir: Path, name: str) -> int:

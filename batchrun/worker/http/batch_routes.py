@@ -17,6 +17,7 @@ from batchrun.preflight.plan import Plan
 from batchrun.worker import batch_mending, batch_orders, retry_orders
 from batchrun.worker.batch_deletion import delete
 from batchrun.worker.batch_list import list_rows
+from batchrun.worker.http.batch_files import secret_fields
 from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.list_query import batch_page, read_list_query
@@ -147,12 +148,20 @@ async def get_batch(request: web.Request) -> web.Response:
 
 
 async def get_config(request: web.Request) -> web.Response:
-    """Return a batch's settings that differ from the defaults, by table; without the worker's own tables."""
+    """Return a batch's settings that differ from the defaults, by table, without secret values of inputs.
+
+    The worker's own tables are left out.
+    """
     worker, submission = worker_of(request), submission_of(request)
     if (wholes := worker.wholes_with(submission.id)) is not None:
         await wholes.bring_settings(submission.id)
     config = await anyio.to_thread.run_sync(config_of, submission, worker.directory, worker.config, worker.environ)
-    return web.json_response(config.model_dump(mode="json", exclude_defaults=True, exclude={"api", "server"}))
+    shown = config.model_dump(mode="json", exclude_defaults=True, exclude={"api", "server"})
+    secrets = await anyio.to_thread.run_sync(secret_fields, worker.directory.out_dir(submission))
+    for table, key in ((shown, "input"), (shown.get("task", {}), "input"), (shown.get("jobs", {}), "template")):
+        if key in table:
+            table[key] = secrets.masked(table[key])
+    return web.json_response(shown)
 
 
 async def delete_batch(request: web.Request) -> web.Response:

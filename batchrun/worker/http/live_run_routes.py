@@ -14,19 +14,18 @@ from batchrun.account.task import Task, read_task
 from batchrun.apify.client import ApifyClient
 from batchrun.batch.opened_batch import Batch
 from batchrun.errors import ApiError, NoUsableAnswer, TransportError
-from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.measures import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Run, RunId
 from batchrun.output.log_tails import LogTails
-from batchrun.policy.secret_fields import SecretFields, without
+from batchrun.policy.secret_fields import without
 from batchrun.preflight.builds import read_build
 from batchrun.preflight.preparation import input_secrets
 from batchrun.report.failure_causes import run_address
 from batchrun.report.sent_overrides import sent_override
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.worker.http.batch_files import has_ledger, out_dir_of
+from batchrun.worker.http.batch_files import has_ledger, out_dir_of, secret_fields
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import search_of, submission_of, whole_number, worker_of
 
@@ -165,7 +164,7 @@ async def get_run_log(request: web.Request) -> web.Response:
 
 async def _secrets_of(client: ApifyClient, out_dir: Path, run_id: RunId) -> Collection[str]:
     """Return the secret texts of an ended Run's input, as far as they can be read again."""
-    fields = await anyio.to_thread.run_sync(_secret_fields, out_dir)
+    fields = await anyio.to_thread.run_sync(secret_fields, out_dir)
     if fields.paths == ():
         return ()
     config, task_id = await anyio.to_thread.run_sync(lambda: read_config(out_dir, is_own=True))
@@ -176,11 +175,6 @@ async def _secrets_of(client: ApifyClient, out_dir: Path, run_id: RunId) -> Coll
         task = Task(id=task_id, label=task_id, input={}, is_read=False)
     build = await read_build(client, task, config.run.build)
     return input_secrets(config, task, build, fields).of(override or b"{}")
-
-
-def _secret_fields(out_dir: Path) -> SecretFields:
-    with open_for_reading(out_dir) as ledger:
-        return ledger.fact(SECRETS) or SecretFields(None)
 
 
 async def abort_run(request: web.Request) -> web.Response:

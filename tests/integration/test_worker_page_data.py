@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from sqlite3 import connect
 from typing import Any, TypeVar
 
 import anyio
@@ -240,6 +241,27 @@ async def test_what_is_noted_beside_a_spooled_batch_names_no_file_and_no_log(cli
         ledger.note_fact(CONFIG, {**noted, **named, "replica": {**noted["replica"], "url": f"file://{theirs}"}})
     assert "of the user" not in await shown()
     assert not [*theirs.iterdir()]
+
+
+async def test_a_run_of_another_task_is_neither_read_nor_aborted(client, blockbuster):
+    """Whoever can write beside a spooled batch chooses which Runs its ledger names; the account has others."""
+    blockbuster.deactivate()
+    ours = await submit(client, "ours", [{"n": n, "ms": LONG_MS} for n in (1, 2)])
+    other = await submit(client, "other", [{"n": 3, "ms": LONG_MS}], **{"task.name": "other"})
+
+    async def runs(of: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await client.ask("GET", f"/v1/batches/{of}/runs"))[1]["items"]
+        return found
+
+    (theirs,) = await eventually(lambda: runs(other), bool)
+    first, _ = await eventually(lambda: runs(ours), lambda found: len(found) == 2)
+    out = client.worker.directory.out_dir(client.worker.store[ours])
+    with connect(out / "ledger.sqlite3") as ledger:
+        ledger.execute("UPDATE attempt SET run_id = ? WHERE run_id = ?", (theirs["run_id"], first["run_id"]))
+    for method, what in (("GET", "log"), ("POST", "abort")):
+        refused = await client.refusal(method, f"/v1/batches/{ours}/runs/{theirs['run_id']}/{what}")
+        assert refused == (404, "run-not-found", f"Run {theirs['run_id']} is of another task")
+    assert [each["status"] for each in await runs(other)] == ["RUNNING"]
 
 
 async def test_secrets_of_inputs_are_not_shown_while_runs_are_live_nor_later(client):

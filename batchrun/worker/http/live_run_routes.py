@@ -14,10 +14,11 @@ from batchrun.account.task import Task, read_task
 from batchrun.apify.client import ApifyClient
 from batchrun.batch.opened_batch import Batch
 from batchrun.errors import ApiError, NoUsableAnswer, TransportError
+from batchrun.ledger.facts import TASK_ID
 from batchrun.ledger.sqlite.measures import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
-from batchrun.model import Run, RunId
+from batchrun.model import Run, RunId, TaskId
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.secret_fields import without
 from batchrun.preflight.builds import read_build
@@ -153,6 +154,7 @@ async def get_run_log(request: web.Request) -> web.Response:
         if worker.account is None:
             raise Refused(503, "not-possible-now", worker.why_not_ready)
         client = worker.account.client
+        await _refuse_foreign(request, client, out_dir, run_id)
         tail = await _patiently("give this log", client, client.get_log_tail(run_id, LOG_BYTES))
         batch = _open_batch(request)
         secrets: Collection[str] | None = batch.secrets_of(run_id) if batch is not None else None
@@ -179,11 +181,12 @@ async def _secrets_of(client: ApifyClient, out_dir: Path, run_id: RunId) -> Coll
 
 async def abort_run(request: web.Request) -> web.Response:
     """Abort one live Run; its job settles as aborted."""
-    worker, submission, (_, run_id) = worker_of(request), submission_of(request), await _run_of(request)
+    worker, submission, (out_dir, run_id) = worker_of(request), submission_of(request), await _run_of(request)
     is_open = submission.id in worker.runners or (submission.shards is not None and submission.state.is_under_way)
     if worker.account is None or not is_open:
         raise Refused(409, "wrong-state", "the batch is not open; resume it, then abort its Runs")
     client = worker.account.client
+    await _refuse_foreign(request, client, out_dir, run_id)
     await _patiently("abort this Run", client, client.abort_run(run_id, gives_up=True))
     return web.Response(status=204)
 
@@ -208,6 +211,20 @@ async def _run_of(request: web.Request) -> tuple[Path, RunId]:
     if not await has_ledger(out_dir) or not await anyio.to_thread.run_sync(_is_known, out_dir, run_id):
         raise Refused(404, "run-not-found", f"this batch has no Run {run_id[:100]!r}")
     return out_dir, run_id
+
+
+async def _refuse_foreign(request: web.Request, client: ApifyClient, out_dir: Path, run_id: RunId) -> None:
+    """Refuse a Run of another task: whoever can write beside a spooled batch chooses which Runs its ledger names."""
+    batch = _open_batch(request)
+    task_id = batch.opening.task.id if batch is not None else await anyio.to_thread.run_sync(_task_of, out_dir)
+    run = await _patiently("show this Run", client, client.get_run(run_id, gives_up=True))
+    if task_id is not None and run.is_of_another(task_id):
+        raise Refused(404, "run-not-found", f"Run {run_id} is of another task")
+
+
+def _task_of(out_dir: Path) -> TaskId | None:
+    with open_for_reading(out_dir) as ledger:
+        return ledger.fact(TASK_ID)
 
 
 def _is_known(out_dir: Path, run_id: RunId) -> bool:

@@ -45,7 +45,7 @@ from batchrun.ledger.facts import (
 )
 from batchrun.ledger.protocol import FinalCost, NotedWait, Notified, OpenJob, ReadTo, Settlement
 from batchrun.ledger.shared_commits import LogClaim, LogPosition
-from batchrun.ledger.sqlite.connection import SCHEMA_STEPS
+from batchrun.ledger.sqlite.own_schema import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger, open_tables
 from batchrun.model import (
@@ -340,6 +340,44 @@ def test_an_older_ledger_is_not_read_and_the_command_that_updates_it_is_shown(tm
     words = f"older batchrun. `batchrun repair {tmp_path}` brings it up"
     with pytest.raises(LedgerError, match=words), open_for_reading(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("statements", "foreign"),
+    [
+        ("DROP TABLE job; CREATE VIEW job AS SELECT 1", "the view 'job'"),
+        ("DROP TABLE job; CREATE VIEW Job AS SELECT 1; PRAGMA user_version = 0", "the view 'Job'"),
+        ("DROP TABLE job; CREATE VIEW job AS SELECT 1; PRAGMA user_version = 1000", "the view 'job'"),
+        ("CREATE TRIGGER mine AFTER INSERT ON job BEGIN DELETE FROM attempt; END", "the trigger 'mine'"),
+        ("ALTER TABLE job ADD COLUMN more TEXT GENERATED ALWAYS AS (hex(zeroblob(1000)))", "the table 'job'"),
+        ("DROP TABLE batch; CREATE VIRTUAL TABLE batch USING fts5(name, value)", "the table 'batch'"),
+    ],
+)
+def test_what_takes_the_place_of_a_table_is_not_read(tmp_path: Path, statements: str, foreign: str) -> None:
+    """Others may have made the file: such a view can be without an end, and a trigger comes with each commit."""
+    with open_ledger(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as connection:
+        connection.executescript(statements)
+    for opening in (open_for_reading, open_ledger):
+        with pytest.raises(DamagedLedger, match=f"{foreign} in it is of another program"), opening(tmp_path):
+            pass
+    with pytest.raises(DamagedLedger):
+        is_begun(tmp_path)
+
+
+def test_a_users_own_tables_views_and_indexes_are_left_alone(tmp_path: Path) -> None:
+    """Somebody may look at his batch with SQLite's own tools; a statement that asks for statistics makes tables."""
+    with open_ledger(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as connection:
+        connection.executescript(
+            "CREATE VIEW my_failures AS SELECT key FROM job WHERE outcome = 'failed'; CREATE TABLE notes (text TEXT);"
+            "CREATE INDEX by_outcome ON job (outcome); CREATE TRIGGER own AFTER INSERT ON notes BEGIN SELECT 1; END;"
+            "ANALYZE"
+        )
+    with open_ledger(tmp_path), open_for_reading(tmp_path) as ledger:
+        assert ledger.count_outcomes() == {}
 
 
 def test_a_process_that_may_open_no_further_file_is_told_so(tmp_path: Path) -> None:

@@ -9,21 +9,10 @@ from typing import Any
 
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.shared_commits import Parameters
+from batchrun.ledger.sqlite.own_schema import SCHEMA_STEPS, foreign_part, steps_after
 from batchrun.runtime.private_files import refuse_special
 from batchrun.runtime.shell_command import shell_command
 
-#: Applied once each, in order. The number of the last one is the version of the file.
-SCHEMA_STEPS = (
-    "ledger.sql",
-    "ledger_2.sql",
-    "ledger_3.sql",
-    "ledger_4.sql",
-    "ledger_5.sql",
-    "ledger_6.sql",
-    "ledger_7.sql",
-    "ledger_8.sql",
-    "ledger_9.sql",
-)
 #: Seconds that a statement waits for a lock that another program holds on the file.
 LOCK_PATIENCE_S = 10.0
 _DAMAGED = "{file}: {what}. The ledger is damaged; nothing was changed. Rebuild it: `{repair}`"
@@ -164,6 +153,7 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
 
     Raises:
         LedgerError: It cannot be opened.
+        DamagedLedger: It is no ledger; or a view, say, is in the place of a table.
     """
     uri = f"file:{_escaped(file)}?mode={mode}"
     _refuse_special(file)
@@ -176,6 +166,8 @@ def open_connection(file: Path, *, mode: str) -> Iterator[Connection]:
         raise _explain(error, file) from error
     connection.file = file
     try:
+        if foreign := foreign_part(connection):
+            raise connection.damage(f"{foreign} in it is of another program")
         yield connection
     finally:
         connection.close()
@@ -250,10 +242,9 @@ def apply_schema_steps(connection: Connection, file: Path) -> None:
     Raises:
         LedgerError: A newer batchrun wrote them.
     """
-    missing = SCHEMA_STEPS[_version(connection, file) :]
-    if not missing:
+    steps = steps_after(_version(connection, file))
+    if not steps:
         return
-    steps = "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in missing)
     try:
         connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {len(SCHEMA_STEPS)};\nCOMMIT;")
     except sqlite3.Error as error:

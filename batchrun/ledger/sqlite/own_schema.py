@@ -1,0 +1,83 @@
+"""The tables that a ledger has by its version, and what in a file's schema takes their place.
+
+Others may have made a file: a view in the place of a table can be read without an end, and a trigger carries out what
+it likes with each commit.
+"""
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+#: Applied once each, in order. The number of the last one is the version of the file.
+SCHEMA_STEPS = (
+    "ledger.sql",
+    "ledger_2.sql",
+    "ledger_3.sql",
+    "ledger_4.sql",
+    "ledger_5.sql",
+    "ledger_6.sql",
+    "ledger_7.sql",
+    "ledger_8.sql",
+    "ledger_9.sql",
+)
+#: What has the name of a ledger's table or index, or is a trigger on a table; more rows and longer texts than a ledger
+#: has are cut.
+_SCHEMA = (
+    "SELECT (SELECT user_version FROM pragma_user_version), part.type, substr(part.name, 1, 100),"
+    " substr(part.tbl_name, 1, 100), substr(part.sql, 1, 10000) FROM sqlite_schema AS part JOIN json_each(?1) AS own"
+    " ON lower(part.name) = own.value OR (part.type = 'trigger' AND lower(part.tbl_name) = own.value) LIMIT 100"
+)
+#: What differs between versions of SQLite and of this program.
+_COMMENT_OR_SPACE = re.compile(r'--[^\n]*|[\s"]+')
+
+
+class _Part(NamedTuple):
+    """A table or an index."""
+
+    kind: str
+    table: str
+    #: Without comments, spaces and quotes, which differ between versions of SQLite and of this program.
+    sql: str
+
+
+def foreign_part(connection: sqlite3.Connection) -> str:
+    """Return what in a ledger's schema stands in the place of one of its tables or indexes, or is a trigger on one.
+
+    Tables, views and indexes of other names, which a user may have made, are never read. Empty: there is nothing
+    foreign; of the file of a newer version, only what is a view or a trigger is.
+    """
+    own = _own_parts()
+    rows = connection.execute(_SCHEMA, (orjson.dumps([*own]).decode(),)).fetchall()
+    for version, kind, name, table, sql in rows:
+        is_newer = version > len(SCHEMA_STEPS) and kind in ("table", "index")
+        if not is_newer and _Part(kind, table, _normal(sql)) not in own.get(name, ()):
+            return f"the {kind} {name!r}"
+    return ""
+
+
+def steps_after(version: int) -> str:
+    """Return the SQL that brings a ledger of a version up to date; empty: it is."""
+    return "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in SCHEMA_STEPS[version:])
+
+
+@cache
+def _own_parts() -> Mapping[str, set[_Part]]:
+    """Return each table and index by its name, as each version has it."""
+    own: dict[str, set[_Part]] = {}
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for step in SCHEMA_STEPS:
+            connection.executescript(Path(__file__).with_name(step).read_text("utf-8"))
+            rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
+            for kind, name, table, sql in rows:
+                own.setdefault(name, set()).add(_Part(kind, table, _normal(sql)))
+    return own
+
+
+def _normal(sql: str | None) -> str:
+    return "" if sql is None else _COMMENT_OR_SPACE.sub("", sql).lower()

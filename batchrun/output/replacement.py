@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from stat import S_IMODE, S_ISREG
 
 from batchrun.output.committed_lines import bounded_lines
 from batchrun.output.sink import explain, explaining, sync_directory
@@ -21,7 +22,8 @@ def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True
     Args:
         file: a symbolic link is replaced, not followed.
         chunks: of its content.
-        is_private: mode 0600. False: what the umask leaves, for a file that a person asked for at a path of his own.
+        is_private: mode 0600. False: that of the old file, or what the umask leaves, for a file that a person asked for
+            at a path of his own.
         is_durable: True if the new file is to be found after a loss of power, too.
 
     Raises:
@@ -35,6 +37,9 @@ def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True
                 other.unlink(missing_ok=True)
         beside.unlink(missing_ok=True)
         with open(beside, "xb", opener=private_opener if is_private else None) as opened:
+            with suppress(FileNotFoundError):
+                if not is_private and S_ISREG((old := file.lstat()).st_mode):
+                    os.fchmod(opened.fileno(), S_IMODE(old.st_mode) & 0o777)
             opened.writelines(chunks)
             if is_durable:
                 opened.flush()

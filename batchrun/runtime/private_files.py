@@ -207,6 +207,12 @@ def make_private_directory(directory: Path, *, follows_link: bool = True) -> Non
     close_directory(directory, follows_link=follows_link)
 
 
+def keep_out_of_git(directory: Path, *kept: str) -> None:
+    """Let git leave out all of a new directory, which holds tokens, but `kept`; a `.gitignore` that exists is left."""
+    with suppress(FileExistsError), open(directory / ".gitignore", "x", opener=private_opener) as file:
+        file.writelines(["/*\n", *(f"!/{name}\n" for name in kept)])
+
+
 def close_directory(directory: Path, *, follows_link: bool = True) -> None:
     """Narrow a directory; see `make_private_directory`."""
     how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

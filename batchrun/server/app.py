@@ -23,7 +23,13 @@ from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
 from batchrun.runtime.loopback import at_page_host, hold_loopback, reachable
 from batchrun.runtime.open_files import connections_within_limit
-from batchrun.runtime.private_files import make_private_directory, private_opener, read_private, refuse_special
+from batchrun.runtime.private_files import (
+    keep_out_of_git,
+    make_private_directory,
+    private_opener,
+    read_private,
+    refuse_special,
+)
 from batchrun.server.accounts.account_book import read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
@@ -309,7 +315,10 @@ def _base_url(host: str, listener: socket.socket) -> str:
 def _prepare_directory(directory: Path, follows_link: bool) -> IO[bytes]:
     """Make the directory private, and take its lock, which the kernel frees when this process dies."""
     try:
+        is_new = not directory.exists()
         make_private_directory(directory, follows_link=follows_link)
+        if is_new:
+            keep_out_of_git(directory)
     except OSError as error:
         raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
     lock = _open_private(directory / "lock")

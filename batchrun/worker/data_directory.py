@@ -7,7 +7,7 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.output.layout import OUTBOX
 from batchrun.output.sink import explaining
-from batchrun.runtime.private_files import close_to_others, make_private_directory
+from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory
 from batchrun.worker.submission import Submission
 
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -37,11 +37,15 @@ class DataDirectory:
         Raises:
             OutputError: a directory cannot be made, or is another user's.
         """
+        is_new = not self.path.exists()
         for path in (self.batches, self.log, self.token):
             close_to_others(path)
         for directory in (self.path, self.batches, self.spool, self.profiles):
             with explaining(directory):
                 make_private_directory(directory)
+        if is_new:
+            with explaining(self.path):
+                keep_out_of_git(self.path, "worker.toml", "profiles")
 
     def of(self, submission_id: str) -> Path:
         """Return the directory of a submission."""

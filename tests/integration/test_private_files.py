@@ -199,6 +199,25 @@ def test_no_link_that_comes_while_a_batch_runs_leads_its_files_elsewhere(tmp_pat
     assert (oct(aim.stat().st_mode), [*aim.iterdir()]) == ("0o40755", [])
 
 
+async def test_git_leaves_out_new_directories_with_tokens(tmp_path, blockbuster):
+    """A person's `git add .` takes his configuration alone; a directory that was there before is his."""
+    blockbuster.deactivate()
+    (tmp_path / "his").mkdir()
+    DataDirectory(tmp_path / "his").make()
+    DataDirectory(tmp_path / "worker").make()
+    (tmp_path / "worker/worker.toml").touch()
+    (tmp_path / "worker/profiles/shop.toml").touch()
+    (tmp_path / "worker/token").touch()
+    async with open_server(ServerSettings(data_dir=tmp_path / ".batchrun")):
+        pass
+    git = ("git", "-C", str(tmp_path))
+    await anyio.run_process([*git, "init", "-q"])
+    await anyio.run_process([*git, "add", "."])
+    found = (await anyio.run_process([*git, "ls-files"])).stdout.decode().split()
+    assert found == ["worker/profiles/shop.toml", "worker/worker.toml"]
+    assert not (tmp_path / "his/.gitignore").exists()
+
+
 async def test_the_server_of_a_batch_follows_no_link(tmp_path):
     """Its directory lies in the batch's; that of `serve` may be a link."""
     (tmp_path / "aim").mkdir(mode=0o755)

@@ -35,3 +35,14 @@ def test_a_file_that_is_replaced_twice_at_once_is_whole(blockbuster: BlockBuster
 
     replace_file(file, slow())
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("costs.jsonl", b"first and last")]
+
+
+def test_a_file_that_a_person_wants_replaced_keeps_its_mode(blockbuster: BlockBuster, tmp_path: Path) -> None:
+    """He may have closed it to others."""
+    blockbuster.deactivate()
+    (tmp_path / "shop.csv").touch(0o600)
+    for name in ("shop.csv", "new.csv"):
+        replace_text(tmp_path / name, "records", is_private=False)
+    (tmp_path / "umask").touch()
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("shop.csv", "new.csv", "umask")]
+    assert modes == [0o600, modes[2], modes[2]]

@@ -185,4 +185,4 @@ async def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -
     with pytest.raises(ConfigError, match="cannot be an account's name"):
         async with open_api(tmp_path / "server", accounts=(AccountSettings(username=name),)):
             pass
-    assert {file.name for file in (tmp_path / "server").iterdir()} == {"lock"}
+    assert {file.name for file in (tmp_path / "server").iterdir()} == {".gitignore", "lock"}

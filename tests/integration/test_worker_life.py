@@ -457,7 +457,7 @@ async def test_no_link_in_the_spool_takes_a_file_elsewhere(tmp_path, blockbuster
             (directory.spool / name).unlink()
             (directory.spool / name).mkdir()
     assert [each.name for each in (tmp_path / "home").iterdir()] == ["data.csv"]
-    assert {each.name for each in directory.path.iterdir()} == {"batches", "spool", "profiles"}
+    assert {each.name for each in directory.path.iterdir()} == {"batches", "spool", "profiles", ".gitignore"}
     assert not [*directory.profiles.iterdir()]
     assert (directory.spool / "failed" / "worker.toml.txt").read_text() == "cannot run\n"
 

@@ -31,7 +31,7 @@ def read_account_use(submission: Submission, directory: DataDirectory, *, has_bu
     try:
         with open_for_reading(out_dir) as ledger:
             money, totals = ledger.money(), ledger.totals()
-    except LedgerError as error:
+    except (LedgerError, OSError) as error:
         _log.warning("ledger_unreadable", batch=submission.id, reason=str(error))
         return AccountUse()
     return AccountUse(money.spent_usd, money.reserved_usd, totals.live_runs + totals.in_doubt)

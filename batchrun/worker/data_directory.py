@@ -70,7 +70,7 @@ def has_open_jobs(out_dir: Path) -> bool:
     try:
         with open_for_reading(out_dir) as ledger:
             return ledger.totals().open_jobs > 0
-    except LedgerError:
+    except (LedgerError, OSError):
         return True
 
 
@@ -78,5 +78,5 @@ def has_begun(out_dir: Path) -> bool:
     """Return whether an output directory has a ledger with jobs; an unreadable one counts, since Runs may be live."""
     try:
         return is_begun(out_dir)
-    except LedgerError:
+    except (LedgerError, OSError):  # a link that cannot be followed, say
         return True

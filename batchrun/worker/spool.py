@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 
 import anyio
 import structlog
@@ -74,7 +74,7 @@ class Spool:
         for name, signature in found.items():
             try:
                 await self._look_at(name, signature, known.get(name))
-            except BatchrunError as error:
+            except Exception as error:  # noqa: BLE001 - a bug must not end the other batches
                 self._report(self._directory.spool / name, error)
 
     async def _look_at(self, name: PurePosixPath, signature: str, known: Submission | None) -> None:
@@ -92,12 +92,13 @@ class Spool:
 
     def _report_lone_files(self, entries: list[Path]) -> None:
         """Report files at the top that are no batch file and that no batch file names."""
-        others = {each for each in entries if not _is_batch_file(each) and each.is_file()}
+        files = [each for each in entries if S_ISREG(_mode_of(each, self._report))]
+        others = {each for each in files if not _is_batch_file(each)}
         if not (new := others - self._named - self._reported.keys()):
             return
         names = {file: file.name.encode(errors="surrogateescape") for file in new}
         try:
-            batch_files = [each for each in entries if _is_batch_file(each) and each.is_file()]
+            batch_files = [each for each in files if _is_batch_file(each)]
             if sum(each.stat().st_size for each in batch_files) > _MAX_SEARCHED_BYTES:
                 return
             for each in batch_files:  # one at a time: all of them together may be gigabytes
@@ -111,7 +112,10 @@ class Spool:
     def _report(self, file: Path, error: Exception) -> None:
         if self._reported.get(file) != str(error):
             self._reported[file] = str(error)
-            _log.warning("spooled_file_left", file=str(file), reason=str(error))
+            is_expected = isinstance(error, (BatchrunError, OSError))
+            _log.warning(
+                "spooled_file_left", file=str(file), reason=str(error), exc_info=None if is_expected else error
+            )
 
     async def _take(self, name: PurePosixPath, signature: str, before: Submission | None = None) -> None:
         """Submit a file; one that replaces an earlier file of its name resumes that file's batch."""
@@ -179,7 +183,7 @@ def _files(entries: list[Path], report: Report) -> Iterator[tuple[PurePosixPath,
     for file in entries:
         if _is_batch_file(file):
             yield from _signed(PurePosixPath(file.name), file, report)
-        elif file.name != "failed" and not file.name.endswith(".out") and file.is_dir():
+        elif file.name != "failed" and not file.name.endswith(".out") and S_ISDIR(_mode_of(file, report)):
             if file.is_symlink():
                 report(file, JobFileError(_LINKED, file=file))
                 continue
@@ -206,6 +210,17 @@ def _is_ignored(name: str) -> bool:
     is_unfinished = name.startswith(".") or name.endswith(_UNFINISHED)
     # An unprintable name cannot be stored.
     return is_unfinished or name.endswith(".summary.json") or not name.isprintable()
+
+
+def _mode_of(file: Path, report: Report) -> int:
+    """Return what a path leads to; 0: nothing, or it cannot be seen, as where a link leads into a closed directory."""
+    try:
+        return file.stat().st_mode
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        report(file, error)
+        return 0
 
 
 def _signed(name: PurePosixPath, file: Path, report: Report) -> Iterator[tuple[PurePosixPath, str]]:

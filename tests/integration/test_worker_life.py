@@ -20,6 +20,7 @@ from batchrun.runtime.logs import logging_to, silence
 from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
 from batchrun.worker import batch_deletion, batch_orders
 from batchrun.worker import spool as spool_module
+from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
 from batchrun.worker.submission import BatchState, Submission
@@ -460,6 +461,36 @@ async def test_no_link_in_the_spool_takes_a_file_elsewhere(tmp_path, blockbuster
     assert {each.name for each in directory.path.iterdir()} == {"batches", "spool", "profiles", ".gitignore"}
     assert not [*directory.profiles.iterdir()]
     assert (directory.spool / "failed" / "worker.toml.txt").read_text() == "cannot run\n"
+
+
+async def test_what_cannot_be_followed_in_the_spool_holds_up_no_other_file(tmp_path, blockbuster):
+    """A link to a file in a home that is closed to the worker, or to a name that is too long: each is reported."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    for name in ("lone.csv", "home", "refused.out", "z.summary.json"):
+        (directory.spool / name).symlink_to("a" * 300)
+    for name in ("broken", "refused", "z"):
+        put(directory.spool / f"{name}.toml", "")
+    taken: list[str] = []
+
+    async def submit(submission: Submission) -> Submission:
+        taken.append(submission.name)
+        if submission.name == "broken":
+            raise RuntimeError("a bug")
+        if submission.name == "refused":
+            raise ConfigError("cannot run")
+        return submission
+
+    store = SubmissionStore(directory)
+    spool = Spool(directory, store, submit)
+    await spool.look()
+    assert taken == ["broken", "refused", "z"]
+    reported = {each.name: reason for each, reason in spool._reported.items()}
+    assert sorted(reported) == ["broken.toml", "home", "lone.csv", "refused.out"]
+    assert "File name too long" in reported["home"]
+    (refused,) = store
+    assert read_account_use(refused, directory, has_budget=True) == AccountUse()
 
 
 async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_path, api, blockbuster):

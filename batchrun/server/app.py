@@ -222,6 +222,7 @@ async def _compose(
         showing=FairTurns(_SHOWN_AT_ONCE),
         unpacking=FairTurns(_UNPACKED_AT_ONCE),
         reading_much=FairTurns(_LARGE_READS_AT_ONCE),
+        searching=FairTurns(_LARGE_READS_AT_ONCE),
     )
 
 

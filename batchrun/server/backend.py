@@ -45,3 +45,5 @@ class Backend:
     unpacking: FairTurns
     #: Of requests that read much at once.
     reading_much: FairTurns
+    #: Of searches for the last of many Runs.
+    searching: FairTurns

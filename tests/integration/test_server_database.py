@@ -99,6 +99,30 @@ async def test_nothing_that_was_read_with_a_failing_operation_is_kept(database: 
         gc.enable()
 
 
+async def test_nothing_is_read_for_a_caller_that_has_left(database: Database) -> None:
+    """Thousands of slow reads that were given up would hold up all others, and the end; a write is carried out."""
+    goes_on = threading.Event()
+    seen: list[str] = []
+
+    def read(_connection: Connection, name: str) -> None:
+        seen.append(name)
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(database.read, lambda _: goes_on.wait(60))
+        children.start_soon(database.write, lambda _: goes_on.wait(60))
+        await anyio.wait_all_tasks_blocked()
+        async with anyio.create_task_group() as given_up:
+            given_up.start_soon(database.read, read, "given up")
+            given_up.start_soon(database.write, put, "written")
+            await anyio.wait_all_tasks_blocked()
+            given_up.cancel_scope.cancel()
+        children.start_soon(database.read, read, "awaited")
+        await anyio.wait_all_tasks_blocked()
+        goes_on.set()
+    assert seen == ["awaited"]
+    assert await database.read(names) == ["written"]
+
+
 @pytest.mark.parametrize("count", [1, 3])
 async def test_what_an_operation_was_given_is_freed_when_it_fails(database: Database, count: int) -> None:
     """At once, not at a collection of cycles, which may be hours away: a refused body has megabytes."""

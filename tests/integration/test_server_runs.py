@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from batchrun.server import InlineContext
+from batchrun.server.store import run_table
 from tests.support.server_api import Api, open_api
 
 
@@ -152,8 +153,8 @@ async def test_runs_are_listed_by_task_by_status_and_by_time(api: Api) -> None:
     assert (await api.get("/v2/actor-runs", startedAfter="yesterday")).error_type == "invalid-value"
 
 
-async def test_the_last_run_of_a_task_has_all_shortcuts(api: Api) -> None:
-    """`runs/last`, filtered by status, leads to the Run and to its storages."""
+async def test_the_last_run_of_a_task_has_all_shortcuts(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`runs/last`, filtered by status, leads to the Run and to its storages; it is searched among many, but not all."""
     task = await api.create_task(name="last")
     last = f"/v2/actor-tasks/{task}/runs/last"
     assert (await api.get(last)).error_type == "record-not-found"
@@ -163,6 +164,12 @@ async def test_the_last_run_of_a_task_has_all_shortcuts(api: Api) -> None:
     assert (await api.get(last, status="SUCCEEDED")).data["id"] == good["id"]
     assert (await api.get(f"{last}/dataset/items", status="SUCCEEDED")).body == [{"n": 1}]
     assert (await api.get(f"{last}/key-value-store/records/OUTPUT")).body == {"fail": 1}
+    for origin, found in (("API", bad["id"]), ("WEBHOOK", None)):
+        answer = await api.get(last, origin=origin)
+        assert (answer.data["id"] if answer.status == 200 else None) == found
+    monkeypatch.setattr(run_table, "_LAST_SEARCHED", 1)
+    assert (await api.get(last)).data["id"] == bad["id"]
+    assert (await api.get(last, status="SUCCEEDED")).error_type == "record-not-found"
 
 
 async def test_a_status_message_is_set_without_the_run_id(tmp_path: Path) -> None:

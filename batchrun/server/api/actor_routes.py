@@ -23,9 +23,9 @@ from batchrun.server.store.run_table import RunFilter
 
 def add_routes(table: RouteTable) -> None:
     for collection in ("/v2/actors", "/v2/acts"):
-        table.add("GET", collection, list_actors)
+        table.add("GET", collection, list_actors, reads_much=True)  # Actors' Runs are counted
         one = f"{collection}/{{actor}}"
-        table.add("GET", one, get_actor, needs_token=False)
+        table.add("GET", one, get_actor, needs_token=False, reads_much=True)
         table.add("POST", f"{one}/validate-input", validate_input)
         table.add("GET", f"{one}/versions", list_versions)
         table.add("GET", f"{one}/versions/{{version}}", get_version)

@@ -83,7 +83,8 @@ async def run_id_of(call: Call) -> str:
 async def last_run_id(call: Call, run_filter: RunFilter) -> str:
     """Return the id of the last started Run, filtered by `status` and `origin`."""
     chosen = replace(run_filter, statuses=statuses_of(call))
-    run_id = await call.backend.database.read(run_table.read_last, chosen, call.query.text("origin"))
+    async with call.backend.searching.turn(call.who):
+        run_id = await call.backend.database.read(run_table.read_last, chosen, call.query.text("origin"))
     if run_id is None:
         raise thing_missing("Actor run")
     return run_id

@@ -152,7 +152,7 @@ class Route:
     needs_token: bool
     #: The path's template. Its second segment and first parameter name the resource.
     path: str
-    #: True for what reads megabytes and may hold ten times as many as objects: few are carried out at once.
+    #: True for what reads megabytes, which may be ten times as many as objects, or many rows: few are done at once.
     reads_much: bool = False
 
     @property

@@ -105,19 +105,25 @@ class _Worker:
         try:
             with self._transaction():
                 for operation in group:
-                    operation.result = operation.function(self._connection, *operation.args)
+                    if self._is_wanted(operation):
+                        operation.result = operation.function(self._connection, *operation.args)
         except Exception:  # noqa: BLE001 - carried out again one by one; the failing one raises again
             self._carry_out_apart(group)
 
     def _carry_out_apart(self, group: Sequence[_Operation]) -> None:
         try:
             with self._transaction():
-                for operation in group:
+                for operation in filter(self._is_wanted, group):
                     self._attempt(operation)
         except Exception as error:  # noqa: BLE001 - it is raised where the operations are awaited
             # The transaction itself failed (disk full, file locked), so all operations failed.
             for operation in group:
                 operation.error = operation.error or error
+
+    def _is_wanted(self, operation: _Operation) -> bool:
+        """False for a read whose caller has left: many that were sent and given up would hold up all others."""
+        is_write = self._log is not None
+        return is_write or operation.waiter is None or not operation.waiter.cancelled()
 
     def _attempt(self, operation: _Operation) -> None:
         self._connection.execute("SAVEPOINT operation")
@@ -237,7 +243,10 @@ class Database:
         return await self._submit(self._writer, function, args, then)
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
-        """Carry out `function(connection, *args)` on the reading thread. It sees all commits."""
+        """Carry out `function(connection, *args)` on the reading thread. It sees all commits.
+
+        Nothing is read for a caller that was cancelled before its turn.
+        """
         return await self._submit(self._reader, function, args, None)
 
     async def _submit(

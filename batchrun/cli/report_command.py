@@ -4,7 +4,7 @@ from pathlib import Path
 
 from batchrun.cli.failure_lines import unread_line
 from batchrun.cli.terminal import say, write_data
-from batchrun.cli.written_file import refuse_file_of_batch
+from batchrun.cli.written_file import refuse_no_html
 from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text
@@ -21,7 +21,7 @@ def write_batch_report(directory: Path, out: Path | None) -> None:
         write_data(page.encode())
         return
     file = out if out is not None else directory / REPORT
-    if out is not None and out.name != REPORT:
-        refuse_file_of_batch(directory, out)
+    if out is not None:
+        refuse_no_html(out)
     replace_text(file, page, is_private=out is None)
     say(f"report   {file}")

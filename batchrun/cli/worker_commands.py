@@ -17,6 +17,7 @@ from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.notify_lines import show_targets
 from batchrun.cli.terminal import answer, say, write_data
+from batchrun.cli.written_file import refuse_no_html
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
@@ -110,6 +111,8 @@ async def print_cost(ref: str, by: str, as_csv: bool, client: WorkerClient) -> N
 
 async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None:
     """Write the report of a batch to `out`; `-` is stdout, None a file named for the batch's id."""
+    if out is not None and out != Path("-"):
+        refuse_no_html(out)
     batch = await client.batch(ref)
     page = await client.report(batch.id)
     if out == Path("-"):

@@ -1,10 +1,20 @@
-"""Keeps commands that write a file from writing over what a batch has or reads."""
+"""Keeps commands that write a file from writing over another one, which a batch may have or read."""
 
 from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.maintenance.noted_config import is_read
 from batchrun.output.layout import is_own_file
+
+
+def refuse_no_html(file: Path) -> None:
+    """Refuse to write a report to a file whose name does not end like one: a batch file is easily named instead.
+
+    Raises:
+        ConfigError: so it does.
+    """
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{file}: a report is HTML; give it a name that ends with .html")
 
 
 def refuse_file_of_batch(directory: Path, file: Path) -> None:

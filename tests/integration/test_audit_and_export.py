@@ -163,10 +163,8 @@ def test_a_link_in_the_place_of_the_records_is_not_followed(tmp_path, batch, arg
     ("arguments", "why"),
     [
         (("export", "out", "out/records.jsonl"), "written"),
-        (("report", "out", "--out", "out/lock"), "written"),
         (("export", "out", "jobs.jsonl"), "read"),
         (("export", "out", "linked.jsonl"), "read"),
-        (("report", "out", "--out", "batch.toml"), "read"),
     ],
 )
 def test_no_file_of_the_batch_is_written_over(batch, arguments, why):
@@ -178,6 +176,17 @@ def test_no_file_of_the_batch_is_written_over(batch, arguments, why):
     assert said.code == 2, said
     assert f"{arguments[-1]}: is {why} by the batch itself; choose another name" in said.err
     assert (batch.directory / "jobs.jsonl").read_bytes() == before
+
+
+def test_a_report_is_written_to_an_html_file_only(batch):
+    """A batch file has almost the same name."""
+    before = (batch.directory / "batch.toml").read_bytes()
+    said = said_of(batch.directory, "report", "out", "--out", "batch.toml")
+    assert (said.code, said.err) == (
+        2,
+        "batchrun: batch.toml: a report is HTML; give it a name that ends with .html\n",
+    )
+    assert (batch.directory / "batch.toml").read_bytes() == before
 
 
 def test_an_audit_takes_memory_for_lines_and_not_for_what_a_ledger_says(batch, tmp_path):

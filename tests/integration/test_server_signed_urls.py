@@ -82,3 +82,16 @@ async def test_an_accounts_setting_decides_for_the_tokens_of_others(tmp_path: Pa
             assert (await api.get(path)).status == 200
         await api.send("PUT", one, {"generalAccess": "ANYONE_WITH_ID_CAN_READ"})
         assert (await api.send("GET", one, token=OTHER)).status == 200
+
+
+@pytest.mark.parametrize("is_restricted", [False, True])
+async def test_what_a_removed_account_has_left_is_read_as_the_server_says(tmp_path: Path, is_restricted: bool) -> None:
+    """A server that is restricted shows it to nobody: an account is removed by a mistake in the settings, too."""
+    settings: dict[str, Any] = {"is_restricted": is_restricted}
+    bob = AccountSettings(username="bob", token="bobs-token", is_restricted=is_restricted)
+    async with open_api(tmp_path, accounts=(bob,), **settings) as api:
+        created = await api.send("POST", "/v2/datasets", token="bobs-token")
+    async with open_api(tmp_path, **settings) as api:
+        for token in (None, api.server.token):
+            read = await api.send("GET", f"/v2/datasets/{created.data['id']}/items", token=token)
+            assert read.status == (403 if is_restricted else 200)

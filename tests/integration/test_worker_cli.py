@@ -215,6 +215,7 @@ def test_failures_cost_and_report_are_those_of_the_batchs_directory(shell):
     page = (shell.path / f"{said.out.strip()}.html").read_text("utf-8")
     assert page.startswith("<!DOCTYPE html>")
     assert shell.call("report", "partly", "--out", "-").out.startswith("<!DOCTYPE html>")
+    assert "batch.toml: a report is HTML" in shell.call("report", "partly", "--out", "batch.toml").err
 
 
 def test_a_batch_is_paused_resumed_limited_cancelled_and_deleted(shell):

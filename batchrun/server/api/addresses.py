@@ -144,8 +144,9 @@ def may_read(call: Call, access: str | None, owner_id: str) -> bool:
     if call.is_by(owner_id):
         return True
     if access in (None, DEFAULT_ACCESS):
-        owner = call.backend.accounts.get(owner_id)
-        return owner is None or not owner.is_restricted
+        # What an account that is no longer in the settings has left is for nobody, where accounts are restricted.
+        owner = call.backend.accounts.get(owner_id) or call.backend.settings
+        return not owner.is_restricted
     return access != _RESTRICTED
 
 

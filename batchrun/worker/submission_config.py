@@ -165,10 +165,14 @@ def profile_file(directory: DataDirectory, name: str) -> Path:
     """Return the batch file of a profile.
 
     Raises:
-        ConfigError: there is no such profile.
+        ConfigError: there is no such profile, or it is a link that cannot be followed.
     """
     file = directory.profiles / f"{name}.toml"
-    if not _IS_PROFILE.fullmatch(name) or not file.is_file():
+    try:
+        is_there = _IS_PROFILE.fullmatch(name) is not None and file.is_file()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=file, key="profile") from error
+    if not is_there:
         known = sorted(each.stem for each in directory.profiles.glob("*.toml"))
         there = f"there are {', '.join(known)}" if known else "there is none yet"
         raise ConfigError(f"there is no profile {name!r} in {directory.profiles}; {there}", key="profile")

@@ -15,7 +15,7 @@ from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import Submission
-from batchrun.worker.submission_config import config_of
+from batchrun.worker.submission_config import config_of, profile_file
 
 TASK = '[task]\nid = "abc"\n'
 
@@ -162,6 +162,13 @@ def test_a_spooled_batch_file_names_files_of_the_spool_only(directory: DataDirec
             ConfigError, match=r"jobs\.file: .* is outside the spool; move it beside the batch file, or"
         ):
             read(directory, f'[jobs]\nfile = "{elsewhere}"\n', spooled=PurePosixPath("a.toml"))
+
+
+def test_a_profile_that_cannot_be_followed_is_refused(directory: DataDirectory) -> None:
+    """As one that is a link into a home which is closed to the worker."""
+    (directory.profiles / "linked.toml").symlink_to("a" * 300)
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        profile_file(directory, "linked")
 
 
 def test_the_operator_s_profile_and_environment_may_name_any_file(directory: DataDirectory) -> None:

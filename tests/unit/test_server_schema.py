@@ -47,6 +47,6 @@ def test_old_and_new_files_end_up_the_same() -> None:
         take_schema_steps(connection)
     assert _tables(old) == _tables(new)
     versions = [connection.execute("PRAGMA user_version").fetchone() for connection in (old, new)]
-    assert versions == [(2,), (2,)]
+    assert versions == [(3,), (3,)]
     for connection in (old, new):
         connection.close()

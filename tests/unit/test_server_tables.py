@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchrun.server.error_answers import ErrorAnswer
-from batchrun.server.store import final_usage_table, item_table, run_table, storage_table
+from batchrun.server.store import final_usage_table, item_table, request_table, run_table, storage_table
 from batchrun.server.store.database import take_schema_steps
 from batchrun.server.store.run_table import RunFilter
 from batchrun.server.store.storage_table import Kind
@@ -76,3 +76,16 @@ def test_items_go_to_datasets_only(connection: sqlite3.Connection) -> None:
     store, _ = storage_table.get_or_create(connection, Kind.KEY_VALUE_STORE, "user", None, 1)
     with pytest.raises(ErrorAnswer, match="Dataset was not found"):
         item_table.append(connection, store.id, "user", [b"{}"], 0)
+
+
+def test_the_number_of_a_deleted_storage_is_never_given_again(connection: sqlite3.Connection) -> None:
+    """A request that is under way may hold it: it would go on in a storage of somebody else."""
+    mine, _ = storage_table.get_or_create(connection, Kind.REQUEST_QUEUE, "me", None, 1)
+    storage_table.delete(connection, mine)
+    theirs, _ = storage_table.get_or_create(connection, Kind.REQUEST_QUEUE, "them", None, 1)
+    assert theirs.seq > mine.seq
+    connection.execute("BEGIN")
+    with pytest.raises(ErrorAnswer, match="Storage was not found"):
+        request_table.add(connection, mine.seq, [{"url": "u", "uniqueKey": "u"}], True, 1)
+    connection.execute("ROLLBACK")
+    assert connection.execute("SELECT count(*) FROM requests").fetchone() == (0,)

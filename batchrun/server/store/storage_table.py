@@ -179,11 +179,18 @@ def note_write(
     writes: int = 1,
     deletes: int = 0,
 ) -> None:
-    connection.execute(
+    """Note what was written, in the same transaction.
+
+    Raises:
+        ErrorAnswer: the storage was deleted since it was looked up; nothing is written into it.
+    """
+    changed = connection.execute(
         "UPDATE storages SET modified_ms = ?, count = count + ?, clean_count = clean_count + ?, "
         "bytes = bytes + ?, writes = writes + ?, deletes = deletes + ? WHERE seq = ?",
         (at_ms, added, clean, size, writes, deletes, storage),
     )
+    if not changed.rowcount:
+        raise thing_missing("Storage")
 
 
 def note_lock_writes(connection: Connection, storage: int, writes: int) -> None:

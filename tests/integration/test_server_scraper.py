@@ -79,6 +79,26 @@ async def test_the_scraper_reaches_no_private_address(tmp_path: Path, host: str)
     assert (seen[1][0], seen[1][2]) == ("SUCCEEDED", ["/"])
 
 
+@pytest.mark.parametrize(("host", "is_reached"), [("127.0.0.2", False), ("10.0.0.1", False), ("shop.invalid", True)])
+async def test_the_scraper_reaches_no_private_address_through_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, is_reached: bool
+) -> None:
+    """This machine and its network may be open to the proxy; a name that only the proxy knows is not ours to judge."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.host)
+        return web.Response(text="<title>inside</title>", content_type="text/html")
+
+    async with web_site(answer) as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        async with open_api(tmp_path / "server", allow_private_addresses=False) as api:
+            given = {"startUrls": [f"http://{host}:8080/"]}
+            run = await api.finish((await api.run_actor("batchrun~page-scraper", given))["id"])
+    assert (run["status"], asked) == (("SUCCEEDED", [host]) if is_reached else ("FAILED", []))
+    assert is_reached or "is not a public address" in run["statusMessage"]
+
+
 async def test_the_scraper_follows_no_redirect_to_another_kind_of_address(tmp_path: Path) -> None:
     """To FTP, whose addresses nothing would check."""
 

@@ -7,6 +7,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -101,6 +102,21 @@ def _connection(kind: type[http.client.HTTPConnection], *args: Any, **options: A
     return connection
 
 
+class _TargetHandler(urllib.request.BaseHandler):
+    """Looks at each host before a proxy is asked for it: this machine and its network may be open to the proxy."""
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        target = urlsplit(request.full_url)
+        address = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
+        if target.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(address[0]):
+            with suppress(socket.gaierror):  # a name that only the proxy knows
+                for *_, resolved in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+                    _check(address, str(resolved[0]))
+        return request
+
+    https_request = http_request
+
+
 class _HttpHandler(urllib.request.HTTPHandler):
     def http_open(self, request: urllib.request.Request) -> Any:
         return self.do_open(partial(_connection, http.client.HTTPConnection), request)
@@ -115,6 +131,7 @@ def _opener() -> urllib.request.OpenerDirector:
     """Return an opener of http and https alone: `build_opener` follows a redirect to ftp, too, past `_check`."""
     opener = urllib.request.OpenerDirector()
     for kind in (
+        _TargetHandler,
         _HttpHandler,
         _HttpsHandler,
         urllib.request.ProxyHandler,

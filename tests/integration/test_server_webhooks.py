@@ -476,3 +476,14 @@ async def test_a_call_to_this_server_is_shown_no_more_than_a_run(api: Api, path:
     assert call["responseStatus"] == status
     assert "batchrun_page_" not in call["responseBody"]
     assert "plan" not in call["responseBody"]
+
+
+async def test_webhooks_do_not_test_each_other(api: Api) -> None:
+    """A ring of them would never end, not even with the server."""
+    given: dict[str, Any] = {"eventTypes": ["TEST"], "requestUrl": "http://x.invalid/", "doNotRetry": True}
+    hook = (await api.send("POST", "/v2/webhooks", given)).data["id"]
+    ring = {"requestUrl": f"{api.server.base_url}/v2/webhooks/{hook}/test"}
+    assert (await api.send("PUT", f"/v2/webhooks/{hook}", ring)).status == 200
+    assert (await api.send("POST", f"/v2/webhooks/{hook}/test")).status == 201
+    assert (await _dispatch(api, _is_over))["calls"][0]["responseStatus"] == 403
+    assert (await api.get("/v2/webhook-dispatches")).data["total"] == 1

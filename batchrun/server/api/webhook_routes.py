@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.server.accounts.callers import Caller
 from batchrun.server.api.addresses import actor_of, find_actor
 from batchrun.server.error_answers import ErrorAnswer, not_permitted, thing_missing
 from batchrun.server.ids import now_ms
@@ -116,6 +117,8 @@ async def delete_webhook(call: Call) -> web.Response:
 
 
 async def test_webhook(call: Call) -> web.Response:
+    if call.caller is Caller.WEBHOOK:  # a ring of webhooks that test each other would never end
+        raise not_permitted("test of a webhook")
     webhook = await _webhook(call)
     if call.backend.runs.delivery.is_behind(webhook["userId"]):
         raise ErrorAnswer(429, "rate-limit-exceeded", "Too many calls of your webhooks wait to be delivered")

@@ -21,12 +21,13 @@ Note = Callable[[bytes], object]
 
 #: Bytes of a read from the operating system.
 _BUFFER_BYTES = 128 << 10
-#: Bytes that a zstd decoder is fed at once. A block of 4 bytes can unfold to 128 KB, so this bounds memory.
-_ZSTD_FEED_BYTES = 2048
+#: Bytes that a zstd decoder is fed at once. A block of 4 bytes can unfold to 128 KB, so this bounds memory, to 8 MB.
+_ZSTD_FEED_BYTES = 256
 #: Max bytes of a file that give no row: of a line that does not end, or of blank lines.
 _MAX_ROWLESS_BYTES = 1 << 30
-#: What a blank line counts besides its bytes: for its call.
-_LINE_BYTES = 64
+#: What a blank line counts besides its bytes, for its call: 2.6 million empty lines are too many, more than the blank
+#: rows that a spreadsheet leaves behind its last one.
+_LINE_BYTES = 400
 #: Bytes of a read whose content is thrown away.
 _SKIP_BYTES = 1 << 20
 
@@ -166,9 +167,8 @@ class _PieceReader(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        pause()
         while not self._rest:
-            self._rest = memoryview(b"")  # frees the last piece, which may have 64 MB
-            pause()
             piece = next(self._pieces, None)
             if piece is None:
                 return 0

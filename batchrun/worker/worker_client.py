@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from yarl import URL
 
 from batchrun.apify.aiohttp_errors import reason_of
+from batchrun.apify.local_names import LocalNames
 from batchrun.config.text_bounds import parse_json
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.maintenance.job_selection import WantedJobs
@@ -147,9 +148,11 @@ async def open_client(address: WorkerAddress, report: Report) -> AsyncIterator["
     if address.socket is None:
         await need_authorities()
     with ExitStack() as stack:
-        connector = None
+        connector: aiohttp.BaseConnector
         if address.socket is not None:
             connector = aiohttp.UnixConnector(stack.enter_context(short_path(address.socket)))
+        else:
+            connector = aiohttp.TCPConnector(resolver=LocalNames())
         async with (
             aiohttp.ClientSession(
                 connector=connector, timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False

@@ -106,6 +106,23 @@ async def test_a_token_is_not_sent_over_plain_http_to_another_machine() -> None:
         pass
 
 
+async def test_a_name_under_localhost_is_this_machines_whatever_a_name_server_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The token goes there by plain HTTP; `serve` prints such names, and where they are pasted they may be unknown."""
+    asked: list[object] = []
+
+    def other_machine(host: object, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.2", 80))]
+
+    async with open_server(lambda _: (READ_RUN, True)) as server:
+        monkeypatch.setattr(socket, "getaddrinfo", other_machine)
+        async with opened(server.url.replace("127.0.0.1", "abcd.localhost")) as client:
+            assert (await client.get_run(RunId("r"))).id == "r"
+    assert asked == []
+
+
 async def test_a_redirect_to_another_server_carries_no_token() -> None:
     """A read follows it, and its answer counts if the API can be read there without a token."""
     async with open_server(lambda _: (READ_RUN, True)) as other:

@@ -172,6 +172,18 @@ async def test_the_last_run_of_a_task_has_all_shortcuts(api: Api, monkeypatch: p
     assert (await api.get(last, status="SUCCEEDED")).error_type == "record-not-found"
 
 
+async def test_nobody_waits_for_the_end_of_a_run_that_he_may_not_read(tmp_path: Path) -> None:
+    """The time of the refusal would tell of it."""
+    gate = Gate()
+    async with open_api(tmp_path, inline_actors={"test/gate": gate}, is_restricted=True) as api:
+        path = f"/v2/actor-runs/{(await api.start(await api.create_task('test/gate', name='gate'))).data['id']}"
+        with anyio.fail_after(30):
+            assert (await api.send("GET", path, token=None, waitForFinish=60)).status == 403
+        assert (await api.get(path)).data["status"] in ("READY", "RUNNING")
+        gate.opened.set()
+        assert (await api.get(path, waitForFinish=60)).data["status"] == "SUCCEEDED"
+
+
 async def test_a_status_message_is_set_without_the_run_id(tmp_path: Path) -> None:
     """As both SDKs do it; a terminal message outlives the end."""
     gate = Gate()

@@ -43,11 +43,17 @@ async def list_runs(call: Call) -> web.Response:
 async def get_run(call: Call) -> web.Response:
     """Show a Run; with `waitForFinish`, when it has ended or the time is over."""
     run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
+    if wait_s:
+        _refuse_anothers(call, await call.backend.runs.read(run_id))  # the time of the answer would tell of its end
     await (call.backend.runs.wait(run_id, wait_s) if wait_s else call.backend.runs.wait_begun(run_id))
     doc = await call.backend.runs.read_with_usage(run_id)
+    _refuse_anothers(call, doc)
+    return run_answer(call, doc)
+
+
+def _refuse_anothers(call: Call, doc: JsonObject) -> None:
     if not may_read(call, doc["generalAccess"], doc["userId"]):
         raise not_permitted("Actor run")
-    return run_answer(call, doc)
 
 
 async def update_run(call: Call) -> web.Response:

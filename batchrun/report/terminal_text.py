@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 #: Where a spreadsheet may take a cell, or a part of one, for a formula. In countries that separate lists by semicolons
 #: it divides lines at those, and quotes within a line hold nothing together. Where Japanese, Chinese or Korean is
-#: written, the wide forms of the signs count as the signs.
-_FORMULA_START = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[=+\-@\t\r\uff0b\uff0d\uff1d\uff20])")
+#: written, the wide forms of the signs count as the signs. Quotes behind a semicolon are doubled in the file: an empty
+#: text in quotes, before the formula.
+_SIGN = r"[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]"
+_FORMULA_START = re.compile(rf"""\A(?={_SIGN})|(?<=[;\t\r\n])(?="*{_SIGN})""")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 
 

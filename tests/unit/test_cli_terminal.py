@@ -55,9 +55,11 @@ def test_a_spreadsheet_computes_no_text_of_others(text: str) -> None:
 def test_no_part_of_a_cell_is_computed_where_the_spreadsheet_divides_it(separator: str) -> None:
     """It separates cells by semicolons in many countries, and does not see quotes that begin within a line."""
     assert spreadsheet_text(f"a{separator}=1+1{separator}b-1") == f"a{separator}'=1+1{separator}b-1"
+    # The quote is written twice: an empty text before the formula.
+    assert spreadsheet_text(f'a{separator}"=1+1') == f"a{separator}'\"=1+1"
 
 
-@pytest.mark.parametrize("text", ["", "group", "2026-11-29", "a=1", "a; b\nc"])
+@pytest.mark.parametrize("text", ["", "group", "2026-11-29", "a=1", "a; b\nc", '"=1"', 'a;"b"'])
 def test_other_cells_stay_as_they_are(text: str) -> None:
     """No group is renamed."""
     assert spreadsheet_text(text) == text

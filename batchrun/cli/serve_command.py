@@ -12,6 +12,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
+from batchrun.server.accounts.account_book import is_username
 
 
 def serve_api(settings: embedded_server.ServerSettings) -> None:
@@ -44,6 +45,10 @@ def read_accounts(names: Iterable[str], file: TextIO | None) -> dict[str, str | 
         name, equals, token = line.strip().partition("=")
         if name and not name.startswith("#"):
             assert file is not None
+            if not is_username(name.strip()):  # it may be a token, and is not shown
+                raise ConfigError(
+                    f"{file.name}:{line_no}: must be NAME=TOKEN, or a NAME of letters, digits, dots, - and _"
+                )
             found[name.strip()] = _checked(token.strip(), f"{file.name}:{line_no}") if equals else None
     return found
 

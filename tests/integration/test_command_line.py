@@ -364,7 +364,8 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
         (["--token-file", "given"], "hers-7 x", "given: must hold a token"),
         (["--token-file", "none"], "", "none"),
         (["--account-file", "given"], "alice=a\nbob=\n", "given:2: must hold a token"),
-        (["--account-file", "given"], "a/b=hers-7\n", "cannot be an account's name"),
+        (["--account-file", "given"], "a/b=hers-7\n", "given:1: must be NAME=TOKEN"),
+        (["--account-file", "given"], "bob:hers-7\n", "given:1: must be NAME=TOKEN"),
         (["--account-file", "given"], "alice=hers-7\nbob=hers-7\n", "its own token"),
     ],
 )

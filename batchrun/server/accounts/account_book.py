@@ -22,6 +22,11 @@ from batchrun.server.store.database import Database
 _USERNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
+def is_username(name: str) -> bool:
+    """True for what can be an account's name, which is part of addresses (name~task) and of its token's file name."""
+    return _USERNAME.fullmatch(name) is not None
+
+
 def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
     """Return all accounts, the first one first, each with a token: given, stored earlier, or made now. Blocks.
 
@@ -39,8 +44,7 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
     )
     given = [first, *settings.accounts]
     for one in given:
-        # A username is part of addresses (name~task) and of the token's file name.
-        if not _USERNAME.fullmatch(one.username):
+        if not is_username(one.username):
             raise ConfigError(f"{one.username!r} cannot be an account's name: use letters, digits, dots, - and _")
     names = ["token", *(f"token.{one.username.lower()}" for one in settings.accounts)]
     tokens = [one.token or _kept_token(settings.data_dir / name) for one, name in zip(given, names, strict=True)]

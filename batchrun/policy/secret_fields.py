@@ -89,7 +89,8 @@ class InputSecrets:
         """Return the secret texts of a Run's input, longest first; `without` removes them from messages."""
         if self.are_none:
             return ()
-        return tuple(sorted(self._under | self._fields.texts_in(orjson.loads(override)), key=len, reverse=True))
+        texts = self._under | self._fields.texts_in(orjson.loads(override))
+        return tuple(sorted(texts, key=lambda text: (-len(text), text)))
 
 
 def _parts_at(value: Any, path: tuple[str, ...]) -> Iterator[Any]:

@@ -119,7 +119,12 @@ async def test_access_can_be_restricted_to_the_owner(api: Api) -> None:
     """Then an id is not enough to read: 403; a named storage can be opened to all who know its name."""
     run = await _ended_run(api)
     paths = {
-        f"/v2/actor-runs/{run['id']}": [f"/v2/actor-runs/{run['id']}", f"/v2/logs/{run['id']}"],
+        f"/v2/actor-runs/{run['id']}": [
+            f"/v2/actor-runs/{run['id']}",
+            f"/v2/logs/{run['id']}",
+            f"/v2/actor-runs/{run['id']}/dataset/items",
+            f"/v2/actor-runs/{run['id']}/key-value-store/records/OUTPUT",
+        ],
         f"/v2/datasets/{run['defaultDatasetId']}": [f"/v2/datasets/{run['defaultDatasetId']}/items"],
         f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}": [
             f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/records/OUTPUT"

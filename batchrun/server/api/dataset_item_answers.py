@@ -1,6 +1,7 @@
 """Answers with the items of a dataset: paged, shown in a view, and streamed if there are many."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -132,8 +133,9 @@ async def _pieces(reading: _Reading, writer: FormatWriter) -> AsyncIterator[byte
         is_last = False
         while not is_last:
             piece, is_last = await reading.aside(show, is_quick=is_quick)
-            piece, before = before + piece, b""
-            yield piece
+            made, before = [before + piece], b""
+            del piece
+            yield made.pop()
     yield before + writer.closing()
 
 
@@ -143,8 +145,9 @@ async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
     async def all_pieces() -> AsyncIterator[bytes]:
         yield first.pop()
-        async for piece in pieces:
-            yield piece
+        with suppress(StopAsyncIteration):
+            while True:
+                yield await anext(pieces)  # kept by nobody here: its reader may be slow
 
     return all_pieces()
 

@@ -75,6 +75,7 @@ async def _receive_large(request: web.BaseRequest, directory: Path) -> BodySpool
         with anyio.fail_after(BODY_TIMEOUT_S):
             async for chunk in request.content.iter_any():
                 await anyio.to_thread.run_sync(_take_in, spool, chunk, directory)
+                del chunk  # the next one may be long in coming
     except BaseException as error:
         await _closed(spool)
         if isinstance(error, TimeoutError):

@@ -111,6 +111,9 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     address = call.path.get("storage")
     if address is None:
         doc = await call.backend.runs.read(await run_id_of(call))
+        # A signature opens the storage all the same, and is checked where the storage is read.
+        if call.query.text("signature") is None and not may_read(call, doc.get("generalAccess"), doc["userId"]):
+            raise not_permitted("run")
         return str(doc[_DEFAULTS[kind]])
     if "~" not in address:
         return address

@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import os
+import re
 import socket
 import time
 import urllib.error
@@ -20,6 +21,8 @@ from batchrun.runtime.loopback import is_public
 #: Max bytes of a page. A longer page is cut, and its item says so.
 MAX_PAGE_BYTES = 10 * 1024 * 1024
 _USER_AGENT = "batchrun-page-scraper/1.0"
+#: Characters that no name and no address of a host has.
+_NO_HOST = re.compile(r"[^\w.:-]")
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,13 @@ class _TargetHandler(urllib.request.BaseHandler):
     """Looks at each host before a proxy is asked for it: this machine and its network may be open to the proxy."""
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        target = urlsplit(request.full_url)
-        address = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
-        if target.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(address[0]):
+        # As urllib sends it: it decodes %2e in the URL.
+        target = urlsplit(f"//{request.host}")
+        host = target.hostname or ""
+        address = host, target.port or (443 if request.type == "https" else 80)
+        if request.type in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+            if _NO_HOST.search(host) or host.endswith("."):
+                raise PermissionError(f"{host!r} is not the name of a host")
             with suppress(socket.gaierror):  # a name that only the proxy knows
                 for *_, resolved in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
                     _check(address, str(resolved[0]))

@@ -21,6 +21,7 @@ from batchrun.config.text_bounds import read_bounded
 from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import is_job_file
 from batchrun.runtime.held_directory import held
+from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory, has_begun, has_open_jobs
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
@@ -38,6 +39,8 @@ _LONE = "is not taken: no batch file here names it; move it into the directory o
 _LINKED = (
     "is a symbolic link, which is not followed here; make a directory of this name, and move the job files into it"
 )
+
+_CANCELLED = "has changed, but its batch was cancelled; `{resume}` goes on with it"
 
 _log = structlog.get_logger()
 
@@ -80,6 +83,10 @@ class Spool:
     async def _look_at(self, name: PurePosixPath, signature: str, known: Submission | None) -> None:
         if known is None:
             await self._take(name, signature)
+        elif known.signature != signature and known.state is BatchState.CANCELLED:
+            # A copy of the spool, or a touch, changes the signature, too, and would spend what somebody has stopped.
+            resume = shell_command("batchrun", "worker", "resume", known.name)
+            self._report(self._directory.spool / name, JobFileError(_CANCELLED.format(resume=resume), file=Path(name)))
         elif known.signature != signature and known.state.is_over:
             await self._take(name, signature, before=known)
         elif known.state is BatchState.FAILED and known.signature == signature:

@@ -463,6 +463,31 @@ async def test_no_link_in_the_spool_takes_a_file_elsewhere(tmp_path, blockbuster
     assert (directory.spool / "failed" / "worker.toml.txt").read_text() == "cannot run\n"
 
 
+async def test_a_cancelled_batch_of_the_spool_goes_on_only_when_it_is_resumed(tmp_path, blockbuster):
+    """A copy of the data directory, or a touch, makes its file another one; that spends nothing."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    file = directory.spool / "shop.toml"
+    put(file, "")
+    store, taken = SubmissionStore(directory), list[Submission]()
+
+    async def submit(submission: Submission) -> Submission:
+        taken.append(submission)
+        return await store.add(submission)
+
+    spool = Spool(directory, store, submit)
+    await spool.look()
+    await store.update(taken[0].id, lambda _: {"state": BatchState.CANCELLED})
+    os.utime(file, (1, 1))
+    await spool.look()
+    assert len(taken) == 1
+    assert "was cancelled; `batchrun worker resume shop` goes on with it" in spool._reported[file]
+    await store.update(taken[0].id, lambda _: {"state": BatchState.FINISHED})
+    await spool.look()
+    assert len(taken) == 2
+
+
 async def test_what_cannot_be_followed_in_the_spool_holds_up_no_other_file(tmp_path, blockbuster):
     """A link to a file in a home that is closed to the worker, or to a name that is too long: each is reported."""
     blockbuster.deactivate()

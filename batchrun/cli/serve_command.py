@@ -12,7 +12,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
-from batchrun.server.accounts.account_book import is_username
+from batchrun.server.accounts.account_book import MADE_TOKEN, is_username
 
 
 def serve_api(settings: embedded_server.ServerSettings) -> None:
@@ -69,6 +69,11 @@ async def _serve(settings: embedded_server.ServerSettings) -> None:
     say("stopped; the next serve on the same --data starts its live Runs again")
 
 
+def _made(token: str) -> str:
+    """Return a token that a server has made; empty for another, of a file that was there before: a person's own."""
+    return token if token.startswith(MADE_TOKEN) else ""
+
+
 def _show(server: embedded_server.Server, settings: embedded_server.ServerSettings) -> None:
     """Print the address of a server, and what a person needs to use it."""
     warning = embedded_server.exposure_warning(settings.host, has_own_token=settings.token is not None)
@@ -80,9 +85,10 @@ def _show(server: embedded_server.Server, settings: embedded_server.ServerSettin
     say(f"page     {server.page_link if sys.stderr.isatty() else f'{server.base_url}/'}")
     say(f"state    {settings.data_dir}")
     if settings.token is None:
-        say(f"token    {server.token}")
+        say(f"token    {_made(server.token) or settings.data_dir / 'token'}")
     for account in settings.accounts:
-        made = f", token {server.tokens[account.username]}" if account.token is None else ""
+        token = _made(server.tokens[account.username]) if account.token is None else ""
+        made = f", token {token}" if token else ""
         say(f"account  {account.username}{made}")
     say(f"actors   {', '.join(server.actors)}")
     for error in server.broken_actors.values():

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from batchrun.cli.serve_command import _show
 from batchrun.errors import ConfigError
-from batchrun.server.settings import AccountSettings
+from batchrun.server import open_server
+from batchrun.server.settings import AccountSettings, ServerSettings
 from tests.support.server_api import ACTORS, Answer, Api, open_api
 
 BOB = "bob's token"
@@ -191,3 +193,15 @@ async def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -
         async with open_api(tmp_path / "server", accounts=(AccountSettings(username=name),)):
             pass
     assert {file.name for file in (tmp_path / "server").iterdir()} == {".gitignore", "lock"}
+
+
+async def test_a_token_that_no_server_has_made_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--data .` takes a person's file of this name for it, which may hold his token of the platform."""
+    (tmp_path / "token").write_text("a person's own")
+    settings = ServerSettings(data_dir=tmp_path, accounts=(AccountSettings(username="bob"),))
+    async with open_server(settings) as server:
+        _show(server, settings)
+        said = capsys.readouterr().err
+        assert f"token    {tmp_path / 'token'}\n" in said
+        assert "own" not in said.replace(str(tmp_path), "")
+        assert f"account  bob, token {server.tokens['bob']}\n" in said

@@ -19,6 +19,8 @@ from batchrun.server.settings import AccountSettings, ServerSettings
 from batchrun.server.store import account_table
 from batchrun.server.store.database import Database
 
+#: How tokens begin that a server has made.
+MADE_TOKEN = "batchrun_api_"  # noqa: S105 - not a token
 _USERNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
@@ -59,7 +61,7 @@ def _kept_token(file: Path) -> str:
             refuse_anothers(file, os.fstat(opened.fileno()))
             opened.seek(0)
             if not (token := opened.read().strip()):
-                token = f"batchrun_api_{secrets.token_urlsafe(24)}"
+                token = f"{MADE_TOKEN}{secrets.token_urlsafe(24)}"
                 opened.write(token + "\n")
             return token
     except OSError as error:

@@ -257,6 +257,7 @@ def test_an_impossible_report_is_explained(tmp_path):
     """No ledger, a damaged ledger, a file that cannot be written: exit 6 and the reason."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
+    (tmp_path / "taken.html").mkdir()
     (tmp_path / "damaged/ledger.sqlite3").write_bytes(b"this is no ledger" * 1000)
     _write_batch(tmp_path)
     assert batchrun("run", "batch.toml", "--out", "out", cwd=tmp_path).code == 0
@@ -264,7 +265,7 @@ def test_an_impossible_report_is_explained(tmp_path):
         (["empty"], "empty: holds no ledger; is it the output directory of a batch?"),
         (["damaged"], "The ledger is damaged"),
         (["out", "--out", "no/such/place.html"], "no/such/place.html: No such file or directory"),
-        (["out", "--out", "out"], "out: "),
+        (["out", "--out", "taken.html"], "taken.html: "),
     ):
         said = batchrun("report", *arguments, cwd=tmp_path)
         assert said.code == 6, said

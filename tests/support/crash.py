@@ -208,7 +208,8 @@ def assert_promise_kept(batch: CrashBatch, api: Api, *, are_datasets_gone: bool 
     by_key = {record["key"]: record for record in records}
     assert len(records) == len(by_key) == len(batch.jobs), batch.said()
     in_records = [each["run_id"] for record in records for each in record["attempts"] if each["run_id"]]
-    assert sorted(in_records) == sorted(run["id"] for run in runs), batch.said()
+    unknown = [run for run in runs if run["id"] not in in_records]
+    assert sorted(in_records) == sorted(run["id"] for run in runs), (unknown, batch.said())
     for record in records:
         started = [each for each in record["attempts"] if each["run_id"]]
         expected = 2 if batch.jobs[record["line"] - 1].get("fails") else 1

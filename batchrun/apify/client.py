@@ -109,12 +109,20 @@ class ApifyClient:
             children.start_soon(give_up)
             return await answer
 
-    async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
+    async def start_run(
+        self,
+        task_id: TaskId,
+        body: bytes,
+        options: RunOptions,
+        mark: Mark,
+        may_send: Callable[[], bool] | None = None,
+    ) -> Run:
         """Start a Run of the task. One POST, sent at once.
 
         It waits for no token. A wait between the note of the intent and the request would leave a doubt behind if the
         process died in it; the caller has taken its tokens before (`account`, and the start's own). The mark goes into
-        the User-Agent, by which the Run can be found again.
+        the User-Agent, by which the Run can be found again. `may_send` is asked once there is a connection: to open one
+        takes time, and in it this process may be frozen, and overtaken.
 
         Raises:
             RateLimited, ResourcesBusy, ConnectFailed, TokenUnconfirmed: nothing was started; it may be retried.
@@ -132,6 +140,7 @@ class ApifyClient:
                 headers={**_JSON, "User-Agent": wire.user_agent(__version__, mark)},
                 limit=self.start_limit,
                 max_bytes=_MAX_RUN_BYTES,
+                may_send=may_send,
             )
         except Unauthorized as error:
             await self._transport.second_look.confirm_start(error, sent_with)

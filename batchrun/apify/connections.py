@@ -8,7 +8,7 @@ pages of items need none of them.
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import yarl
 from aiohttp.connector import Connection
 from aiohttp.http import HttpResponseParser, RawResponseMessage
 
-from batchrun.errors import AnswerTooLarge
+from batchrun.errors import AnswerTooLarge, ConnectFailed
 from batchrun.runtime.byte_budget import Fits
 
 #: Longest wait for a connection to open, in seconds.
@@ -88,14 +88,17 @@ class Connections:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         fits: Fits | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> Answer:
         """Send a request once; a GET once more if the idle connection it was sent on had been closed.
 
         `target` is path and query, encoded. Of the timeout, `sock_connect` and `sock_read` (silence) count. `fits`
-        is asked, while the body grows, whether it may grow to a size; None: it may.
+        is asked, while the body grows, whether it may grow to a size; None: it may. `may_send` is asked once a
+        connection was opened; None: it may be sent.
 
         Raises:
             AnswerTooLarge: `fits` said no.
+            ConnectFailed: `may_send` said no; nothing was sent.
             aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError: there is no connection; nothing was sent.
             aiohttp.ClientError: the request was sent, at least in part, and its answer did not come whole.
         """
@@ -114,7 +117,11 @@ class Connections:
                 # https://www.rfc-editor.org/rfc/rfc9112.html#name-retrying-requests
                 if method != "GET":
                     raise
-        return await self._exchange(await self._connect(timeout), request, silence_s, fits)
+        connection = await self._connect(timeout)
+        if may_send is not None and not may_send():
+            self._keep(connection)
+            raise ConnectFailed("while a connection was opened, the time to send the request has passed")
+        return await self._exchange(connection, request, silence_s, fits)
 
     async def _exchange(self, connection: "_Connection", request: bytes, silence_s: float, fits: Fits | None) -> Answer:
         try:
@@ -125,11 +132,14 @@ class Connections:
             raise
         answer = connection.take_answer()
         if connection.is_usable:
-            connection.idle_since = self._loop.time()
-            self._idle.append(connection)
+            self._keep(connection)
         else:
             self._close(connection)
         return answer
+
+    def _keep(self, connection: "_Connection") -> None:
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
 
     def _take_idle(self) -> "_Connection | None":
         now = self._loop.time()

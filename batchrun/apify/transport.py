@@ -216,8 +216,11 @@ class Transport:
         limit: AnnouncedLimit | None = None,
         max_bytes: int = MAX_ANSWER_BYTES,
         fits: Fits | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> T:
         """Send one request, once and without a wait; `max_bytes` and `fits` are as for `read`.
+
+        `may_send` is asked when there is a connection; the request is not sent if it says no.
 
         Raises:
             AnswerTooLarge: `fits` said no.
@@ -232,7 +235,7 @@ class Transport:
         redirected_to = ""
         has_room = fits if fits is not None else partial(ge, max_bytes)
         try:
-            answer, redirected_to = await self._exchange(method, target, body, headers, timeout, has_room)
+            answer, redirected_to = await self._exchange(method, target, body, headers, timeout, has_room, may_send)
         except AnswerTooLarge as error:
             if fits is not None or error.size <= max_bytes:
                 raise
@@ -302,13 +305,20 @@ class Transport:
         headers: Mapping[str, str] | None,
         timeout: aiohttp.ClientTimeout,
         fits: Fits,
+        may_send: Callable[[], bool] | None = None,
     ) -> tuple[Answer, str]:
         """Return the answer, and the other address that it came from; "" without a redirect."""
-        if self._connections is None:
+        if self._connections is None:  # a proxy opens the connection, at a time that nobody here knows
             answer = await self._send_by_session(method, self._url(target), body, headers, timeout, fits)
         else:
             answer = await self._connections.send(
-                method, f"{self._api_path}{target}", timeout=timeout, headers=headers, body=body, fits=fits
+                method,
+                f"{self._api_path}{target}",
+                timeout=timeout,
+                headers=headers,
+                body=body,
+                fits=fits,
+                may_send=may_send,
             )
         if method != "GET" or not 300 <= answer.status < 400:  # a redirected POST would be sent a second time
             return answer, ""

@@ -241,7 +241,9 @@ class JobRunner:
             self._gate.try_later(start, None, NOT_OWNER)
             return None
         try:
-            run = await self._client.start_run(self._task_id, work.job.body, options, attempt.mark)
+            run = await self._client.start_run(
+                self._task_id, work.job.body, options, attempt.mark, self._ledger.may_start
+            )
         except ResourcesBusy as full:
             self._ledger.withdraw(work.id, attempt.attempt_no)
             self._gate.account_is_full(start)

@@ -1,6 +1,6 @@
 """What the engine needs from outside beside the ledger: a source of jobs, and a client of the platform."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -71,8 +71,18 @@ class RunClient(Protocol):
     def clock(self) -> RunsClock:
         """The clock that stamps the Runs of this platform."""
 
-    async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
-        """Start a Run. One request is sent, without retries."""
+    async def start_run(
+        self,
+        task_id: TaskId,
+        body: bytes,
+        options: RunOptions,
+        mark: Mark,
+        may_send: Callable[[], bool] | None = None,
+    ) -> Run:
+        """Start a Run. One request is sent, without retries.
+
+        `may_send` is asked once there is a connection; ConnectFailed if it says no.
+        """
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, gives_up: bool = False) -> Run:
         """Read a Run, as soon as it has ended or the wait is over.

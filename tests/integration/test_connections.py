@@ -414,6 +414,21 @@ async def test_a_failed_connect_is_a_class_apart() -> None:
             await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
 
 
+async def test_a_start_is_not_sent_if_its_time_passed_while_a_connection_was_opened() -> None:
+    """This process may be frozen there, and overtaken. The connection stays for the next request."""
+    run = b'{"data":{"id":"r","status":"RUNNING","startedAt":"2026-01-01T00:00:00.000Z"}}'
+    answer = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%b" % (len(run), run)
+    async with (
+        open_server(lambda _: (answer, True)) as server,
+        open_client(server.url, None, request_rate_per_s=1000) as client,
+    ):
+        with pytest.raises(ConnectFailed, match="the time to send the request has passed"):
+            await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("late"), lambda: False)
+        assert server.requests == []
+        await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"), lambda: True)
+    assert [b"(m)" in request for request in server.requests] == [True]
+
+
 async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy gets the request with the whole address."""
     run = b'{"data":{"id":"r","status":"SUCCEEDED","startedAt":"2026-01-01T00:00:00.000Z"}}'

@@ -315,8 +315,16 @@ class ScriptedApi:
             fields=fields,
         )
 
-    async def start_run(self, task_id: TaskId, body: bytes, options: RunOptions, mark: Mark) -> Run:
+    async def start_run(
+        self,
+        task_id: TaskId,
+        body: bytes,
+        options: RunOptions,
+        mark: Mark,
+        may_send: Callable[[], bool] | None = None,
+    ) -> Run:
         """Take one start request and do with it what its plan says."""
+        assert may_send is None or may_send()
         sent_at = steady_time()
         self.posts.append(Post(anyio.current_time(), body, options, mark))
         plan = self._plan(len(self.posts)) if callable(self._plan) else self._plan

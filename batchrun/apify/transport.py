@@ -308,7 +308,7 @@ class Transport:
         may_send: Callable[[], bool] | None = None,
     ) -> tuple[Answer, str]:
         """Return the answer, and the other address that it came from; "" without a redirect."""
-        if self._connections is None:  # a proxy opens the connection, at a time that nobody here knows
+        if self._connections is None:  # aiohttp sends by itself once the proxy has a connection
             answer = await self._send_by_session(method, self._url(target), body, headers, timeout, fits)
         else:
             answer = await self._connections.send(

@@ -1,6 +1,6 @@
 """The job file as the engine's source: read in a worker thread, chunk by chunk, up to `jobs.limit`."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,7 @@ from batchrun.model import BadLine, Job, JsonObject
 from batchrun.preflight.job_file_head import refuse_bad_lines
 from batchrun.preflight.same_batch import refuse_changed_lines
 from batchrun.runtime.crash_points import crash_point
-from batchrun.runtime.long_reads import read_in_thread
+from batchrun.runtime.long_reads import read_in_thread, read_in_thread_of
 
 #: Bytes of a chunk's lines, and of the memory that they take, after which it ends. A worker has many batches.
 MAX_CHUNK_BYTES = 8 << 20
@@ -61,11 +61,9 @@ class FileSource:
 
     async def next_chunk(self, max_entries: int) -> Chunk | None:
         """Return the next lines, or None at the end of the file or of the batch's limit."""
-        read: Callable[[], Awaitable[Chunk | None]]
-        if self.job_file.is_replayable:
-            read = partial(read_in_thread, self._read, max_entries)
-        else:  # a pipe may block for any time, so a line is passed on at once, and a cancelled read is abandoned
-            read = partial(anyio.to_thread.run_sync, self._read, 1, abandon_on_cancel=True)
+        is_pipe = not self.job_file.is_replayable
+        # A line of a pipe is passed on at once: the next one may be long in coming.
+        read = partial(read_in_thread_of, is_pipe, self._read, 1 if is_pipe else max_entries)
         chunk = await read()
         if chunk is None and self._left != 0 and self.unended is None and (last := self.job_file.unended) is not None:
             await self._end_line(last.position.line)

@@ -17,7 +17,7 @@ from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import check_name
 from batchrun.server.runs.process_groups import hide_own_environment
 
-#: Variables of ours that hold a secret, or may: whoever publishes a package has his scripts run when it is installed.
+#: How names of variables begin that may hold a secret of ours. A package runs its own scripts when it is installed.
 _SECRETS = ("APIFY_TOKEN", "APIFY_PROXY_PASSWORD", "BATCHRUN_", "NATS_")
 
 

@@ -165,7 +165,7 @@ _MAX_RETRIES = 20
 
 
 def note_retry(ledger: Facts, retry_id: str | None) -> None:
-    """Note a retry whose jobs are reopened in the same commit; None: a command's, which nobody repeats by mistake."""
+    """Note a retry whose jobs are reopened in the same commit; None: one by a command, which has no id."""
     ledger.note_fact(RETRIED, retry_id)
     if retry_id is not None:
         ledger.note_fact(RETRIES, [*(ledger.fact(RETRIES) or ()), retry_id][-_MAX_RETRIES:])

@@ -30,6 +30,8 @@ class _Noted(NamedTuple):
     is_of_log: bool
     #: Of `given`; None: by a version that signed nothing.
     signature: Any
+    #: What the batch was last run with; None: a program ran it.
+    command: Command | None
 
 
 def read_config(directory: Path, *, is_own: bool = False) -> tuple[Config, TaskId]:
@@ -122,11 +124,14 @@ def _read(directory: Path) -> _Noted:
     with open_for_reading(directory) as ledger:
         config, signature = ledger.fact(CONFIG), ledger.fact(SIGNATURE)
         task_id, is_of_log = ledger.fact(TASK_ID) or TaskId(""), ledger.fact(LOG_POSITION) is not None
+        command = ledger.fact(COMMAND)
     given: Any = config
     if is_of_log:  # the ledger has what another machine may have noted
         given = _given_here(directory)
         signature = given.pop(SIGNATURE.name, None) if isinstance(given, dict) else None
-    return _Noted(config=config, given=given, task_id=task_id, is_of_log=is_of_log, signature=signature)
+    return _Noted(
+        config=config, given=given, task_id=task_id, is_of_log=is_of_log, signature=signature, command=command
+    )
 
 
 def _config_here(noted: _Noted, directory: Path, *, is_own: bool) -> Config:
@@ -206,13 +211,11 @@ def is_read(directory: Path, file: Path) -> bool:
     Raises:
         LedgerError: there is no ledger, or it is damaged.
     """
-    given = _read(directory).given
-    with open_for_reading(directory) as ledger:
-        command = ledger.fact(COMMAND)
-    sections = given if isinstance(given, dict) else {}
+    noted = _read(directory)
+    sections = noted.given if isinstance(noted.given, dict) else {}
     named = [sections.get(key.split(".")[0], {}).get(key.split(".")[1]) for key in PATHS]
-    if command is not None:
-        named += [str(Path(command.directory, word)) for word in _words(command.line)]
+    if noted.command is not None:
+        named += [str(Path(noted.command.directory, word)) for word in _words(noted.command.line)]
     return any(_is_same_file(each, file) for each in named if isinstance(each, str))
 
 

@@ -105,9 +105,9 @@ class Run:
     def is_of_another(self, task_id: TaskId) -> bool:
         """True only if the platform names another task.
 
-        A Run without a task may be ours: the API may leave the task out while a Run is live, and a Run of ours must not
-        be given up, or started again. What names one that is not ours: a listing of the account, and whoever can write
-        to a shared log.
+        A Run of ours must not be given up, or started again, and the API may leave out the task of a live Run. So one
+        without a task may be ours. Runs that are not ours come from lists of the account, and from whoever can write to
+        a shared log.
         """
         named = self.fields.get("actorTaskId")
         return isinstance(named, str) and named != task_id

@@ -118,14 +118,14 @@ class InputValidator:
         Raises:
             ValueError: it is nested too deeply.
         """
-        import jsonschema_rs  # noqa: PLC0415 - as above
-
         validator = self._bounds.validator(value, _INPUT_EVALUATIONS)
         if validator.is_valid(value):  # the quicker question, and almost every input is
             return
         if _bytes_of(value) <= _MAX_BYTES_OF_ALL_ERRORS:
             yield from validator.iter_errors(value)
             return
+        import jsonschema_rs  # noqa: PLC0415 - as above
+
         try:
             validator.validate(value)
         except jsonschema_rs.ValidationError as error:

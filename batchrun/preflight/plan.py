@@ -4,10 +4,9 @@ It starts no Run, creates no task and writes nothing into the output directory.
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +38,7 @@ from batchrun.report.batch_status import read_summary
 from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.runtime.long_reads import read_in_thread
+from batchrun.runtime.long_reads import read_in_thread, read_in_thread_of
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.
 CHUNK_LINES = 5000
@@ -221,12 +220,7 @@ async def _survey(
             survey.is_whole_file = count > 0 or next(entries, None) is None
             return count
 
-        take: Callable[[], Awaitable[int]]
-        if job_file.is_replayable:
-            take = partial(read_in_thread, take_chunk)
-        else:
-            take = partial(anyio.to_thread.run_sync, take_chunk, abandon_on_cancel=True)
-        while await take():
+        while await read_in_thread_of(not job_file.is_replayable, take_chunk):
             pass
     finally:
         job_file.close()

@@ -35,8 +35,8 @@ def sent_overrides(directory: Path, config: Config, failures: Iterable[Failure],
 
     Args:
         directory: of the batch.
-        config: of the batch, its job file chosen by this user: whoever chooses it could have any file shown, as he
-            chooses the digests, too. `read_config` sees to it.
+        config: of the batch, as `read_config` returns it. Its job file is one that this user has chosen: somebody else
+            would choose the digests, too, and could have any file shown.
         failures: their samples are looked for.
         max_chars: of an override.
     """

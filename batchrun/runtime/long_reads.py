@@ -66,6 +66,16 @@ async def read_in_thread(function: Callable[[*_Arguments], _T], *arguments: *_Ar
         read.end_slice()
 
 
+async def read_in_thread_of(is_pipe: bool, function: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
+    """Call a function that reads a file or a pipe in a thread.
+
+    A pipe may block for any time: it waits for no other read, and a cancelled read of it is abandoned.
+    """
+    if is_pipe:
+        return await anyio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
+    return await read_in_thread(function, *arguments)
+
+
 def pause() -> None:
     """End the read of this thread if it was cancelled; else let others read if it has read for long.
 

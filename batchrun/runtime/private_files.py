@@ -52,7 +52,7 @@ def is_confined(path: Path) -> bool:
 def input_opener(path: str, flags: int) -> int:
     """Open a file that a person or a batch file names, as an `opener` of `open`; not outside of a confined directory.
 
-    In a confined directory only a regular file is opened: a FIFO would hold up whoever opens it.
+    In a confined directory only a regular file is opened: to open a FIFO may take for ever.
     """
     flags |= os.O_CLOEXEC
     if not _confined:

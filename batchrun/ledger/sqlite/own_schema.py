@@ -63,7 +63,7 @@ def foreign_part(connection: sqlite3.Connection) -> str:
 
 def steps_after(version: int) -> str:
     """Return the SQL that brings a ledger of a version up to date; empty: it is."""
-    return "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in SCHEMA_STEPS[version:])
+    return "\n".join(map(_text_of, SCHEMA_STEPS[version:]))
 
 
 @cache
@@ -72,11 +72,15 @@ def _own_parts() -> Mapping[str, set[_Part]]:
     own: dict[str, set[_Part]] = {}
     with closing(sqlite3.connect(":memory:")) as connection:
         for step in SCHEMA_STEPS:
-            connection.executescript(Path(__file__).with_name(step).read_text("utf-8"))
+            connection.executescript(_text_of(step))
             rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
             for kind, name, table, sql in rows:
                 own.setdefault(name, set()).add(_Part(kind, table, _normal(sql)))
     return own
+
+
+def _text_of(step: str) -> str:
+    return Path(__file__).with_name(step).read_text("utf-8")
 
 
 def _normal(sql: str | None) -> str:

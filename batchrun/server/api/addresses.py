@@ -112,8 +112,8 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     if address is None:
         doc = await call.backend.runs.read(await run_id_of(call))
         # A signature opens the storage all the same, and is checked where the storage is read.
-        if call.query.text("signature") is None and not may_read(call, doc.get("generalAccess"), doc["userId"]):
-            raise not_permitted("run")
+        if call.query.text("signature") is None:
+            refuse_anothers_run(call, doc)
         return str(doc[_DEFAULTS[kind]])
     if "~" not in address:
         return address
@@ -147,10 +147,15 @@ def may_read(call: Call, access: str | None, owner_id: str) -> bool:
     if call.is_by(owner_id):
         return True
     if access in (None, DEFAULT_ACCESS):
-        # What an account that is no longer in the settings has left is for nobody, where accounts are restricted.
+        # The owner may be no account any more. The server's own setting decides then.
         owner = call.backend.accounts.get(owner_id) or call.backend.settings
         return not owner.is_restricted
     return access != _RESTRICTED
+
+
+def refuse_anothers_run(call: Call, doc: JsonObject) -> None:
+    if not may_read(call, doc["generalAccess"], doc["userId"]):
+        raise not_permitted("Actor run")
 
 
 def has_signature(call: Call, storage_id: str, key: str | None = None) -> bool:

@@ -4,10 +4,17 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
-from batchrun.server.api.addresses import RUN_PREFIXES, access_of, find_actor, may_read, own_run_id_of, run_id_of
+from batchrun.server.api.addresses import (
+    RUN_PREFIXES,
+    access_of,
+    find_actor,
+    own_run_id_of,
+    refuse_anothers_run,
+    run_id_of,
+)
 from batchrun.server.api.run_answers import run_answer, runs_answer, wait_s_of
 from batchrun.server.api.starting import actor_input, check_spending, given_options
-from batchrun.server.error_answers import not_permitted, request_invalid
+from batchrun.server.error_answers import request_invalid
 from batchrun.server.routing.call import Call, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs import run_changes
@@ -44,16 +51,11 @@ async def get_run(call: Call) -> web.Response:
     """Show a Run; with `waitForFinish`, when it has ended or the time is over."""
     run_id, wait_s = await run_id_of(call), wait_s_of(call.query)
     if wait_s:
-        _refuse_anothers(call, await call.backend.runs.read(run_id))  # the time of the answer would tell of its end
+        refuse_anothers_run(call, await call.backend.runs.read(run_id))  # the time of the answer would tell of its end
     await (call.backend.runs.wait(run_id, wait_s) if wait_s else call.backend.runs.wait_begun(run_id))
     doc = await call.backend.runs.read_with_usage(run_id)
-    _refuse_anothers(call, doc)
+    refuse_anothers_run(call, doc)
     return run_answer(call, doc)
-
-
-def _refuse_anothers(call: Call, doc: JsonObject) -> None:
-    if not may_read(call, doc["generalAccess"], doc["userId"]):
-        raise not_permitted("Actor run")
 
 
 async def update_run(call: Call) -> web.Response:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import field
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.runtime.byte_budget import Room
+from batchrun.runtime.fair_turns import FairTurns
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_memory import check_memory, parsed_bytes
 from batchrun.runtime.stranger_policy import STRANGER_POLICY
@@ -65,7 +67,10 @@ class Call:
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Call in a thread, in the caller's turn, what takes the interpreter for long."""
-        async with self.backend.showing.turn(self.who):
+        return await self._in_turn(self.backend.showing, work)
+
+    async def _in_turn(self, turns: FairTurns, work: Callable[[], T]) -> T:
+        async with turns.turn(self.who):
             return await anyio.to_thread.run_sync(work)
 
     async def receive(self) -> None:
@@ -110,11 +115,9 @@ class Call:
             return body
         if self.request.body_exists and not await self.backend.space.has_room():
             raise disk_full()
-        return await receive_body(self.request, self.backend.settings.data_dir, self._unpack)
-
-    async def _unpack(self, work: Callable[[], T]) -> T:
-        async with self.backend.unpacking.turn(self.who):
-            return await anyio.to_thread.run_sync(work)
+        return await receive_body(
+            self.request, self.backend.settings.data_dir, partial(self._in_turn, self.backend.unpacking)
+        )
 
     def header(self, name: str) -> str | None:
         """Return a header as valid text: bytes that are not UTF-8 are read as Latin-1."""

@@ -40,6 +40,27 @@ def test_what_was_there_belongs_to_the_first_account() -> None:
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        "INSERT INTO items VALUES (7, 1, '{}')",
+        "INSERT INTO stored_values VALUES (7, 'k', 'text/plain', 'v')",
+        "INSERT INTO requests (storage, id, doc) VALUES (7, 'r', '{}')",
+    ],
+    ids=["items", "stored_values", "requests"],
+)
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_new_storage_shows_nothing_that_was_written_into_a_deleted_one(left: str, kept: int) -> None:
+    """An earlier version could leave rows of a deleted storage; their number is no new storage's."""
+    connection = _first_version()
+    connection.execute("DELETE FROM storages WHERE seq > ?", (kept,))
+    connection.execute(left)
+    take_schema_steps(connection)
+    connection.execute("INSERT INTO storages (id, kind, created_ms, modified_ms) VALUES ('n', 'DATASET', 1, 1)")
+    assert connection.execute("SELECT seq FROM storages WHERE id = 'n'").fetchone() == (8,)
+    connection.close()
+
+
 def test_old_and_new_files_end_up_the_same() -> None:
     """Whatever version a file begins with; taking the steps again changes nothing."""
     old, new = _first_version(), sqlite3.connect(":memory:", isolation_level=None)
@@ -47,6 +68,6 @@ def test_old_and_new_files_end_up_the_same() -> None:
         take_schema_steps(connection)
     assert _tables(old) == _tables(new)
     versions = [connection.execute("PRAGMA user_version").fetchone() for connection in (old, new)]
-    assert versions == [(3,), (3,)]
+    assert versions == [(4,), (4,)]
     for connection in (old, new):
         connection.close()

@@ -158,7 +158,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
     if (is_sheet or is_job_file(file.name)) and file.exists():
         first = "save it as CSV, then write" if is_sheet else "write"
         jobs = file.with_suffix(".csv") if is_sheet else file
-        advice = f"{first} one for it: {shell_command('batchrun', 'init', jobs, '--task', 'you~your-task')}"
+        advice = f"{first} one for it: {_init_command(jobs)}"
         raise ConfigError(f"is a job file, not a batch file (TOML); {advice}", file=file)
     try:
         return parse_toml(read_bounded(file).decode("utf-8-sig"))
@@ -169,7 +169,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
             advice = "is a directory; give the batch's TOML file"
         raise ConfigError(advice, file=file) from error
     except FileNotFoundError as error:
-        advice = "to write one for a job file: batchrun init JOBS --task you~your-task"
+        advice = f"to write one for a job file: {_init_command('JOBS')}"
         raise ConfigError(f"there is no such file; {advice}", file=file) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
@@ -177,6 +177,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError("is not a TOML file (not UTF-8 text)", file=file) from error
     except ValueError as error:
         raise ConfigError(str(error), file=file) from error
+
+
+def _init_command(jobs: Path | str) -> str:
+    return shell_command("batchrun", "init", jobs, "--task", "you~your-task")
 
 
 def _reason(error: Exception) -> str:

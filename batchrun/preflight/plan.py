@@ -14,14 +14,16 @@ from tempfile import TemporaryDirectory
 import anyio
 
 from batchrun.account.connect import open_platform, patiently, read_account
+from batchrun.account.connected_task import refuse_other_account
 from batchrun.account.limits_watch import slot_count
 from batchrun.account.task import Task, find_task
 from batchrun.apify.client import ApifyClient
+from batchrun.apify.wire import AccountInfo
 from batchrun.config import ApiConfig, Config, ServerConfig
 from batchrun.config.job_format_builder import job_format, shard_of
 from batchrun.errors import JobFileError
 from batchrun.jobs import NO_JOBS, JobFile
-from batchrun.ledger.facts import READ_TO
+from batchrun.ledger.facts import ACCOUNT, READ_TO
 from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.model import MAX_BODY_BYTES, Ending, Job, JsonObject, Outcome
@@ -122,7 +124,7 @@ async def plan_batch(
     config = await read_in_thread(settle_dialect, config)
     account = await read_account(client)
     task = await find_task(client, config.task, is_created=False)
-    past = await anyio.to_thread.run_sync(_read_past, config)
+    past = await anyio.to_thread.run_sync(_read_past, config, account, task)
     build = await patiently(client, read_build(client, task, past.pinned_build or config.run.build))
     if config.run.pin_build:
         number_to_pin(build)
@@ -248,13 +250,16 @@ class _Past:
         return 0 if self.read_to is None else self.read_to.line
 
 
-def _read_past(config: Config) -> _Past:
+def _read_past(config: Config, account: AccountInfo, task: Task) -> _Past:
     if not is_begun(config.out_dir):
         return _Past()
     summary = read_summary(config.out_dir, Ending.INTERRUPTED)
     with open_for_reading(config.out_dir) as ledger:
-        # The task is not compared: a fresh embedded server gives it another id.
-        refuse_other_settings(ledger, config, task_id=None)
+        # A fresh embedded server gives its task another id, and a task that was deleted has none.
+        is_compared = task.exists and not config.api.is_embedded
+        if is_compared and (begun_in := ledger.fact(ACCOUNT)) is not None:
+            refuse_other_account(begun_in, account)
+        refuse_other_settings(ledger, config, task.id if is_compared else None)
         check_limit(ledger, config)
         pinned_build = pinned_before(ledger, config) if config.run.pin_build else None
         read_to = ledger.fact(READ_TO)

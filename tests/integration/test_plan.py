@@ -253,6 +253,19 @@ def test_a_plan_refuses_a_begun_batch_that_the_run_refuses(place):
     assert (said.code, said) == (2, place.call("run", "batch.toml", "--yes"))
 
 
+def test_a_plan_of_another_task_than_the_batchs_is_refused(place):
+    """As the run refuses it: its jobs would be those of another task."""
+    _write_jobs(place.path, [{"n": 1}])
+    assert place.call("run", "batch.toml").code == 0
+    batch = place.path / "batch.toml"
+    batch.write_text(BATCH.replace('"work"', '"other"'))
+    assert place.call("run", "batch.toml", "--out", "other.out").code == 0
+    plan, run = (place.call(verb, "batch.toml", "--out", "batch.out") for verb in ("plan", "run"))
+    assert (plan.code, run.code) == (2, 2), plan
+    assert "holds another batch:\n  task: begun with" in plan.err
+    assert plan.err == run.err
+
+
 def test_lines_that_set_nothing_new_are_noted_where_runs_are_free(place):
     """`plan` warns and shows whole inputs, `run` has a note; Runs on this machine are started all the same."""
     _write_jobs(place.path, [{"n": 1}, {"N": 2, "n": 2}, {"n": 1, "mode": "a"}, {"n": 1, "@key": "again"}])

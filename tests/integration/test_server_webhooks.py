@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import anyio
@@ -18,6 +18,8 @@ import pytest
 from aiohttp import web
 from apify_client import ApifyClientAsync
 
+from batchrun.server import InlineContext
+from batchrun.server.api import webhook_chains
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.settings import AccountSettings
 from batchrun.server.store import webhook_table
@@ -487,3 +489,60 @@ async def test_webhooks_do_not_test_each_other(api: Api) -> None:
     assert (await api.send("POST", f"/v2/webhooks/{hook}/test")).status == 201
     assert (await _dispatch(api, _is_over))["calls"][0]["responseStatus"] == 403
     assert (await api.get("/v2/webhook-dispatches")).data["total"] == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_webhooks_that_start_runs_set_each_other_off_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """A webhook may start what sets it off, so many times; with the account's token in another spelling too."""
+    monkeypatch.setattr(webhook_chains, "_MAX_RUNS", 3)
+    async with open_api(tmp_path) as api:
+        url = f"http://{host}:{urlsplit(api.server.base_url).port}/v2/actors/test~echo/runs?token={api.server.token}"
+        hook = {"eventTypes": ["ACTOR.RUN.CREATED"], "requestUrl": url, "doNotRetry": True}
+        assert (await api.send("POST", "/v2/webhooks", hook)).status == 201
+        run = await api.run_actor("test~echo")
+        refused = await _dispatch(api, lambda one: one["status"] == "FAILED")
+        assert refused["calls"][0]["responseStatus"] == 403
+        assert run["id"] in refused["calls"][0]["responseBody"]
+        assert (await api.get("/v2/actor-runs")).data["total"] == 1 + 3
+
+
+async def test_a_chain_goes_through_what_its_runs_start_and_through_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Run that a webhook has started belongs to it, and so does what its Actor starts with its own token."""
+    monkeypatch.setattr(webhook_chains, "_MAX_RUNS", 4)
+    apis: list[Api] = []
+
+    async def heir(context: InlineContext) -> None:
+        token = apis[-1].server._backend.tokens.of_run(context.run_id)
+        await apis[-1].send("POST", "/v2/actors/test~echo/runs", token=token)
+
+    hook = {"eventTypes": ["ACTOR.RUN.SUCCEEDED"], "condition": {"actorId": "test~echo"}, "doNotRetry": True}
+    start = "/v2/actors/test~echo/runs"
+    for _ in range(2):
+        async with open_api(tmp_path / "server", inline_actors={"test/heir": heir}) as api:
+            apis.append(api)
+            url = f"{api.server.base_url}/v2/actors/test~heir/runs"
+            webhook = (await api.send("POST", "/v2/webhooks", hook | {"requestUrl": url})).data["id"]
+            assert (await api.send("POST", start)).status < 300
+            await _dispatch(api, lambda one: one["status"] == "FAILED", f"/v2/webhooks/{webhook}/dispatches")
+            assert (await api.get("/v2/actor-runs")).data["total"] == 1 + 4, start
+            assert (await api.send("DELETE", f"/v2/webhooks/{webhook}")).status == 204
+            last = (await api.get("/v2/actors/test~echo/runs/last")).data["id"]
+            start = f"/v2/actor-runs/{last}/resurrect"
+
+
+async def test_a_webhook_does_not_resurrect_a_run_without_an_end(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may, so many times; its account's people may go on."""
+    monkeypatch.setattr(webhook_chains, "_MAX_RESURRECTIONS", 2)
+    run = await api.finish((await api.run_actor("test~echo"))["id"])
+    path = f"/v2/actor-runs/{run['id']}/resurrect"
+    hook = {"eventTypes": _ENDS, "requestUrl": f"{api.server.base_url}{path}", "doNotRetry": True}
+    assert (await api.send("POST", "/v2/webhooks", hook)).status == 201
+    assert (await api.send("POST", path)).status == 200
+    refused = await _dispatch(api, lambda one: one["status"] == "FAILED")
+    assert refused["calls"][0]["responseStatus"] == 403
+    assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["resurrectCount"] == 2
+    assert (await api.send("POST", path)).status == 200

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchrun.server.error_answers import ErrorAnswer
-from batchrun.server.store import final_usage_table, item_table, request_table, run_table, storage_table
+from batchrun.server.store import final_usage_table, item_table, request_table, run_table, storage_table, webhook_table
 from batchrun.server.store.database import take_schema_steps
 from batchrun.server.store.run_table import RunFilter
 from batchrun.server.store.storage_table import Kind
@@ -89,3 +89,19 @@ def test_the_number_of_a_deleted_storage_is_never_given_again(connection: sqlite
         request_table.add(connection, mine.seq, [{"url": "u", "uniqueKey": "u"}], True, 1)
     connection.execute("ROLLBACK")
     assert connection.execute("SELECT count(*) FROM requests").fetchone() == (0,)
+
+
+def test_the_last_dispatches_of_an_account_are_kept(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older ones go once they are over; one that is tried again stays, and another account's do."""
+    monkeypatch.setattr(webhook_table, "_KEPT_DISPATCHES", 3)
+    monkeypatch.setattr(webhook_table, "_DELETED_EVERY", 1)
+    added = ("a1", "b1", "a2", "a3", "b2", "a4", "a5")
+    for dispatch in added:
+        doc = {"id": dispatch, "userId": dispatch[0], "webhookId": "w"}
+        webhook_table.add_dispatch(connection, doc, 1)
+        if dispatch != "a2":
+            webhook_table.note_call(connection, doc, None)
+    kept = connection.execute("SELECT id FROM dispatches ORDER BY seq").fetchall()
+    assert [each for (each,) in kept] == ["b1", "a2", "a3", "b2", "a4", "a5"]

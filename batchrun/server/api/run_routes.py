@@ -14,6 +14,7 @@ from batchrun.server.api.addresses import (
 )
 from batchrun.server.api.run_answers import run_answer, runs_answer, wait_s_of
 from batchrun.server.api.starting import actor_input, check_spending, given_options
+from batchrun.server.api.webhook_chains import check_resurrection
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.routing.call import Call, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
@@ -107,8 +108,9 @@ async def metamorph_run(call: Call) -> web.Response:
 
 async def resurrect_run(call: Call) -> web.Response:
     check_spending(call)
-    given = given_options(call.query)
-    return run_answer(call, await call.backend.runs.resurrect(await own_run_id_of(call), given))
+    given, run_id = given_options(call.query), await own_run_id_of(call)
+    check_resurrection(call, await call.backend.runs.read(run_id))
+    return run_answer(call, await call.backend.runs.resurrect(run_id, given))
 
 
 async def charge_run(call: Call) -> web.Response:

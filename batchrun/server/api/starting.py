@@ -12,6 +12,7 @@ from batchrun.server.accounts.rate_limits import PER_START
 from batchrun.server.api.dataset_item_answers import items_answer
 from batchrun.server.api.run_answers import run_answer, wait_s_of
 from batchrun.server.api.value_answers import read_value, value_answer
+from batchrun.server.api.webhook_chains import chain_of
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.catalog.start_options import check_memory, decide, decode_webhooks, whole
 from batchrun.server.content.query import Query
@@ -129,6 +130,7 @@ async def _start(call: Call, actor: Actor, task: JsonObject, stored_input: tuple
         webhooks=decode_webhooks(call.query.text("webhooks")),
         stored_input=stored_input,
         origin=_origin(call),
+        chain=await chain_of(call),
         client_ip=call.request.remote,
         ready_s=call.faults.ready_s,
         user_agent=None if call.faults.hides_user_agent else call.header("User-Agent"),

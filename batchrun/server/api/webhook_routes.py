@@ -3,8 +3,8 @@
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.server.accounts.callers import Caller
 from batchrun.server.api.addresses import actor_of, find_actor
+from batchrun.server.api.webhook_chains import refuse_webhook
 from batchrun.server.error_answers import ErrorAnswer, not_permitted, thing_missing
 from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
@@ -117,8 +117,7 @@ async def delete_webhook(call: Call) -> web.Response:
 
 
 async def test_webhook(call: Call) -> web.Response:
-    if call.caller is Caller.WEBHOOK:  # a ring of webhooks that test each other would never end
-        raise not_permitted("test of a webhook")
+    refuse_webhook(call, "test of a webhook")  # a ring of webhooks that test each other would never end
     webhook = await _webhook(call)
     if call.backend.runs.delivery.is_behind(webhook["userId"]):
         raise ErrorAnswer(429, "rate-limit-exceeded", "Too many calls of your webhooks wait to be delivered")

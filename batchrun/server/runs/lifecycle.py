@@ -165,7 +165,8 @@ class Runs:
         """Start a Run, unless its account's quota is used up. It goes on if the caller is cancelled."""
         started_ms = now_ms()
         body = order.stored_input[1] if order.stored_input else None
-        live = self._live_run(new_doc(order, started_ms), {}, order.actor, body)
+        extras = {} if order.chain is None else {"chain": order.chain}
+        live = self._live_run(new_doc(order, started_ms), extras, order.actor, body)
         if order.ready_s:
             live.ready_s, live.doc["status"] = order.ready_s, RunStatus.READY.value
         self._take_quota(live.doc)

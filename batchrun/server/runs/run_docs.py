@@ -32,6 +32,8 @@ class RunOrder:
     origin: str
     client_ip: str | None
     user_agent: str | None
+    #: What began the chain of webhooks to which it belongs; None: no webhook has led to it.
+    chain: str | None = None
     #: Seconds that the Run stays READY.
     ready_s: float = 0.0
 

@@ -40,7 +40,7 @@ _MAX_GROUP = 500
 #: Bytes of the write-ahead log from which on it is moved into the file: SQLite's default of 1,000 pages.
 _MAX_LOG_BYTES = 1000 * 4096
 #: Each step brings the file to the next schema version; the file's `user_version` counts the steps taken.
-_SCHEMA_STEPS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql")
+_SCHEMA_STEPS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
 
 
 @dataclass(slots=True)

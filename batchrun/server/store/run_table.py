@@ -48,8 +48,8 @@ def insert(
 ) -> None:
     """Store a new Run with its three default storages and its input (content type and body)."""
     connection.execute(
-        "INSERT INTO runs (id, user_id, act_id, task_id, status, started_ms, extras, doc) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (id, user_id, act_id, task_id, status, started_ms, chain, extras, doc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             doc["id"],
             doc["userId"],
@@ -57,6 +57,7 @@ def insert(
             doc.get("actorTaskId"),
             doc["status"],
             started_ms,
+            extras.get("chain"),
             orjson.dumps(extras) if extras else None,
             orjson.dumps(doc),
         ),

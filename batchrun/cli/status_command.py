@@ -30,11 +30,13 @@ def show_status(directory: Path, *, is_json: bool) -> None:
 
 
 def _runs_words(found: Status) -> str:
-    live, starts = f"{found.summary.live_runs:,} live", counted(found.summary.in_doubt, "start")
-    if found.pid is None:  # the ledger is not updated
-        return f"{live} when last seen" + (f", {starts} in doubt" if found.summary.in_doubt else "")
-    # A process waits for the answers, or asks the platform for those that were lost.
-    return live + (f", {starts} under way" if found.summary.in_doubt else "")
+    open_starts = found.summary.in_doubt - found.lost_answers
+    parts = [f"{found.summary.live_runs:,} live" + (" when last seen" if found.pid is None else "")]
+    if open_starts > 0:
+        parts.append(f"{counted(open_starts, 'start')} under way")
+    if found.lost_answers:
+        parts.append(f"{counted(found.lost_answers, 'start')} in doubt")
+    return ", ".join(parts)
 
 
 def _given_up_words(summary: Summary) -> str:

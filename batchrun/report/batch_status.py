@@ -1,16 +1,20 @@
 """The status and the Summary of a batch, read from its ledger; another process may be running the batch meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from batchrun.ledger.facts import ABORTED, CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT
+from batchrun.ledger.facts import ABORTED, CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT, WATCHED_S
 from batchrun.ledger.protocol import NotedWait, OpenJob
 from batchrun.ledger.sqlite.measures import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Summary
+from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Mark, Summary
 from batchrun.output.lock import holder
 from batchrun.runtime.fast_dataclasses import dataclass
+
+#: A start request that was sent so long ago has no answer: a client waits 30 s for a connection and 30 s for an answer.
+LONGEST_ANSWER = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,8 @@ class Status:
     #: Jobs waiting for their next attempt or for a slot.
     waiting: int
     doubts: list[Doubt]
+    #: Doubts whose answer was lost, so that the platform is asked for their Runs. A process may still get the others'.
+    lost_answers: int
     #: Approximate number of jobs in the job file; None: unknown, since counting them would be slow.
     jobs_in_file: int | None
     #: None: the batch was last opened without a budget.
@@ -73,11 +79,13 @@ def status_of(ledger: LedgerReader, directory: Path) -> Status:
     if pid is None and not summary.open_jobs:
         summary = replace(summary, ending=Ending.FINISHED)
     waiting = max(0, summary.open_jobs - summary.live_runs - summary.in_doubt)
+    doubts = doubts_of(ledger.begun_jobs())
     return Status(
         pid=pid,
         summary=summary,
         waiting=waiting,
-        doubts=doubts_of(ledger.begun_jobs()),
+        doubts=doubts,
+        lost_answers=len(doubts) if pid is None else _lost_answers(doubts, ledger.fact(WATCHED_S) or {}),
         jobs_in_file=ledger.fact(JOB_COUNT),
         budget=_budget_use(ledger),
         trips=[LastTrip(group=trip.group, reason=trip.reason) for trip in ledger.fact(TRIPS) or []],
@@ -107,6 +115,13 @@ def doubts_of(open_jobs: Sequence[OpenJob]) -> list[Doubt]:
         for job in open_jobs
         if job.attempts and (last := job.attempts[-1]).state is AttemptState.INTENDED
     ]
+
+
+def _lost_answers(doubts: Sequence[Doubt], watched_s: Mapping[Mark, float]) -> int:
+    """Return how many doubts are no open requests: their Runs are watched for, or they are too old to be answered."""
+    now = datetime.now(UTC)
+    attempts = [each.attempt for each in doubts]
+    return sum(each.mark in watched_s or now - each.intended_at > LONGEST_ANSWER for each in attempts)
 
 
 def read_summary(directory: Path, ending: Ending) -> Summary:

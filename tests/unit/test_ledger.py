@@ -68,6 +68,7 @@ from batchrun.model import (
     TaskId,
 )
 from batchrun.output.layout import LEDGER
+from batchrun.output.lock import locked
 from batchrun.policy.breaker import Trip
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.report.batch_status import status_of
@@ -287,13 +288,19 @@ def test_the_status_of_a_batch_that_read_no_line_claims_nothing_about_its_jobs(t
 
 
 def test_a_start_is_in_doubt_once_no_process_waits_for_its_answer(tmp_path: Path) -> None:
-    """While one runs the batch, the start is under way: its answer is awaited, or the platform is asked for its Run."""
-    with open_ledger(tmp_path) as ledger:
+    """While one runs the batch, a young start is under way, unless the platform is asked for its Run already."""
+    with locked(tmp_path), open_ledger(tmp_path) as ledger:
         with ledger.transaction():
-            ledger.intend(admitted(ledger, 1).id, Intent(attempt_no=1, mark=Mark("m")))
+            jobs = [admitted(ledger, line) for line in (1, 2, 3)]
+            for job, mark in zip(jobs, "abc", strict=True):
+                ledger.intend(job.id, Intent(attempt_no=1, mark=Mark(mark)))
+            ledger.note_fact(WATCHED_S, {Mark("a"): 3.0})
+            long_ago = (datetime.now(UTC) - timedelta(seconds=61)).timestamp()
+            ledger._db.execute("UPDATE attempt SET intended_at = ? WHERE mark = 'b'", (long_ago,))
         found = status_of(ledger, tmp_path)
-        assert "runs     0 live when last seen, 1 start in doubt, 0 jobs waiting" in _status_lines(found)
-        assert "runs     0 live, 1 start under way, 0 jobs waiting" in _status_lines(replace(found, pid=1))
+        assert "runs     0 live, 1 start under way, 2 starts in doubt, 0 jobs waiting" in _status_lines(found)
+    found = replace(found, pid=None, lost_answers=3)
+    assert "runs     0 live when last seen, 3 starts in doubt, 0 jobs waiting" in _status_lines(found)
 
 
 def test_given_up_runs_are_shown_until_they_are_aborted(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ def token_missing() -> ErrorAnswer:
     return ErrorAnswer(401, "token-not-provided", "Authentication token was not provided")
 
 
+def token_invalid() -> ErrorAnswer:
+    return ErrorAnswer(401, "user-or-token-not-found", "User was not found or authentication token is not valid")
+
+
 def not_permitted(what: str) -> ErrorAnswer:
     """Return the error for a thing that the caller may see but not use."""
     return ErrorAnswer(403, "insufficient-permissions", f"Insufficient permissions for the {what}")

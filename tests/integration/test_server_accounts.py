@@ -1,13 +1,18 @@
 """Several accounts on one server: what is private, what an id opens, and that each has limits of its own."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import anyio
 import pytest
 
 from batchrun.cli.serve_command import _show
 from batchrun.errors import ConfigError
 from batchrun.server import open_server
+from batchrun.server.content.request_bodies import receive_body
+from batchrun.server.routing import call as call_module
 from batchrun.server.settings import AccountSettings, ServerSettings
 from tests.support.server_api import ACTORS, Answer, Api, open_api
 
@@ -163,6 +168,36 @@ async def test_a_runs_token_acts_for_its_account(api: Api) -> None:
     assert run["userId"] == owner
     caller, account, run_id = tokens.recognise(tokens.of_run("r" * 17), lambda _: owner)
     assert (caller.name, account and account.username, run_id) == ("RUN", "bob", "r" * 17)
+
+
+async def test_what_a_run_has_begun_is_not_carried_out_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body that comes later changes nothing: its connection may have gone to a process that outlives the Run."""
+    is_received, receive = anyio.Event(), receive_body
+
+    async def noted(*args: Any) -> Any:
+        is_received.set()
+        return await receive(*args)
+
+    monkeypatch.setattr(call_module, "receive_body", noted)
+    async with open_api(tmp_path, inline_actors={"test/waits": lambda _: anyio.sleep_forever()}) as api:
+        run = await api.run_actor("test~waits")
+        token = api.server._backend.tokens.of_run(run["id"])
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b'{"a"'
+            await is_received.wait()
+            await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+            await api.finish(run["id"])
+            yield b": 1}"
+
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        path = f"{api.server.base_url}/v2/actors/test~echo/runs"
+        async with aiohttp.request("POST", path, data=body(), headers=headers) as answer:
+            assert answer.status == 401
+            assert (await answer.json())["error"]["type"] == "user-or-token-not-found"
+        assert (await api.get("/v2/actor-runs")).data["total"] == 1
 
 
 async def test_two_accounts_cannot_share_a_token(tmp_path: Path) -> None:

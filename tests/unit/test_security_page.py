@@ -77,6 +77,7 @@ HELD = {
     "It ends with its Run, or the server": (
         "integration/test_server_processes.py::test_a_runs_token_dies_with_its_run",
         "integration/test_server_processes.py::test_orphans_of_a_killed_server_are_ended_first",
+        "integration/test_server_accounts.py::test_what_a_run_has_begun_is_not_carried_out_after_its_end",
     ),
     "It opens one storage or stored value": (
         "integration/test_server_signed_urls.py::test_the_official_clients_urls_open_what_is_restricted",

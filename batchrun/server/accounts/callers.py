@@ -8,7 +8,7 @@ from enum import Enum
 
 from batchrun.runtime.loopback import new_page_host
 from batchrun.server.accounts.accounts import Accounts, ServerAccount
-from batchrun.server.error_answers import ErrorAnswer
+from batchrun.server.error_answers import token_invalid
 
 _RUN_TOKEN_PREFIX = "batchrun_run_"  # noqa: S105 - not a secret
 #: The server's page keeps a token with this prefix while the server does not answer.
@@ -94,7 +94,7 @@ class CallerTokens:
         run_id = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")[0]
         account = self._accounts.get(owner_of(run_id) or "") if _is_same(token, self.of_run(run_id)) else None
         if account is None:
-            raise ErrorAnswer(401, "user-or-token-not-found", "User was not found or authentication token is not valid")
+            raise token_invalid()
         return Caller.RUN, account, run_id
 
     def _sign(self, run_id: str) -> str:

@@ -23,7 +23,7 @@ from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.query import Query
 from batchrun.server.content.request_bodies import SMALL_BYTES, parse_object, receive_body
 from batchrun.server.content.sending import send_pieces, send_spool
-from batchrun.server.error_answers import disk_full, token_missing
+from batchrun.server.error_answers import disk_full, token_invalid, token_missing
 from batchrun.server.faults.fault_script import FaultPlan
 from batchrun.server.runs.hosted_run import HostedRun
 
@@ -109,10 +109,20 @@ class Call:
             self._room.shrink(0)
 
     async def body_or_spool(self) -> bytes | BodySpool:
-        """Return the decompressed body, once. The caller must take or close a spool (a large body)."""
+        """Return the decompressed body, once. The caller must take or close a spool (a large body).
+
+        Refuses the body of a Run that has ended meanwhile, as it refuses its token.
+        """
         body, self._body = self._body, None
-        if body is not None:
-            return body
+        if body is None:
+            body = await self._received()
+        if self.live is not None and self.live.is_ended:
+            if isinstance(body, BodySpool):
+                await anyio.to_thread.run_sync(body.close)
+            raise token_invalid()
+        return body
+
+    async def _received(self) -> bytes | BodySpool:
         if self.request.body_exists and not await self.backend.space.has_room():
             raise disk_full()
         return await receive_body(

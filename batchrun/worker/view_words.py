@@ -52,6 +52,11 @@ def batch_lines(batch: BatchView) -> list[str]:
     return [
         f"batch    {label(batch)}",
         f"state    {state_words(batch)}",
+        *(
+            [f"trouble  {one_line(batch.attention, _REASON_CHARS)}"]
+            if batch.attention not in ("", batch.reason)
+            else []
+        ),
         *([f"task     {batch.task}"] if batch.task is not None else []),
         *([f"shards   {batch.shards}"] if batch.shards is not None else []),
         f"weight   {batch.weight:g}, priority {batch.priority}",
@@ -90,13 +95,13 @@ def condition(worker: WorkerView) -> str:
 
 
 def batch_table(batches: Sequence[BatchView]) -> list[str]:
-    """Return batches as the lines of a table; a batch with a reason has it on a line below."""
+    """Return batches as the lines of a table; why a batch needs a person, or is as it is, stands on a line below it."""
     heading, *rows = table_lines([_HEADINGS, *map(_cells, batches)], _TEXT_COLUMNS)
     lines = [heading]
     for batch, row in zip(batches, rows, strict=True):
         lines.append(row)
-        if batch.reason:
-            lines.append(f"  {one_line(batch.reason, _REASON_CHARS)}")
+        if why := batch.attention or batch.reason:
+            lines.append(f"  {one_line(why, _REASON_CHARS)}")
     return lines
 
 

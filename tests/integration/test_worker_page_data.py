@@ -70,17 +70,17 @@ async def test_batches_are_filtered_searched_and_sorted_by_the_worker(client):
     await client.until(broken, BatchState.FAILED)
     held = await submit(client, "held", [{"n": 1, "ms": LONG_MS}])
     await until(lambda: client.worker.live_runs == 1, "a live Run")
-    assert await names(client, "sort=attention") == ["broken", "held", "some-Failed", "done"]
-    assert await names(client, "sort=-attention") == ["done", "some-Failed", "held", "broken"]
+    assert await names(client, "sort=attention") == ["broken", "some-Failed", "held", "done"]
+    assert await names(client, "sort=-attention") == ["done", "held", "some-Failed", "broken"]
     assert await names(client, "sort=failed&limit=1") == ["some-Failed"]
     assert await names(client, "sort=name") == ["broken", "done", "held", "some-Failed"]
     assert await names(client, "search=FAILED") == ["some-Failed"]
     assert await names(client, f"search={held}") == ["held"]
     _, page = await client.ask("GET", "/v1/batches?group=failures&search=nothing")
-    groups = {"all": 4, "attention": 1, "under_way": 1, "paused": 0, "finished": 3, "failures": 1}
+    groups = {"all": 4, "attention": 2, "under_way": 1, "paused": 0, "finished": 3, "failures": 1}
     assert page == {"items": [], "total": 0, "groups": groups}
     _, worker = await client.ask("GET", "/v1/worker")
-    assert worker["attention"] == 1
+    assert worker["attention"] == 2
     for query in ("sort=size", "group=nope", "search=" + "x" * 201):
         assert (await client.refusal("GET", f"/v1/batches?{query}"))[:2] == (400, "bad-value")
 

@@ -2,7 +2,10 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from batchrun.model import Outcome
+from batchrun.worker.attention import attention_words
 from batchrun.worker.batch_list import BatchGroup, ListRow, count_groups
 from batchrun.worker.submission import BatchCounts, BatchState, Submission
 
@@ -22,3 +25,19 @@ def test_a_group_counts_the_batches_that_belong_to_it():
     ]
     assert count_groups(rows) == {group: sum(row.belongs_to(group) for row in rows) for group in BatchGroup}
     assert all(count_groups(rows).values())
+
+
+@pytest.mark.parametrize(
+    ("state", "settled", "words"),
+    [
+        (BatchState.FINISHED, 3, "67% of its jobs did not succeed"),
+        (BatchState.ACTIVE, 20, "95% of its jobs did not succeed"),
+        (BatchState.ACTIVE, 19, ""),
+        (BatchState.CANCELLED, 20, ""),
+    ],
+)
+def test_many_failures_need_a_person_also_after_the_end(state, settled, words):
+    """A batch under way is judged once enough jobs are settled, one that ended as it is; a cancelled one is not."""
+    counts = BatchCounts(outcomes={Outcome.SUCCEEDED: 1, Outcome.FAILED: settled - 1})
+    batch = Submission(id="b", name="b", created_at=datetime.now(UTC), state=state)
+    assert attention_words(batch, counts, None) == words

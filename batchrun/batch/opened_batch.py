@@ -107,6 +107,11 @@ class Batch:
         return self._engine.gate.live
 
     @property
+    def costs_waited_s(self) -> float:
+        """Seconds for which the batch has waited for final costs after its last job."""
+        return self._engine.costs.waited_s
+
+    @property
     def could_start_more(self) -> bool:
         """True if a job waits, or may come, that only the account's limit keeps from its start."""
         scheduler, permits = self._engine.scheduler, self._engine.permits

@@ -52,7 +52,8 @@ async def run_to_the_end(
         from batchrun.cli.batch_on_screen import carry_out, show_end  # noqa: PLC0415 - not before the first request
 
         refused = await carry_out(batch, config, is_confirmed, to_retry)
-    summary = await show_end(batch, config, anyio.current_time() - began_at, resumed_by)
+    elapsed_s = anyio.current_time() - began_at - batch.costs_waited_s
+    summary = await show_end(batch, config, elapsed_s, resumed_by)
     if is_json:
         print_json(asdict(summary))
     if refused is not None:

@@ -5,7 +5,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -108,6 +108,8 @@ class BatchRunner:
         self._is_draining = False
         #: Whether the batch started or settled something when it was open last.
         self._has_moved = False
+        #: For how long the open batch waited for final costs at its end, which is no part of what it took.
+        self._costs_waited = timedelta(0)
         #: Why the platform refuses the account, while the batch waits for that to end; else empty.
         self.refusal = ""
 
@@ -295,6 +297,7 @@ class BatchRunner:
 
     async def _run_opened(self) -> None:
         self._is_outdated = self._has_moved = False
+        self._costs_waited = timedelta(0)
         self._reopening = anyio.Event()
         config = await self._read_config()
         await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
@@ -326,6 +329,7 @@ class BatchRunner:
             finally:
                 self.sample()
                 self._last_counts = self.counts()
+                self._costs_waited = timedelta(seconds=batch.costs_waited_s)
                 self._has_moved = batch.progress.started + batch.progress.settled > 0
                 self.batch = None
                 self._is_closing = True
@@ -416,7 +420,7 @@ class BatchRunner:
             rests_as = _resting_state(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
             if rests_as is None or (now.state in PAUSABLE and self._reopening.is_set()):
                 return known
-            ended_at = datetime.now(UTC) if rests_as.is_over else None
+            ended_at = datetime.now(UTC) - self._costs_waited if rests_as.is_over else None
             # A retry that could not be carried out is ordered again by a person, not by the next `resume`.
             retry = None if rests_as is BatchState.FAILED else now.retry
             fields = {"state": rests_as, "reason": reason, "cause": cause, "ended_at": ended_at, "retry": retry}

@@ -327,6 +327,7 @@ async def test_a_cost_is_final_after_ten_seconds() -> None:
     assert anyio.current_time() == pytest.approx(5, abs=0.1)
     await engine.costs.finish()
     assert 15 <= anyio.current_time() <= 18
+    assert engine.costs.waited_s == pytest.approx(anyio.current_time() - 5, abs=0.1)  # what the batch took ends before
     (attempt,) = ledger.attempts.values()
     assert (attempt.cost_usd, attempt.cost_is_final) == (0.02, True)
 

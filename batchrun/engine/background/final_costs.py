@@ -70,6 +70,8 @@ class CostReader:
         self._final_after = FINAL_AFTER if final_after is None else final_after
         #: Whether the batch waits for final costs only.
         self.is_finishing = False
+        #: Seconds for which the batch, at its end, has waited for final costs only.
+        self.waited_s = 0.0
         #: When this process first saw that a Run has ended (steady), while the Runs' clock is too uncertain.
         self._seen_at: dict[tuple[JobId, int], float] = {}
         self._refusals = Counter[tuple[JobId, int]]()
@@ -92,15 +94,22 @@ class CostReader:
         Args:
             note_wait: called once, if some are not final yet.
         """
-        has_waited, self.is_finishing = False, True
-        with anyio.move_on_after(PATIENCE_S):
-            while await self._ledger.open_costs(END_OF_TIME, 1):
-                if await self._read_due():
-                    continue
-                if not has_waited:
-                    has_waited = True
-                    note_wait()
-                await anyio.sleep(FINISH_INTERVAL_S)
+        began_at, self.is_finishing = anyio.current_time(), True
+        try:
+            with anyio.move_on_after(PATIENCE_S):
+                await self._read_all(note_wait)
+        finally:
+            self.waited_s = anyio.current_time() - began_at
+
+    async def _read_all(self, note_wait: Callable[[], None]) -> None:
+        has_waited = False
+        while await self._ledger.open_costs(END_OF_TIME, 1):
+            if await self._read_due():
+                continue
+            if not has_waited:
+                has_waited = True
+                note_wait()
+            await anyio.sleep(FINISH_INTERVAL_S)
 
     async def _read_due(self) -> int:
         """Read costs that are final by now, and return how many were read."""

@@ -102,6 +102,11 @@ class Batch:
         return self._engine.scheduler.is_interrupted.is_set()
 
     @property
+    def is_stopping(self) -> bool:
+        """True if nothing more is started: live Runs are followed to their end."""
+        return self._engine.scheduler.stopped_for is not None
+
+    @property
     def live_runs(self) -> int:
         """Runs that are live or being started, as this process knows them."""
         return self._engine.gate.live

@@ -99,5 +99,6 @@ def _line(batch: Batch, speed: Speed, width: int | None = None) -> str:
         postponed=progress.postponed,
         in_doubt=progress.in_doubt,
         cost_usd=opening.cost_before_usd + progress.cost_usd,
+        is_stopping=batch.is_stopping,
     )
     return progress_line(snapshot, speed.per_s(), width)

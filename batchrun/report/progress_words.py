@@ -24,6 +24,8 @@ class ProgressSnapshot:
     postponed: int
     in_doubt: int
     cost_usd: float
+    #: True if nothing more is started: the batch ends with its live Runs.
+    is_stopping: bool = False
 
 
 @dataclass(slots=True)
@@ -51,9 +53,7 @@ def progress_line(at: ProgressSnapshot, per_s: float | None, width: int | None =
 
     If it is longer than `width`, less important parts are left out: never what is done, the time to go, the cost.
     """
-    # Lines that repeat a job are counted as jobs before they are read: the end shows in that nothing runs any more.
-    is_under_way = at.live_runs or at.postponed or at.in_doubt
-    left = (at.job_count or 0) - at.settled if is_under_way else 0
+    left = _jobs_to_go(at)
     total = "" if at.job_count is None else f"/{max(at.job_count, at.settled):,}"
     # Each part with its rank: the highest is left out first.
     parts = [
@@ -72,6 +72,14 @@ def progress_line(at: ProgressSnapshot, per_s: float | None, width: int | None =
         most -= 1
         line = _joined(parts, most)
     return line
+
+
+def _jobs_to_go(at: ProgressSnapshot) -> int:
+    if at.is_stopping:
+        return at.live_runs
+    # Lines that repeat a job are counted as jobs before they are read: the end shows in that nothing runs any more.
+    is_under_way = at.live_runs or at.postponed or at.in_doubt
+    return (at.job_count or 0) - at.settled if is_under_way else 0
 
 
 def _joined(parts: Sequence[tuple[int, str]], most: int) -> str:

@@ -157,9 +157,12 @@ def _matches(row: ListRow, query: BatchQuery, search: str) -> bool:
     )
 
 
-def eta_s(counts: BatchCounts, per_s: float | None) -> float | None:
-    """Return the seconds until a batch is done at its present rate; None: unknown."""
-    left = None if counts.jobs is None else counts.jobs - counts.settled
+def eta_s(state: BatchState, counts: BatchCounts, per_s: float | None) -> float | None:
+    """Return the seconds until a batch is done at its present rate, or until it rests; None: unknown."""
+    if state.is_stopping:
+        left: int | None = counts.live_runs
+    else:
+        left = None if counts.jobs is None else counts.jobs - counts.settled
     return left / per_s if left and left > 0 and per_s else None
 
 
@@ -190,7 +193,7 @@ _KEYS: dict[BatchSort, Callable[[ListRow], Any]] = {
     BatchSort.DONE: _done,
     BatchSort.FAILED: lambda row: -row.counts.failed,
     BatchSort.RATE: lambda row: -_rate(row),
-    BatchSort.ETA: lambda row: eta_s(row.counts, _rate(row)) or float("inf"),
+    BatchSort.ETA: lambda row: eta_s(row.submission.state, row.counts, _rate(row)) or float("inf"),
     BatchSort.COST: lambda row: -row.counts.cost_usd,
     BatchSort.STARTED: lambda row: -(row.submission.begun_at.timestamp() if row.submission.begun_at else 0.0),
     BatchSort.TOOK: lambda row: -_took_s(row),

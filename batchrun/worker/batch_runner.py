@@ -397,7 +397,7 @@ class BatchRunner:
 
         Runs of a batch that has begun may be live: it stays under way, and is opened to abort or to follow them.
         """
-        if self.submission.state in (BatchState.PAUSING, BatchState.CANCELLING) and not await self._has_begun():
+        if self.submission.state.is_stopping and not await self._has_begun():
             await self._end(BatchState.PAUSED, "")
 
     async def _stop(self, cause: StopCause, reason: str, counts: BatchCounts | None = None) -> None:
@@ -463,8 +463,7 @@ class BatchRunner:
 
 
 def _opened(now: Submission) -> dict[str, Any]:
-    is_stopping = now.state in (BatchState.PAUSING, BatchState.CANCELLING)
-    return {} if is_stopping else {"state": BatchState.ACTIVE, "reason": ""}
+    return {} if now.state.is_stopping else {"state": BatchState.ACTIVE, "reason": ""}
 
 
 def _resting_state(wanted: BatchState, ended_as: BatchState, *, is_begun: bool, is_draining: bool) -> BatchState | None:

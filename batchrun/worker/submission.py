@@ -38,6 +38,11 @@ class BatchState(StrEnum):
         return self in _UNDER_WAY
 
     @property
+    def is_stopping(self) -> bool:
+        """True if nothing more of it is started, and its live Runs are followed to their end."""
+        return self in (BatchState.PAUSING, BatchState.CANCELLING)
+
+    @property
     def is_over(self) -> bool:
         """True if it ended for good: only a person can resume it."""
         return self in (BatchState.FINISHED, BatchState.CANCELLED, BatchState.FAILED)

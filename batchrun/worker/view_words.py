@@ -37,6 +37,7 @@ def batch_progress(batch: BatchView) -> str:
         postponed=jobs.postponed,
         in_doubt=jobs.in_doubt,
         cost_usd=batch.cost_usd,
+        is_stopping=batch.state.is_stopping,
     )
     return progress_line(snapshot, batch.settled_per_s)
 

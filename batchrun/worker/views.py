@@ -77,7 +77,7 @@ class BatchView(_View):
     settled_per_s: float | None
     """Settled jobs per second, over the last half minute."""
     eta_s: float | None
-    """Seconds until it is done at that rate; null: unknown."""
+    """Seconds until it is done at that rate; while it is being paused or cancelled, until it rests; null: unknown."""
     attention: str
     """Why it needs a person; empty if it does not."""
     can: list[str]
@@ -279,7 +279,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         cost_usd=counts.cost_usd,
         budget_usd=budget_usd,
         settled_per_s=per_s,
-        eta_s=eta_s(counts, per_s),
+        eta_s=eta_s(submission.state, counts, per_s),
         attention=attention_words(submission, counts, budget_usd),
         can=_can(submission.state, counts),
         keeps_results=submission.spooled is not None,

@@ -6,7 +6,7 @@ import pytest
 
 from batchrun.model import Outcome
 from batchrun.worker.attention import attention_words
-from batchrun.worker.batch_list import BatchGroup, ListRow, count_groups
+from batchrun.worker.batch_list import BatchGroup, ListRow, count_groups, eta_s
 from batchrun.worker.submission import BatchCounts, BatchState, Submission
 
 
@@ -41,3 +41,9 @@ def test_many_failures_need_a_person_also_after_the_end(state, settled, words):
     counts = BatchCounts(outcomes={Outcome.SUCCEEDED: 1, Outcome.FAILED: settled - 1})
     batch = Submission(id="b", name="b", created_at=datetime.now(UTC), state=state)
     assert attention_words(batch, counts, None) == words
+
+
+def test_a_batch_that_stops_ends_with_its_live_runs():
+    """The rest of its file is not started."""
+    counts = BatchCounts(jobs=1000, outcomes={Outcome.SUCCEEDED: 100}, live_runs=8)
+    assert [eta_s(state, counts, 2.0) for state in (BatchState.ACTIVE, BatchState.PAUSING)] == [450.0, 4.0]

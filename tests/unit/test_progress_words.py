@@ -35,6 +35,11 @@ def at(**changes: object) -> ProgressSnapshot:
         (at(job_count=None), 0.123456, "1,200 done · 250 running · 10 not succeeded · 0.123/s · $1.50 (not final)"),
         (at(), None, "1,200/10,000 done · 250 running · 10 not succeeded · $1.50 (not final)"),
         (at(live_runs=0), 20.0, "1,200/10,000 done · 0 running · 10 not succeeded · 20/s · $1.50 (not final)"),
+        (
+            at(is_stopping=True),
+            20.0,
+            "1,200/10,000 done · 250 running · 10 not succeeded · 20/s · 12 s to go · $1.50 (not final)",
+        ),
         (at(job_count=1000), 5.0, "1,200/1,200 done · 250 running · 10 not succeeded · 5/s · $1.50 (not final)"),
         (
             at(postponed=3, in_doubt=2, cost_usd=0.0),

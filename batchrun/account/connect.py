@@ -48,7 +48,8 @@ T = TypeVar("T")
 class Wait:
     """A wait for the platform's first answer."""
 
-    base_url: str
+    #: Its address; None: it is the embedded server of this process.
+    base_url: str | None
     waited_s: float
     #: Why the last try got no answer that can be used; empty if it is still under way.
     reason: str
@@ -105,7 +106,9 @@ async def open_platform(
     )
     async with (
         embedded_server.open_server(settings) as embedded,
-        open_client(embedded.base_url, SecretStr(embedded.token), request_rate_per_s=request_rate_per_s) as client,
+        open_client(
+            embedded.base_url, SecretStr(embedded.token), request_rate_per_s=request_rate_per_s, is_embedded=True
+        ) as client,
     ):
         yield client, embedded.page_link
 
@@ -133,12 +136,14 @@ async def _note_waits(client: ApifyClient) -> None:
     """Log a wait, and call `on_wait`, again and again."""
     note = on_wait.get()
     began_at = anyio.current_time()
-    first = () if client.has_answered else (FIRST_WAIT_NOTED_AFTER_S,)
+    # The embedded server is in this process: nothing is connected to, and an early note would only startle.
+    first = () if client.has_answered or client.is_embedded else (FIRST_WAIT_NOTED_AFTER_S,)
     for after_s in (*first, *WAITS_NOTED_AFTER_S):
         await anyio.sleep_until(began_at + after_s)  # it may be past: a process can stand still
         _log.info("platform_awaited", base_url=client.base_url, waited_s=after_s, reason=client.last_failure)
         if note is not None:
-            note(Wait(base_url=client.base_url, waited_s=after_s, reason=client.last_failure))
+            base_url = None if client.is_embedded else client.base_url
+            note(Wait(base_url=base_url, waited_s=after_s, reason=client.last_failure))
 
 
 async def patiently(client: ApifyClient, answer: Awaitable[T]) -> T:

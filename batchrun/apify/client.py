@@ -56,8 +56,10 @@ _LIVE_STATUSES = ",".join(status for status in RunStatus if not status.is_termin
 class ApifyClient:
     """One account at one platform; open it with `open_client`."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, is_embedded: bool = False) -> None:
         self._transport = transport
+        #: True if the platform is the embedded server of this process.
+        self.is_embedded = is_embedded
         self._send, self._read, self._read_tail = transport.send, transport.read, transport.read_tail
         self._outage = transport.outage
         #: The clock that stamps Runs.
@@ -367,6 +369,7 @@ async def open_client(
     request_rate_per_s: float,
     read_token_again: Callable[[], SecretStr | None] | None = None,
     allow_plain_http: bool = False,
+    is_embedded: bool = False,
 ) -> AsyncIterator[ApifyClient]:
     """Open a client; its connections close with the context (see `open_transport`)."""
     async with open_transport(
@@ -376,4 +379,4 @@ async def open_client(
         read_token_again=read_token_again,
         allow_plain_http=allow_plain_http,
     ) as transport:
-        yield ApifyClient(transport)
+        yield ApifyClient(transport, is_embedded=is_embedded)

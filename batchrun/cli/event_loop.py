@@ -26,7 +26,8 @@ _THREAD_STACK_BYTES = 2 << 20
 def _say_wait(wait: Wait) -> None:
     waited = f"{wait.waited_s:.0f} s, " if wait.waited_s >= 1 else ""
     found = f"no usable answer yet: {wait.reason}" if wait.reason else "no answer yet"
-    say(f"Connecting to {wait.base_url} ({waited}{found})")
+    what = "Waiting for the embedded server" if wait.base_url is None else f"Connecting to {wait.base_url}"
+    say(f"{what} ({waited}{found})")
 
 
 def run_async(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:

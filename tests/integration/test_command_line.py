@@ -307,7 +307,8 @@ def test_a_request_without_an_answer_does_not_hold_a_batch_up_in_silence(tmp_pat
     module = "batchrun.account.connect"
     patience = {f"{module}.PATIENCE_S": 0.5, f"{module}.WAITS_NOTED_AFTER_S": (0.2,)}
     said = batchrun("run", "batch.toml", cwd=tmp_path, constants=patience)
-    assert (said.code, "no answer yet)" in said.err, "does not answer" in said.err) == (6, True, True), said
+    wait = "Waiting for the embedded server (no answer yet)"
+    assert (said.code, wait in said.err, "does not answer" in said.err) == (6, True, True), said
     assert '"event":"platform_awaited"' in (tmp_path / "batch.out/batch.log").read_text()
     assert (tmp_path / "batch.out/records.jsonl").read_bytes() == b""
 

@@ -35,6 +35,7 @@ from batchrun.worker.worker_client import Order, Stream, WorkerAddress, WorkerCl
 Call = Callable[[WorkerClient], Awaitable[ExitCode | None]]
 #: Settings of a batch that hold whether or not it is open.
 _PRIORITIES = ("weight", "priority")
+_UNTIL = "these limits hold until the worker starts again, or reads worker.toml again: [limits] there keeps them"
 _BATCH_LIMITS = (*_PRIORITIES, "max_concurrent_runs", "start_rate", "budget_usd")
 
 
@@ -175,6 +176,8 @@ async def print_limits(ref: str | None, changes: JsonObject, is_json: bool, clie
     """Change limits of one batch, or of all together, and print the limits that hold then."""
     if ref is None:
         found = await client.change_limits(changes) if changes else await client.limits()
+        if changes:
+            say(_UNTIL)
     else:
         batch = await client.change(ref, changes) if changes else await client.batch(ref)
         found = {name: getattr(batch, name) for name in _BATCH_LIMITS}

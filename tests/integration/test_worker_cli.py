@@ -260,9 +260,12 @@ def test_who_is_notified_is_shown_and_tested_by_the_worker(shell):
 
 
 def test_limits_of_all_batches_are_shown_and_changed(shell):
-    """An invalid one changes nothing."""
-    assert "budget_usd            none" in shell.call("limits").out
-    assert "budget_usd            5" in shell.call("limits", "--set", "budget_usd=5").out
+    """A change says how long it holds; an invalid one changes nothing."""
+    shown = shell.call("limits")
+    assert ("budget_usd            none" in shown.out, shown.err) == (True, "")
+    changed = shell.call("limits", "--set", "budget_usd=5")
+    assert "budget_usd            5" in changed.out
+    assert "hold until the worker starts again" in changed.err
     assert "budget   $5.00" in shell.call("status").out
     wrong = shell.call("limits", "--set", "budget_usd=-5")
     assert (wrong.code, "budget_usd" in wrong.err) == (2, True)

@@ -14,14 +14,12 @@ from batchrun.account.connect import open_platform, read_account
 from batchrun.account.connected_task import refuse_other_account
 from batchrun.apify.wire import mark_of
 from batchrun.config import ApiConfig, ServerConfig
-from batchrun.engine.doubt.candidates import Candidates
 from batchrun.engine.doubt.second_runs import MAX_READ, repeats
-from batchrun.engine.doubt.user_agents import UserAgents
 from batchrun.errors import ConfigError
 from batchrun.ledger.facts import ACCOUNT, TASK_ID
 from batchrun.ledger.protocol import MarkedAttempt
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.maintenance.idle_batch import known_runs
+from batchrun.maintenance.idle_batch import unknown_runs
 from batchrun.maintenance.noted_config import read_own_config
 from batchrun.model import JobId, JobKey, Mark, RunId, TaskId
 from batchrun.output.committed_lines import committed_lines
@@ -150,11 +148,7 @@ async def audit_runs(directory: Path, environ: Mapping[str, str], api_url: str |
         account = await read_account(client)
         if begun_in is not None:
             refuse_other_account(begun_in, account)
-
-        async def known(run_ids: Collection[RunId]) -> set[RunId]:
-            return await anyio.to_thread.run_sync(known_runs, directory, run_ids)
-
-        listing = await Candidates(client, task_id, UserAgents()).since(first, known, MAX_READ)
+        listing = await unknown_runs(directory, client, task_id, first, MAX_READ)
         marks = {run.id: mark for run in listing.runs if (mark := mark_of(run.user_agent)) is not None}
         owners = await anyio.to_thread.run_sync(_attempts_marked, directory, list(marks.values()))
     second_runs = [

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -36,17 +37,22 @@ class IdleBatch:
 
     async def runs_for(self, doubts: Collection[Doubt]) -> Listing:
         """List the task's Runs since the earliest attempt in doubt, except those that the ledger knows."""
-        directory = self.config.out_dir
-
-        async def known(run_ids: Collection[RunId]) -> set[RunId]:
-            return await anyio.to_thread.run_sync(known_runs, directory, run_ids)
-
         earliest_start = min(doubt.attempt.earliest_start for doubt in doubts)
-        return await Candidates(self.client, self.task_id, UserAgents()).since(earliest_start, known)
+        return await unknown_runs(self.config.out_dir, self.client, self.task_id, earliest_start)
 
 
-def known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
-    """Return which of some Runs a batch's ledger knows."""
+async def unknown_runs(
+    directory: Path, client: ApifyClient, task_id: TaskId, since: datetime, max_runs: int | None = None
+) -> Listing:
+    """List the Runs of a batch's task since a time, without those that its ledger knows; see `Candidates.since`."""
+
+    async def known(run_ids: Collection[RunId]) -> set[RunId]:
+        return await anyio.to_thread.run_sync(_known_runs, directory, run_ids)
+
+    return await Candidates(client, task_id, UserAgents()).since(since, known, max_runs)
+
+
+def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:
     with open_for_reading(directory) as ledger:
         return ledger.known_runs(run_ids)
 

@@ -182,9 +182,9 @@ class _Mending:
             if self._ledger.id_of(job.key) is None:
                 self._ledger.admit(job)
 
-    def follow(self, key: str | None, line: int | None) -> None:
+    def follow(self, key: str | None, line: int) -> None:
         """Give a job the line of its record or start; a record without a key says that the line was refused."""
-        for job in self._jobs.get(line or 0, ()):
+        for job in self._jobs.get(line, ()):
             job_id = self._ledger.id_of(job.key)
             if key is None:
                 bad_line = BadLine(position=job.position, reason="it was refused", content="")

@@ -37,8 +37,8 @@ class NotedStart:
 
     key: JobKey
     attempt: Attempt
-    #: The job's line; None: an earlier version has noted the start.
-    line: int | None
+    #: The job's line.
+    line: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ def _start(
     platform_time: str | None,
     not_before: str | None,
     reserved_usd: float | None,
-    line_no: int | None = None,
+    line_no: int,
 ) -> NotedStart:
     attempt = Attempt(
         attempt_no=attempt_no,

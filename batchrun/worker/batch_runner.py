@@ -299,6 +299,8 @@ class BatchRunner:
         self._is_outdated = self._has_moved = False
         self._costs_waited = timedelta(0)
         self._reopening = anyio.Event()
+        if self._fleet is None:  # in a fleet, the log has what is not here
+            await anyio.to_thread.run_sync(self._directory.refuse_moved_results, self.submission)
         config = await self._read_config()
         await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(

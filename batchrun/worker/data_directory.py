@@ -1,14 +1,14 @@
 """The data directory of a worker: where each of its files is."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
-from batchrun.output.layout import OUTBOX
+from batchrun.output.layout import LEDGER, OUTBOX
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory
-from batchrun.worker.submission import Submission
+from batchrun.worker.submission import BatchState, Submission
 
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
 _FORMAT = re.compile(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", re.IGNORECASE)
@@ -30,6 +30,8 @@ class DataDirectory:
         self.log = path / "worker.log"
         #: Notifications that are not delivered yet.
         self.outbox = path / OUTBOX
+        #: Notes of the spool's files whose batches were deleted.
+        self.taken_files = path / "taken.jsonl"
 
     def make(self) -> None:
         """Make the missing directories, and close all to other users.
@@ -38,7 +40,7 @@ class DataDirectory:
             OutputError: a directory cannot be made, or is another user's.
         """
         is_new = not self.path.exists()
-        for path in (self.batches, self.log, self.token):
+        for path in (self.batches, self.log, self.token, self.taken_files):
             close_to_others(path)
         for directory in (self.path, self.batches, self.spool, self.profiles):
             with explaining(directory):
@@ -56,13 +58,38 @@ class DataDirectory:
         """Return a submission's output directory: beside its file in the spool, or in the submission's directory."""
         if submission.spooled is None:
             return self.of(submission.id) / "out"
-        stem = _FORMAT.sub("", submission.spooled.name)
-        return (self.spool / submission.spooled).with_name(f"{stem}.out")
+        return self.out_dir_of(submission.spooled)
+
+    def out_dir_of(self, spooled: PurePosixPath) -> Path:
+        """Return the output directory of a file in the spool, named relative to it."""
+        stem = _FORMAT.sub("", spooled.name)
+        return (self.spool / spooled).with_name(f"{stem}.out")
+
+    def refuse_moved_results(self, submission: Submission) -> None:
+        """Refuse a batch that has run and whose ledger is gone: it would begin with its first line.
+
+        Raises:
+            LedgerError: it is so.
+        """
+        out_dir = self.out_dir(submission)
+        if (submission.has_run or submission.state is BatchState.ACTIVE) and not has_ledger(out_dir):
+            raise LedgerError(
+                f"{out_dir}: its results were moved, with the ledger that says which jobs have run; put them back, or"
+                " delete the batch, and submit under another name what is to run"
+            )
 
     def summary_file(self, submission: Submission) -> Path:
         """Return the file for a submission's summary."""
         out_dir = self.out_dir(submission)
         return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
+
+
+def has_ledger(out_dir: Path) -> bool:
+    """Return whether an output directory has a ledger, whatever is in it; one that cannot be looked for counts."""
+    try:
+        return (out_dir / LEDGER).exists()
+    except OSError:
+        return True
 
 
 def has_open_jobs(out_dir: Path) -> bool:

@@ -22,10 +22,11 @@ from batchrun.errors import BatchrunError, ConfigError, JobFileError
 from batchrun.jobs import is_job_file
 from batchrun.runtime.held_directory import held
 from batchrun.runtime.shell_command import shell_command
-from batchrun.worker.data_directory import DataDirectory, has_begun, has_open_jobs
+from batchrun.worker.data_directory import DataDirectory, has_begun, has_ledger, has_open_jobs
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
 from batchrun.worker.summary_file import has_summary
+from batchrun.worker.taken_files import is_same_file
 
 #: Seconds between two looks at the spool.
 INTERVAL_S = 1.0
@@ -41,6 +42,11 @@ _LINKED = (
 )
 
 _CANCELLED = "has changed, but its batch was cancelled; `{resume}` goes on with it"
+_DELETED = "has changed, but its batch was cancelled and deleted; give the file another name to run its jobs"
+_MOVED = (
+    "has run, and its results were moved: under this name it would run again from its first line; give the file another"
+    " name for that, or put {out} back"
+)
 
 _log = structlog.get_logger()
 
@@ -82,15 +88,44 @@ class Spool:
 
     async def _look_at(self, name: PurePosixPath, signature: str, known: Submission | None) -> None:
         if known is None:
-            await self._take(name, signature)
+            deleted = self._store.taken.get(name)
+            if deleted is None or not await self._is_left(name, signature, deleted.signature, deleted.is_cancelled):
+                await self._take(name, signature)
+            elif deleted.signature != signature:
+                changed = deleted.model_copy(update={"signature": signature})
+                await anyio.to_thread.run_sync(self._store.taken.add, changed)
         elif known.signature != signature and known.state is BatchState.CANCELLED:
             # A copy of the spool, or a touch, changes the signature, too, and would spend what somebody has stopped.
             resume = shell_command("batchrun", "worker", "resume", known.name)
             self._report(self._directory.spool / name, JobFileError(_CANCELLED.format(resume=resume), file=Path(name)))
         elif known.signature != signature and known.state.is_over:
-            await self._take(name, signature, before=known)
+            before = known.signature or ""
+            if known.has_run and await self._is_left(name, signature, before, is_cancelled=False):
+                await self._store.update(known.id, lambda _: {"signature": signature})
+            else:
+                await self._take(name, signature, before=known)
         elif known.state is BatchState.FAILED and known.signature == signature:
             await anyio.to_thread.run_sync(self._move_away, known)
+
+    async def _is_left(self, name: PurePosixPath, signature: str, before: str, is_cancelled: bool) -> bool:
+        """Return whether a file is left alone which has run, with the signature `before`; say why, once.
+
+        Its results may have been moved: only the worker's own notes tell that its jobs have run.
+        """
+        if signature != before and not is_same_file(before, signature):
+            return False
+        out_dir = self._directory.out_dir_of(name)
+        has_results = await anyio.to_thread.run_sync(has_ledger, out_dir)
+        if not has_results:
+            reason = _MOVED.format(out=out_dir.name)
+        elif signature == before:
+            return True
+        elif is_cancelled:
+            reason = _DELETED
+        else:
+            return False
+        self._report(self._directory.spool / name, JobFileError(reason, file=Path(name)))
+        return True
 
     def _find(self) -> dict[PurePosixPath, str]:
         entries = _entries(self._directory.spool, self._report)

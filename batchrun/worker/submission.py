@@ -180,6 +180,12 @@ class Submission(BaseModel):
         """Its weight and priority among the batches of the account."""
         return BatchPriority(weight=self.weight, priority=self.priority)
 
+    @property
+    def has_run(self) -> bool:
+        """True if jobs of it are known to have been started, so that it has had a ledger."""
+        counts = self.counts
+        return counts.settled + counts.live_runs + counts.postponed + counts.in_doubt > 0
+
     def but(self, **changes: Any) -> Self:
         """Return a changed copy.
 

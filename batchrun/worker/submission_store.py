@@ -20,6 +20,7 @@ from batchrun.output.worker_batch import SUBMISSION
 from batchrun.runtime.private_files import make_private_directory, read_private
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.submission import BatchState, Submission
+from batchrun.worker.taken_files import TakenFiles
 
 #: Least characters of the end of an id that stand for it.
 MIN_REF_CHARS = 6
@@ -54,6 +55,8 @@ class SubmissionStore:
     def __init__(self, directory: DataDirectory) -> None:
         self._directory = directory
         self._known: dict[str, Submission] = {}
+        #: The spool's files whose batches were deleted.
+        self.taken = TakenFiles(directory.taken_files, directory.spool)
         #: Their ids, oldest first; None: one was added since.
         self._order: list[str] | None = None
         #: Ids of submissions whose last change is not on disk.
@@ -63,6 +66,7 @@ class SubmissionStore:
 
     def load(self) -> None:
         """Read all submissions; remove incomplete ones, and leave alone damaged ones and what is none of a worker's."""
+        self.taken.load()
         with explaining(self._directory.batches):
             directories = sorted(self._directory.batches.iterdir())
         for directory in directories:
@@ -190,6 +194,7 @@ class SubmissionStore:
     def delete(self, submission: Submission) -> None:
         """Delete a submission with its directory; call it in a thread, with `lock` held."""
         directory = self._directory.of(submission.id)
+        self.taken.note(submission)
         with explaining(directory):
             # The file first: without it, an interrupted deletion is completed by `load`.
             (directory / SUBMISSION).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tracemalloc
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -636,6 +637,60 @@ async def test_the_file_of_a_deleted_batch_is_taken_again_only_if_it_changes(tmp
         records = data / "spool" / "once.out" / "records.jsonl"
         await until(lambda: len(read_lines(records)) == 5, "records of the lines that are new")
         assert len(api.runs()) == 8
+
+
+async def test_results_that_were_moved_make_nothing_of_the_spool_run_again(tmp_path, api):
+    """Neither while the batch is known nor once it is deleted; another file of that name is another batch."""
+    data = tmp_path / "data"
+    spool = data / "spool"
+
+    async def another(name: str) -> None:  # the worker has looked at all files by its end
+        put(spool / f"{name}.jsonl", to_lines(jobs_of(1, 1)))
+        put(spool / f"{name}.toml", batch_file(name, f"{name}.jsonl"))
+        await until((spool / f"{name}.summary.json").exists, f"the summary of {name}", 10)
+
+    async with working(data, api) as worker:
+        put(spool / "once.jsonl", to_lines(jobs_of(3, 1)))
+        put(spool / "once.toml", batch_file("once", "once.jsonl"))
+        await until((spool / "once.summary.json").exists, "a summary")
+        await until(lambda: not worker.runners, "a worker at rest")
+        (submission,) = worker.store
+        (spool / "once.out").rename(tmp_path / "collected.out")
+        (spool / "once.summary.json").unlink()
+        os.utime(spool / "once.toml")
+        await another("next-a")
+        await batch_deletion.delete(worker, submission.id)
+        await another("next-b")
+    async with working(data, api) as worker:
+        os.utime(spool / "once.toml")
+        await another("next-c")
+        shutil.copy2(spool / "once.toml", tmp_path / "copy")
+        (tmp_path / "copy").rename(spool / "once.toml")
+        await another("next-d")
+        assert len(api.runs()) == 3 + 4
+        assert {each.name for each in worker.store} == {f"next-{each}" for each in "abcd"}
+        put(spool / "once.toml", batch_file("once", "once.jsonl") + "# another one")
+        await until((spool / "once.out" / "records.jsonl").exists, "another batch")
+
+
+async def test_a_batch_whose_ledger_was_moved_stops_and_does_not_begin_again(tmp_path, api):
+    """Its Runs would be started twice; put back, the ledger lets it go on."""
+    data = tmp_path / "data"
+    async with working(data, api) as worker:
+        batch = await submit_batch(worker, jobs_of(20), limits__max_concurrent_runs=1)
+        await batch.until_live()
+        await batch_orders.pause(worker, batch.id)
+        await batch.until(BatchState.PAUSED)
+        started, out_dir = len(api.runs()), worker.directory.out_dir(batch.submission)
+        out_dir.rename(tmp_path / "moved")
+        await batch_orders.resume(worker, batch.id)
+        await batch.until(BatchState.STOPPED)
+        assert "its results were moved" in batch.submission.reason
+        assert len(api.runs()) == started
+        (tmp_path / "moved").rename(out_dir)
+        await batch_orders.resume(worker, batch.id)
+        await batch.until(BatchState.FINISHED)
+        assert len(api.runs()) == 20
 
 
 async def test_a_missing_summary_is_written_by_the_next_process(tmp_path, api):

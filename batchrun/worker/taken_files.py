@@ -1,0 +1,92 @@
+"""The spool's files whose batches were deleted, so that what has run does not run again once its results are moved."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from batchrun.output.replacement import replace_file
+from batchrun.output.sink import explaining, sync_directory
+from batchrun.runtime.private_files import private_opener, read_private
+from batchrun.worker.submission import BatchState, Submission
+
+#: Notes from which on old ones of files that are gone are dropped, 10 MB; most bytes that are read.
+_MAX_NOTES, _MAX_BYTES = 100_000, 256 << 20
+
+
+class TakenFile(BaseModel):
+    """A file as it was when its batch was deleted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    #: Relative to the spool.
+    name: PurePosixPath
+    signature: str
+    is_cancelled: bool = False
+
+
+class TakenFiles:
+    """Notes of deleted batches, by the names of their files: one line of JSON each, the last one of a name counts.
+
+    A file that is absent keeps its note: its disk may only be unmounted.
+
+    Methods raise:
+        OutputError: the notes cannot be read or written.
+    """
+
+    def __init__(self, file: Path, spool: Path) -> None:
+        self._file, self._spool = file, spool
+        self._known: dict[PurePosixPath, TakenFile] = {}
+
+    def load(self) -> None:
+        with explaining(self._file):
+            if not self._file.exists():
+                return
+            lines = read_private(self._file, _MAX_BYTES).splitlines()
+        for line in lines:
+            self._read(line)
+        if len(lines) > _MAX_NOTES:
+            old = [*self._known.values()][: -_MAX_NOTES // 2]
+            gone = {each.name for each in old if not (self._spool / each.name).exists()}
+            self._known = {name: each for name, each in self._known.items() if name not in gone}
+            replace_file(self._file, [_line(each) for each in self._known.values()], is_durable=True)
+
+    def _read(self, line: bytes) -> None:
+        try:
+            taken = TakenFile.model_validate_json(line)
+        except ValidationError:
+            return  # its process was killed before it deleted the batch
+        self._known.pop(taken.name, None)
+        self._known[taken.name] = taken
+
+    def get(self, name: PurePosixPath) -> TakenFile | None:
+        return self._known.get(name)
+
+    def note(self, submission: Submission) -> None:
+        """Keep the file of a batch that is about to be deleted, if it has run. Blocks."""
+        if submission.spooled is None or submission.signature is None or not submission.has_run:
+            return
+        is_cancelled = submission.state is BatchState.CANCELLED
+        self.add(TakenFile(name=submission.spooled, signature=submission.signature, is_cancelled=is_cancelled))
+
+    def add(self, taken: TakenFile) -> None:
+        """Note a file, in the place of what was noted of its name. Blocks."""
+        with explaining(self._file):
+            with open(self._file, "ab", opener=private_opener) as opened:
+                opened.write(_line(taken))
+                opened.flush()
+                os.fsync(opened.fileno())
+            sync_directory(self._file.parent)
+        self._known[taken.name] = taken
+
+
+def _line(taken: TakenFile) -> bytes:
+    # The line's end comes first: the one before may be incomplete, of a process that was killed.
+    return f"\n{taken.model_dump_json()}".encode()
+
+
+def is_same_file(before: str, now: str) -> bool:
+    """True if two signatures are of one file, that has grown or was touched, or of a file and its exact copy."""
+    inode, *content = before.split("-", 2)
+    inode_now, *content_now = now.split("-", 2)
+    return inode == inode_now or content == content_now

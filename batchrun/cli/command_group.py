@@ -11,9 +11,15 @@ from batchrun.cli.examples import epilog
 #: How a given text becomes a parameter's value, by the parameter's annotation.
 _PLAIN = {str: str, Path: Path, list[str]: str, list[Path]: Path}
 
+#: What the help shows as the value of an option. Typer's own words are wide, and cut the options' names in 80 columns.
+_METAVARS = {
+    bool: "", str: "TEXT", list[str]: "TEXT", Path: "PATH", list[Path]: "PATH", typer.FileText: "FILE", int: "N",
+    float: "N",
+}  # fmt: skip
+
 
 class CommandGroup(TyperGroup):
-    """A group whose commands show examples, and whose parameters are converted by `_LeanConversion`."""
+    """A group whose commands show examples and short values, and whose parameters `_LeanConversion` converts."""
 
     def get_params(self, ctx: typer.Context) -> Any:  # type: ignore[override] # a private class there
         """Return the options of the group itself."""
@@ -46,5 +52,7 @@ class _LeanConversion:
 
 def _lean(parameters: Any) -> Any:
     for each in parameters:
+        if each.param_type_name == "option" and each.metavar is None:
+            each.metavar = _METAVARS.get(each.type_descriptor.annotation)
         each.get_runtime_param = _LeanConversion  # the method that typer asks for what converts
     return parameters

@@ -252,7 +252,7 @@ def _directory_of(place: str) -> Path:
 
 
 def pull(
-    url: Annotated[str, typer.Argument(help="Of the shared log, as [replica] url has it.")],
+    url: Annotated[str, typer.Argument(help="Of the shared log: replica.url of the batch.")],
     directory: Annotated[Path, typer.Argument(help="The batch's output directory.")],
 ) -> None:
     """Write a batch's directory from its shared log; works while another machine carries the batch out."""
@@ -424,7 +424,10 @@ def serve(
         int, typer.Option(min=128, help="Max memory of all live Runs in MB, per account.")
     ] = 8192,
     allow_private_addresses: Annotated[
-        bool, typer.Option(help="Let webhooks and the page-scraper reach loopback and private addresses.")
+        bool,
+        typer.Option(
+            "--allow-private-addresses", help="Let webhooks and the page-scraper reach loopback and private addresses."
+        ),
     ] = False,
     restricted: Annotated[
         bool, typer.Option("--restricted", help="Let no account read another's Runs and storages by their ids.")

@@ -1,7 +1,9 @@
 """The help of a command: only that command is built for it."""
 
+from typing import Any
+
 import pytest
-from typer import Typer
+from typer import Context, Typer
 from typer.main import get_command
 
 from batchrun.cli.main import app, main
@@ -36,6 +38,23 @@ def test_the_help_of_a_command_is_the_same_whether_others_are_built_or_not(monke
             whole([*words, "--help"], prog_name="batchrun")
         assert alone == capsys.readouterr().out
         assert f"batchrun {' '.join(words)}" in alone
+
+
+def test_a_help_is_whole_in_80_columns(monkeypatch, capsys):
+    """Of every command: each option's name, and each word of what it does; brackets would be taken for markup."""
+    monkeypatch.setenv("COLUMNS", "80")
+    whole = get_command(app)
+    for words, group in _named(app).items():
+        with pytest.raises(SystemExit):
+            whole([*words, "--help"], prog_name="batchrun")
+        shown = capsys.readouterr().out
+        assert "…" not in shown, shown
+        command: Any = whole
+        for word in words:
+            command = command.get_command(Context(command), word)
+        for each in command.params if group is None else ():
+            names = each.opts if each.param_type_name == "option" else []
+            assert {*names, *(each.help or "").split()} <= set(shown.split()), shown
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from batchrun.apify.connections import (
     timeouts,
 )
 from batchrun.apify.foreign_answers import is_foreign
+from batchrun.apify.guarded_connector import GuardedConnector
 from batchrun.apify.local_names import LocalNames
 from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
@@ -543,7 +544,7 @@ async def open_transport(
         await need_authorities()
         sockets = open_socket
     # No limit here: permits and `max_open_polls` bound the open connections, and a second bound would hide waits.
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=sockets, resolver=LocalNames())
+    connector = GuardedConnector(limit=0, ttl_dns_cache=60, socket_factory=sockets, resolver=LocalNames())
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from yarl import URL
 
 from batchrun.apify.aiohttp_errors import reason_of
+from batchrun.apify.guarded_connector import GuardedConnector
 from batchrun.apify.local_names import LocalNames
 from batchrun.config.text_bounds import parse_json
 from batchrun.errors import BatchrunError, ConfigError, OutputError
@@ -152,7 +153,7 @@ async def open_client(address: WorkerAddress, report: Report) -> AsyncIterator["
         if address.socket is not None:
             connector = aiohttp.UnixConnector(stack.enter_context(short_path(address.socket)))
         else:
-            connector = aiohttp.TCPConnector(resolver=LocalNames())
+            connector = GuardedConnector(resolver=LocalNames())
         async with (
             aiohttp.ClientSession(
                 connector=connector, timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False

@@ -18,6 +18,10 @@ HELD = {
         "integration/test_token_safety.py::test_a_redirect_leads_from_https_to_https_only",
         "integration/test_token_safety.py::test_a_token_is_not_sent_over_plain_http_to_another_machine",
     ),
+    "only programs of your user, root, and the user who answered the command first": (
+        "integration/test_squatters.py::test_a_batch_sends_nothing_to_a_program_that_has_taken_its_servers_port",
+        "integration/test_squatters.py::test_a_server_may_run_as_another_user",
+    ),
     "A batch leaves it in no file or message": (
         "integration/test_private_files.py::test_a_batch_is_for_its_user_only",
         "integration/test_worker_process.py::test_spans_arrive_at_a_collector_without_a_token_in_them",

@@ -1,0 +1,58 @@
+"""Opens connections of clients that send a token; by plain HTTP within this machine, to its server's user only.
+
+Any user of a machine can listen at the port of a server that has ended, and would get the token of its clients. Over
+https the certificate tells them apart.
+"""
+
+import os
+import pwd
+from typing import Any
+
+import aiohttp
+import anyio.to_thread
+from aiohttp.client_proto import ResponseHandler
+
+from batchrun.runtime.socket_owner import owner_of_peer
+
+
+class GuardedConnector(aiohttp.TCPConnector):
+    """A connector whose connections by plain HTTP lead to programs of this user, of root, or of the first one's user.
+
+    A server may run as a user of its own: whose program answered first at an address is not refused later.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        #: User ids by host and port.
+        self._first_owners: dict[tuple[str | None, int | None], int] = {}
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        handler = await super()._create_connection(req, traces, timeout)
+        transport = handler.transport
+        if transport is None or req.is_ssl() or req.proxy is not None:
+            return handler
+        owner = owner_of_peer(transport.get_extra_info("socket"))
+        if owner is None:
+            return handler
+        first = self._first_owners.setdefault((req.url.host, req.url.port), owner)
+        if owner in (os.geteuid(), 0, first):
+            return handler
+        transport.abort()
+        user = await anyio.to_thread.run_sync(_user, owner)
+        raise aiohttp.ClientConnectorError(
+            req.connection_key,
+            OSError(
+                0,
+                f"a program of another user ({user}) has taken port {req.url.port}, and nothing was sent to it; end"
+                " it, or start the server at another port",
+            ),
+        )
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
+    except KeyError:
+        return f"uid {uid}"

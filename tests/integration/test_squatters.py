@@ -1,0 +1,145 @@
+"""Another user's program that has taken a server's port gets no token from the server's clients."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.abc import SocketAttribute
+from pydantic import SecretStr
+
+from batchrun.apify import transport
+from batchrun.apify.client import open_client
+from batchrun.errors import OutputError
+from batchrun.model import RunId
+from batchrun.policy.retry import Backoff
+from batchrun.runtime.socket_owner import owner_of_peer
+from batchrun.worker.token_file import Token
+from batchrun.worker.worker_client import WorkerAddress, WorkerClient, WorkerUnreachable
+from batchrun.worker.worker_client import open_client as open_client_of_worker
+from tests.integration.test_token_safety import READ_RUN
+
+NOBODY = 65534
+#: Listens at a port, and prints what comes on each connection; answers with a Run.
+SQUATTER = """
+import os, socket, sys
+os.setuid(int(sys.argv[2]))
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), reuse_port=False)
+print(listener.getsockname()[1], flush=True)
+while True:
+    connection, _ = listener.accept()
+    if got := connection.recv(65536):
+        print(got, flush=True)
+        connection.sendall(ANSWER)
+    connection.close()
+""".replace("ANSWER", repr(READ_RUN.replace(b"Content-Length", b"Connection: close\r\nContent-Length")))
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root can run a program of another user"
+)
+
+
+@contextmanager
+def squatter(port: int = 0, uid: int = NOBODY) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+    """Let a program of a user listen; give its port, and it."""
+    argv = [sys.executable, "-I", "-S", "-c", SQUATTER, str(port), str(uid)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline()), process
+        finally:
+            process.kill()
+
+
+@asynccontextmanager
+async def server(port: int = 0) -> AsyncIterator[int]:
+    """Answer each request with a Run, as this user; give the port."""
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(READ_RUN.replace(b"Content-Length", b"Connection: close\r\nContent-Length"))
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
+    async with listener, anyio.create_task_group() as children:
+        children.start_soon(listener.serve, serve)
+        yield listener.extra(SocketAttribute.local_port)
+        children.cancel_scope.cancel()
+
+
+def open_worker_client(port: int) -> AbstractAsyncContextManager[WorkerClient]:
+    """Open a client of the worker at a port of this machine."""
+    return open_client_of_worker(WorkerAddress(f"http://127.0.0.1:{port}", Token("secret")), lambda _: None)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    with anyio.fail_after(30):
+        while not holds():  # noqa: ASYNC110 - a failed read wakes nobody here
+            await anyio.sleep(0.01)
+
+
+async def test_a_batch_sends_nothing_to_a_program_that_has_taken_its_servers_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says whose it is and waits, and goes on with the server that listens there again."""
+    monkeypatch.setattr(transport, "READ_BACKOFF", Backoff(first_s=0.01, max_s=0.01))
+    async with AsyncExitStack() as stack:
+        async with server() as port:
+            client = await stack.enter_async_context(
+                open_client(f"http://localhost:{port}", SecretStr("apify_api_secret"), request_rate_per_s=1000)
+            )
+            await client.get_run(RunId("r"))
+        children, has_answer = await stack.enter_async_context(anyio.create_task_group()), anyio.Event()
+
+        async def read() -> None:
+            await client.get_run(RunId("r"))
+            has_answer.set()
+
+        with squatter(port) as (_, taken):
+            children.start_soon(read)
+            await until(lambda: any("another user" in each for each in client.failed_reads))
+            (failed,) = client.failed_reads
+            assert failed == (
+                f"no connection to localhost: a program of another user (nobody, uid {NOBODY}) has taken port {port},"
+                " and nothing was sent to it; end it, or start the server at another port"
+            )
+            taken.kill()
+            assert taken.communicate()[0] == ""
+        async with server(port):
+            await until(has_answer.is_set)
+
+
+async def test_a_server_may_run_as_another_user() -> None:
+    """Whose it is when the client's first connection opens counts; a third user's program gets nothing later."""
+    async with AsyncExitStack() as stack:
+        with squatter() as (port, _):
+            client = await stack.enter_async_context(open_worker_client(port))
+            for _ in range(2):
+                with pytest.raises(OutputError, match="not as a worker would"):
+                    await client.worker()
+        with squatter(port, NOBODY - 1) as (_, taken):
+            with pytest.raises(WorkerUnreachable, match=f"uid {NOBODY - 1}.* has taken port {port}") as caught:
+                await client.worker()
+            assert not caught.value.was_sent
+            taken.kill()
+            assert taken.communicate()[0] == ""
+
+
+async def test_the_kernel_knows_whose_program_answers() -> None:
+    """Also before the connection is accepted, and of a server at all addresses."""
+    for host, family, address in (("127.0.0.1", socket.AF_INET, "127.0.0.1"), ("::", socket.AF_INET6, "127.0.0.1")):
+        os.seteuid(NOBODY)
+        try:
+            listener = socket.create_server((host, 0), family=family, dualstack_ipv6=family == socket.AF_INET6)
+        finally:
+            os.seteuid(0)
+        with listener, socket.create_connection((address, listener.getsockname()[1])) as connection:
+            assert owner_of_peer(connection) == NOBODY
+            with listener.accept()[0] as accepted:
+                assert owner_of_peer(accepted) == 0

@@ -4,7 +4,7 @@ Each function raises ValueError for an answer that it cannot read.
 """
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -14,7 +14,13 @@ from batchrun.apify.connections import Answer
 from batchrun.errors import AnswerTooLarge
 from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage, read_json
 from batchrun.runtime.byte_budget import Fits
-from batchrun.runtime.free_memory import check_memory, decoded_bytes, parsed_bytes
+from batchrun.runtime.free_memory import (
+    PARSED_BYTES_PER_BYTE,
+    check_memory,
+    decoded_bytes,
+    has_memory,
+    parsed_bytes,
+)
 
 #: Bytes of a body from which on it is reckoned how much memory its values take.
 _LARGE_BYTES = 1 << 16
@@ -64,11 +70,30 @@ def run_of(answer: Answer) -> Run:
     return wire.parse_run(_data(answer))
 
 
+class _ListedRuns(Mapping[RunId, Run]):
+    """The Runs of a list; each is parsed when it is looked up, since a list of 1,000 is searched for a few of them."""
+
+    def __init__(self, entries: Mapping[RunId, JsonObject]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, run_id: RunId) -> Run:
+        return wire.parse_run(self._entries[run_id])
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._entries
+
+    def __iter__(self) -> Iterator[RunId]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
 def runs_page_of(answer: Answer) -> RunsPage:
     """Read one page of a list of Runs. An entry without an id is left out; the others can be read without it."""
     data = object_of(answer)
     items, total = _items_of(data), data.get("total")
-    runs = [wire.parse_run(item) for item in items if _has_id(item)]
+    runs = _ListedRuns({RunId(item["id"]): item for item in items if _has_id(item)})
     return RunsPage(runs=runs, count=len(items), total=total if isinstance(total, int) else None)
 
 
@@ -144,11 +169,7 @@ def _items_of(data: JsonObject) -> list[Any]:
 
 
 def _has_id(item: Any) -> bool:
-    if not isinstance(item, dict):
-        return False
-    with suppress(ValueError):
-        return bool(wire.id_in(item))
-    return False
+    return isinstance(item, dict) and wire.id_or_none(item.get("id")) is not None
 
 
 def _list_in(body: bytes, fits: Fits | None) -> tuple[Any, int]:
@@ -192,6 +213,9 @@ def _reckon(body: bytes, fits: Fits | None) -> None:
     """
     if len(body) < _LARGE_BYTES:
         return
+    most = PARSED_BYTES_PER_BYTE * len(body)
+    if fits is None and most <= _MAX_PARSED_BYTES and has_memory(most):
+        return  # whatever it holds; to count that takes longer than to parse a list of Runs
     size = parsed_bytes(body)
     if fits is not None and not fits(len(body), size):
         raise AnswerTooLarge(size)

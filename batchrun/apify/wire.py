@@ -175,8 +175,8 @@ def parse_run(data: Any) -> Run:
     return Run(
         id=RunId(id_in(data)),
         status=_status(data.get("status"), has_ended=finished_at is not None),
-        dataset_id=DatasetId(dataset_id) if (dataset_id := _id_or_none(data.get("defaultDatasetId"))) else None,
-        store_id=StoreId(store_id) if (store_id := _id_or_none(data.get("defaultKeyValueStoreId"))) else None,
+        dataset_id=DatasetId(dataset_id) if (dataset_id := id_or_none(data.get("defaultDatasetId"))) else None,
+        store_id=StoreId(store_id) if (store_id := id_or_none(data.get("defaultKeyValueStoreId"))) else None,
         started_at=_time(data.get("startedAt")),
         finished_at=finished_at,
         cost_usd=cost_usd,
@@ -300,7 +300,7 @@ def _tagged(builds: JsonObject) -> dict[str, tuple[str, str | None]]:
     return {  # a tag without a build is null
         tag: (build_id, _text_or_none(build.get("buildNumber")))
         for tag, build in builds.items()
-        if isinstance(build, dict) and (build_id := _id_or_none(build.get("buildId"))) is not None
+        if isinstance(build, dict) and (build_id := id_or_none(build.get("buildId"))) is not None
     }
 
 
@@ -424,7 +424,7 @@ def parse_account(user: JsonObject, limits: JsonObject, denied: tuple[Denied, ..
         limits=parse_limits(limits),
         max_monthly_usage_usd=_cost(allowed.get("maxMonthlyUsageUsd")),
         monthly_usage_usd=_cost(used.get("monthlyUsageUsd")),
-        id=_id_or_none(user.get("id")) or name_in(user, "username") or "",
+        id=id_or_none(user.get("id")) or name_in(user, "username") or "",
         denied=denied,
     )
 
@@ -456,12 +456,13 @@ def id_in(fields: JsonObject) -> str:
     Raises:
         ValueError: it is missing, or none.
     """
-    if (found := _id_or_none(fields.get("id"))) is None:
+    if (found := id_or_none(fields.get("id"))) is None:
         raise ValueError("its `id` is no text of letters and digits")
     return found
 
 
-def _id_or_none(value: Any) -> str | None:
+def id_or_none(value: Any) -> str | None:
+    """Return an id as it is; None for what is none."""
     return value if isinstance(value, str) and _ID.fullmatch(value) else None
 
 

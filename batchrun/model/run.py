@@ -1,5 +1,6 @@
 """A Run and its items as the API describes them, the options it is started with, and the source of its cost."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
@@ -117,8 +118,8 @@ class Run:
 class RunsPage:
     """One page of a list of Runs."""
 
-    #: Without the entries that cannot be read.
-    runs: list[Run]
+    #: By id, in the list's order, without the entries that cannot be read.
+    runs: Mapping[RunId, Run]
     #: Number of all its entries: the next page begins behind them.
     count: int
     #: Number of Runs in the whole list; None if the platform does not report it.

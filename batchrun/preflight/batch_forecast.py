@@ -73,7 +73,7 @@ async def read_forecast(client: ApifyClient, account: AccountInfo, task: Task, e
     recent: list[Run] | None = None
     with anyio.move_on_after(PATIENCE_S):
         try:
-            recent = (await client.list_task_runs(task.id, limit=RECENT_RUNS)).runs
+            recent = [*(await client.list_task_runs(task.id, limit=RECENT_RUNS)).runs.values()]
         except ApiError:
             recent = None
     return forecast(None if recent is None else take_samples(recent), account, effort)

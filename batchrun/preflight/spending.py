@@ -71,7 +71,7 @@ async def _past_costs(client: ApifyClient, task: Task) -> Sequence[float]:
         page = await client.list_task_runs(task.id, limit=PAST_RUNS)
     except ApiError:
         return ()
-    return [run.cost_usd for run in page.runs if run.status.is_terminal and run.cost_usd is not None]
+    return [run.cost_usd for run in page.runs.values() if run.status.is_terminal and run.cost_usd is not None]
 
 
 async def _actor(client: ApifyClient, task: Task) -> JsonObject:

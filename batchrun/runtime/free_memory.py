@@ -15,15 +15,22 @@ _BROAD = re.compile(rb"[\xc4-\xff]|\\u(?!00)")
 
 
 def check_memory(size: int) -> None:
-    """Raise MemoryError unless this many bytes can be allocated now: orjson crashes where an allocation fails.
+    """Raise MemoryError unless this many bytes can be allocated now: orjson crashes where an allocation fails."""
+    if not has_memory(size):
+        raise MemoryError
+
+
+def has_memory(size: int) -> bool:
+    """Return whether this many bytes can be allocated now.
 
     The bytes are reserved, not touched, and given back. Windows is not asked.
     """
     if sys.platform != "win32":
         try:
             mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
-        except OSError as error:
-            raise MemoryError from error
+        except OSError:
+            return False
+    return True
 
 
 def parsed_bytes(text: bytes) -> int:

@@ -382,7 +382,7 @@ class ScriptedApi:
         return [each for each in self._runs.values() if each.began_at <= visible_at]
 
     def _page(self, listed: list[_Stored], offset: int) -> RunsPage:
-        page = [self.run(each.id, is_short=True) for each in listed[offset : offset + PAGE]]
+        page = {each.id: self.run(each.id, is_short=True) for each in listed[offset : offset + PAGE]}
         return RunsPage(runs=page, count=len(page), total=len(listed))
 
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:

@@ -96,7 +96,7 @@ def test_a_strangers_run_does_not_spoil_the_page() -> None:
     odd = [{"id": "odd", "status": "PAUSED", "startedAt": None}, None, {"id": None}, "text", {}]
     answer = _answer(orjson.dumps({"data": {"items": [{"id": "first"}, *odd, {"id": "last"}]}}))
     page = runs_page_of(answer)
-    assert ([run.id for run in page.runs], page.count, page.total) == (["first", "odd", "last"], 7, None)
+    assert ([run.id for run in page.runs.values()], page.count, page.total) == (["first", "odd", "last"], 7, None)
     assert list(costs_by_run_of(answer)) == ["first", "odd", "last"]
 
 

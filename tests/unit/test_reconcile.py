@@ -274,7 +274,7 @@ async def test_a_list_that_shows_a_stranger_on_every_page_ends() -> None:
 
     async def on_every_page(*, started_after: datetime, offset: int) -> RunsPage:
         page = await list_runs(started_after=started_after, offset=offset)
-        runs = page.runs if offset == 0 else [api.run(stranger, is_short=True)]
+        runs = page.runs if offset == 0 else {stranger: api.run(stranger, is_short=True)}
         return RunsPage(runs=runs, count=len(runs), total=None)
 
     api.list_runs = on_every_page  # type: ignore[method-assign] # a platform with this one fault
@@ -294,9 +294,11 @@ async def test_a_list_without_an_end_proves_nothing_but_what_it_shows(
     async def without_an_end(*, started_after: datetime, offset: int) -> RunsPage:
         await anyio.sleep(0.01)
         user_agent = "x" * 20_000 + (" (mine)" if is_listed else "")
-        runs = [replace(one, id=RunId(f"{offset + n}"), user_agent=user_agent) for n in range(1000)]
-        mine = replace(one, id=RunId("ours"), user_agent=agent("mine"))
-        listed.append(RunsPage(runs=[*runs, mine] if is_listed else runs, count=1000, total=10**9))
+        ids = [RunId(f"{offset + n}") for n in range(1000)]
+        runs = {run_id: replace(one, id=run_id, user_agent=user_agent) for run_id in ids}
+        if is_listed:
+            runs[RunId("ours")] = replace(one, id=RunId("ours"), user_agent=agent("mine"))
+        listed.append(RunsPage(runs=runs, count=1000, total=10**9))
         return listed[-1]
 
     api.list_runs = without_an_end  # type: ignore[method-assign] # a platform with this one fault
@@ -320,7 +322,8 @@ async def test_a_list_without_an_end_of_known_or_old_runs_ends(monkeypatch: pyte
 
     async def without_an_end(*, started_after: datetime, offset: int) -> RunsPage:
         offsets.append(offset)
-        return RunsPage(runs=[replace(one, id=RunId(f"{offset}"))], count=1, total=10**9)
+        run_id = RunId(f"{offset}")
+        return RunsPage(runs={run_id: replace(one, id=run_id)}, count=1, total=10**9)
 
     async def all_known(run_ids: Collection[RunId]) -> set[RunId]:
         return set(run_ids)

@@ -167,11 +167,15 @@ class CostReader:
             except ApiError as error:
                 _log.warning("costs_not_listed", error=str(error))
                 break
-            found |= {run.id: _cost(run) for run in page.runs if run.id in wanted and run.cost_usd is not None}
+            found |= {
+                run_id: _cost(run)
+                for run_id in wanted.intersection(page.runs)
+                if (run := page.runs[run_id]).cost_usd is not None
+            }
             offset += page.count
             if not page.runs or len(found) == len(wanted):
                 break
-            last_began_at = page.runs[-1].started_at
+            last_began_at = page.runs[[*page.runs][-1]].started_at
             if last_began_at is not None and last_began_at > max(began):
                 break
             del page  # the next one needs its memory

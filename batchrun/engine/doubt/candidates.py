@@ -31,6 +31,9 @@ _NOT_YET = datetime.max.replace(tzinfo=UTC)
 #: HTTP status of the API when it does not accept the token: the task's list would be refused as well.
 _TOKEN_REFUSED = 401
 
+#: Returns which of some Runs the ledger knows.
+KnownRuns = Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]]
+
 _log = structlog.get_logger()
 
 
@@ -75,7 +78,7 @@ class Candidates:
     async def since(
         self,
         earliest_start: datetime,
-        known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]],
+        known: KnownRuns,
         max_runs: int | None = None,
     ) -> Listing:
         """List the task's Runs since an intent, without those that the ledger knows.
@@ -92,14 +95,15 @@ class Candidates:
         """
         unknown: dict[RunId, Run] = {}
         max_runs, pages, is_complete = MAX_UNKNOWN if max_runs is None else max_runs, 0, True
-        async for page in self._pages(earliest_start - CLOCK_MARGIN):
+        async for page in self._pages(earliest_start - CLOCK_MARGIN, known):
             # Page by page: all Runs of a day may be too many for the memory.
-            unknown |= {run.id: _what_is_asked_of(run) for run in await _without_known(page, known)}
+            unknown |= {run.id: _what_is_asked_of(run) for run in page}
             pages += 1
             if len(unknown) > max_runs or pages == MAX_PAGES:
                 is_complete = False
                 break
-        runs = await _without_known([*unknown.values()], known)
+        accounted_for = await known(unknown) if unknown else ()
+        runs = [run for run in unknown.values() if run.id not in accounted_for]
         self._user_agents = {run.id: self._user_agents[run.id] for run in runs if run.id in self._user_agents}
         listing = Listing(is_complete=is_complete)
         unread = [run for run in runs if run.user_agent is None and run.id not in self._user_agents]
@@ -116,8 +120,8 @@ class Candidates:
                 listing.unreadable.append(run)
         return listing
 
-    async def _pages(self, since: datetime) -> AsyncIterator[list[Run]]:
-        """Yield the task's Runs since a time, in no order; some of them twice.
+    async def _pages(self, since: datetime, known: KnownRuns) -> AsyncIterator[list[Run]]:
+        """Yield the task's Runs since a time that the ledger does not know, in no order; some of them twice.
 
         The last page is the one that is not full, once all counted Runs are read: an empty page may never come, since
         Runs go on starting. In the task's own list, which has no filter by time, a page with older Runs is the last.
@@ -134,15 +138,16 @@ class Candidates:
                 self._report(AccountRunsNotListed(reason=str(error)))
                 self._reads_task_list, offset = True, 0
                 continue
-            ids = {run.id for run in page.runs}
+            ids = set(page.runs)
             if ids <= seen:
                 return  # a list that shows the same Runs on every page has no last one
             seen = ids
-            young = [run for run in page.runs if run.started_at is None or run.started_at >= since]
-            yield [run for run in young if not run.is_of_another(self._task_id)]
+            accounted_for = await known(ids)
+            unknown = [page.runs[run_id] for run_id in page.runs if run_id not in accounted_for]
+            yield [run for run in unknown if _is_since(since, run) and not run.is_of_another(self._task_id)]
             offset += page.count
             is_read = page.total is not None and offset >= page.total and page.count < MAX_LIST_LIMIT
-            if is_read or (self._reads_task_list and len(young) < len(page.runs)):
+            if is_read or (self._reads_task_list and not all(_is_since(since, run) for run in page.runs.values())):
                 return
 
     async def _page(self, since: datetime, offset: int) -> RunsPage:
@@ -165,11 +170,8 @@ def _what_is_asked_of(run: Run) -> Run:
     return replace(run, fields={}, user_agent=agent if agent is None else agent[:_MAX_USER_AGENT_CHARS])
 
 
-async def _without_known(
-    runs: list[Run], known: Callable[[Collection[RunId]], Awaitable[AbstractSet[RunId]]]
-) -> list[Run]:
-    accounted_for = await known([run.id for run in runs]) if runs else frozenset[RunId]()
-    return [run for run in runs if run.id not in accounted_for]
+def _is_since(since: datetime, run: Run) -> bool:
+    return run.started_at is None or run.started_at >= since
 
 
 def by_mark(runs: list[Run], marks: set[Mark]) -> dict[Mark, list[Run]]:

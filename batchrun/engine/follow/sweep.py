@@ -135,8 +135,8 @@ class Sweep:
         try:
             for offset in range(0, MAX_FIND_PAGES * MAX_LIST_LIMIT, MAX_LIST_LIMIT):
                 page = await self._client.list_runs(started_after=begun_at, offset=offset)
-                if found := [run for run in page.runs if run.id == live.run_id]:
-                    return found[0]
+                if live.run_id in page.runs:
+                    return page.runs[live.run_id]
                 if page.count < MAX_LIST_LIMIT:
                     return None
         except ApiError as error:
@@ -146,7 +146,7 @@ class Sweep:
         except ApiError as error:
             _log.warning("task_runs_not_listed", error=str(error))
             return None
-        return next((run for run in page.runs if run.id == live.run_id), None)
+        return page.runs.get(live.run_id)
 
     async def _listed(self) -> dict[RunId, float | None]:
         """Return which of the kept Runs are listed, each with its cost so far."""

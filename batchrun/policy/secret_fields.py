@@ -6,6 +6,7 @@ What the platform needs is never changed: only what people and files get to see.
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -17,6 +18,8 @@ from batchrun.runtime.fast_dataclasses import dataclass
 MASK = "***"
 #: Shorter values are not searched for in texts: they would be found in ordinary words.
 MIN_TEXT_CHARS = 4
+#: The same of a line of a value that has several, such as a key: a log shows each line alone. Max lines of a value.
+_MIN_LINE_CHARS, _MAX_LINES = 8, 1000
 #: Names of fields that are taken for secret if no schema says which are.
 _SECRET_NAME = re.compile(
     r"pass(?:word|wd|phrase)|secret|token|api[_-]?key|private[_-]?key|credential|cookie|authorization", re.IGNORECASE
@@ -47,7 +50,8 @@ class SecretFields:
             texts = _texts_by_name(value, is_secret=False)
         else:
             texts = (text for path in self.paths for part in _parts_at(value, path) for text in _texts(part))
-        return {spelling for text in texts if len(text) >= MIN_TEXT_CHARS for spelling in _spellings(text)}
+        pieces = (piece for text in texts for piece in _pieces(text) if len(piece) >= MIN_TEXT_CHARS)
+        return {spelling for piece in pieces for spelling in _spellings(piece)}
 
     def joined(self, other: "SecretFields | None") -> "SecretFields":
         """Return the fields that are secret by this schema, or by another one that some Runs were started with."""
@@ -134,6 +138,19 @@ def _texts_by_name(value: Any, *, is_secret: bool) -> Iterator[str]:
 
 def _is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield a secret text, its lines, and those of the texts in it if it is JSON."""
+    yield text
+    lines = text.splitlines()
+    if len(lines) > 1:
+        yield from (line for line in (each.strip() for each in lines[:_MAX_LINES]) if len(line) >= _MIN_LINE_CHARS)
+    if text.lstrip().startswith(("{", "[")):
+        with suppress(orjson.JSONDecodeError, RecursionError):
+            for part in _texts(orjson.loads(text)):
+                if len(part) >= _MIN_LINE_CHARS:
+                    yield from _pieces(part)
 
 
 def _spellings(text: str) -> set[str]:

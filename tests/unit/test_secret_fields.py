@@ -90,6 +90,21 @@ def test_texts_lose_secret_values_however_they_are_spelled() -> None:
     )
 
 
+def test_a_secret_of_several_lines_is_masked_line_by_line() -> None:
+    """A log begins each line with its time; a file of credentials holds such a key among other texts."""
+    key = "-----BEGIN KEY-----\nMIIEvQIBADAN\r\n  BgkqhkiG9w0B\nab==\n-----END KEY-----\n"
+    account = json.dumps({"type": "x", "private_key": key}, indent=1)
+    at = "2026-01-31T12:00:00.000Z"
+    log = "".join(f"{at} {line}\n" for line in key.splitlines())
+    masked = f"{at} {MASK}\n{at} {MASK}\n{at}   {MASK}\n{at} ab==\n{at} {MASK}\n"
+    for value in (key, account):
+        texts = InputSecrets(SecretFields((("key",),))).of(orjson.dumps({"key": value}))
+        assert without(log, texts) == masked
+        assert without(json.dumps({"got": value}), texts) == json.dumps({"got": MASK})
+    deep = InputSecrets(SecretFields((("key",),))).of(orjson.dumps({"key": "[" * 1000 + "]" * 1000}))
+    assert without("[" * 1000 + "]" * 1000, deep) == MASK
+
+
 def test_any_json_is_masked() -> None:
     """An override that is nested as deep as JSON is read is masked as well."""
     deep: object = {"password": "x"}

@@ -17,6 +17,7 @@ from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.config.job_format_builder import is_here
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.errors import OutputError
 from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, JsonObject, Summary
@@ -239,7 +240,12 @@ async def _log_beside(out_dir: Path) -> AsyncIterator[None]:
 def _make_directory(directory: Path) -> None:
     with explaining(directory):
         new = [each for each in (directory, *directory.parents) if not each.exists()]
-        make_private_directory(directory)
+        try:
+            make_private_directory(directory)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OutputError(
+                f"{directory}: a file is in its way; name another directory (output.dir, --out)"
+            ) from error
         for each in new:
             sync_directory(each.parent)
 

@@ -21,7 +21,7 @@ def _existing(place: Path | str) -> Path | str:
     if "://" not in str(place) and not Path(place).exists():
         from batchrun.errors import ConfigError
 
-        raise ConfigError("there is no such directory", file=Path(place))
+        raise ConfigError("there is no such directory; the first `batchrun run` of a batch makes it", file=Path(place))
     return place
 
 
@@ -74,6 +74,8 @@ def _load_config(
 
     if batch is None and jobs is None and (task is not None or actors):
         raise ConfigError("give the job file, too: --jobs FILE")
+    if batch is None and jobs is not None and task is None and not actors:
+        raise ConfigError("give the task, too: --task user~name, or its id")
     if batch is None and ((task is None and not actors) or jobs is None):
         raise ConfigError("give a batch's TOML file (`batchrun init` writes one), or --task and --jobs")
     flags: dict[str, Any] = {

@@ -69,7 +69,13 @@ def _read_input(text: str | None) -> JsonObject | None:
 
 def _call(api_url: str | None, asked: str, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:
     """Make one call about the task or the Actor that is `asked` for."""
-    return run_async(_call_once, load_api(api_url), asked, call)
+    api = load_api(api_url)
+    if api.is_embedded:
+        raise ConfigError(
+            "an embedded server runs with a batch only, and has no task before; start `batchrun serve`, and give its"
+            " address as --api-url"
+        )
+    return run_async(_call_once, api, asked, call)
 
 
 async def _call_once(api: ApiConfig, asked: str, call: Callable[[ApifyClient], Awaitable[Any]]) -> Any:

@@ -67,6 +67,6 @@ def test_a_help_is_whole_in_80_columns(monkeypatch, capsys):
 def test_a_directory_that_does_not_exist_is_a_usage_error(words, tmp_path, monkeypatch):
     """Of every verb that takes a batch's directory; none makes it."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"^nix: there is no such directory$"):
+    with pytest.raises(ConfigError, match=r"^nix: there is no such directory; the first `batchrun run`"):
         get_command(app).main(words, standalone_mode=False)
     assert list(tmp_path.iterdir()) == []

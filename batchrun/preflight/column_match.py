@@ -55,34 +55,9 @@ _NOISE = frozenset(
 #: Words in the name of a column that identifies a line.
 _ID_WORDS = frozenset(
     {
-        *(
-            "id",
-            "sku",
-            "key",
-            "asin",
-            "ean",
-            "gtin",
-            "isbn",
-            "uuid",
-            "guid",
-            "slug",
-            "upc",
-            "mpn",
-            "ref",
-            "reference",
-            "nr",
-            "nummer",
-            *(
-                "artikelnummer",
-                "artikelnr",
-                "artnr",
-                "bestellnummer",
-                "bestellnr",
-                "produktnummer",
-                "produktnr",
-                "kennung",
-            ),
-        ),
+        *("id", "sku", "key", "asin", "ean", "gtin", "isbn", "uuid", "guid", "slug", "upc", "mpn", "ref", "reference"),
+        *("nr", "nummer", "artikelnummer", "artikelnr", "artnr", "bestellnummer", "bestellnr", "produktnummer"),
+        *("produktnr", "kennung"),
     }
 )
 _URL = re.compile(r"(https?://\S+|/\S*)")

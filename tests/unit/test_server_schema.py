@@ -3,7 +3,6 @@
 import sqlite3
 from importlib import resources
 
-import orjson
 import pytest
 
 from batchrun.server.store.database import take_schema_steps
@@ -14,22 +13,24 @@ def _tables(connection: sqlite3.Connection) -> dict[str, str]:
     return {name: " ".join(sql.split()) for name, sql in rows}
 
 
-def _first_version() -> sqlite3.Connection:
+def _earliest_version() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.executescript(resources.files("batchrun.server.store").joinpath("schema.sql").read_text())
-    connection.execute("PRAGMA user_version = 1")
-    connection.execute("INSERT INTO account VALUES ('user_id', 'me')")
-    connection.execute("INSERT INTO tasks (id, name, doc) VALUES ('t', 'Mine', ?)", (orjson.dumps({"id": "t"}),))
-    connection.execute("INSERT INTO runs (id, act_id, status, started_ms, doc) VALUES ('r', 'a', 'RUNNING', 1, '{}')")
+    connection.execute("PRAGMA user_version = 2")
+    connection.execute("INSERT INTO tasks (id, user_id, name, doc) VALUES ('t', 'me', 'Mine', '{}')")
     connection.execute(
-        "INSERT INTO storages (id, kind, name, created_ms, modified_ms) VALUES ('d', 'DATASET', 'data', 1, 1)"
+        "INSERT INTO runs (id, user_id, act_id, status, started_ms, doc) VALUES ('r', 'me', 'a', 'RUNNING', 1, '{}')"
+    )
+    connection.execute(
+        "INSERT INTO storages (id, user_id, kind, name, created_ms, modified_ms)"
+        " VALUES ('d', 'me', 'DATASET', 'data', 1, 1)"
     )
     return connection
 
 
-def test_what_was_there_belongs_to_the_first_account() -> None:
-    """Tasks, Runs and storages alike; nothing that has ended before is settled again."""
-    connection = _first_version()
+def test_what_was_there_stays_its_accounts() -> None:
+    """Tasks, Runs and storages alike; a name is unique within an account only."""
+    connection = _earliest_version()
     take_schema_steps(connection)
     assert connection.execute("SELECT id, user_id, name FROM tasks").fetchall() == [("t", "me", "Mine")]
     assert connection.execute("SELECT id, user_id, settle_ms FROM runs").fetchall() == [("r", "me", None)]
@@ -52,7 +53,7 @@ def test_what_was_there_belongs_to_the_first_account() -> None:
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_new_storage_shows_nothing_that_was_written_into_a_deleted_one(left: str, kept: int) -> None:
     """An earlier version could leave rows of a deleted storage; their number is no new storage's."""
-    connection = _first_version()
+    connection = _earliest_version()
     connection.execute("DELETE FROM storages WHERE seq > ?", (kept,))
     connection.execute(left)
     take_schema_steps(connection)
@@ -63,7 +64,7 @@ def test_a_new_storage_shows_nothing_that_was_written_into_a_deleted_one(left: s
 
 def test_old_and_new_files_end_up_the_same() -> None:
     """Whatever version a file begins with; taking the steps again changes nothing."""
-    old, new = _first_version(), sqlite3.connect(":memory:", isolation_level=None)
+    old, new = _earliest_version(), sqlite3.connect(":memory:", isolation_level=None)
     for connection in (old, new, new):
         take_schema_steps(connection)
     assert _tables(old) == _tables(new)

@@ -39,8 +39,8 @@ T = TypeVar("T")
 _MAX_GROUP = 500
 #: Bytes of the write-ahead log from which on it is moved into the file: SQLite's default of 1,000 pages.
 _MAX_LOG_BYTES = 1000 * 4096
-#: Each step brings the file to the next schema version; the file's `user_version` counts the steps taken.
-_SCHEMA_STEPS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
+#: Each step brings the file to a schema version, its `user_version`; the first one makes the tables.
+_SCHEMA_STEPS = {2: "schema.sql", 3: "schema_3.sql", 4: "schema_4.sql", 5: "schema_5.sql"}
 
 
 @dataclass(slots=True)
@@ -298,6 +298,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def take_schema_steps(connection: sqlite3.Connection) -> None:
     """Take the missing schema steps, each in one transaction with its record."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, name in enumerate(_SCHEMA_STEPS[version:], start=version + 1):
-        step = resources.files(__package__).joinpath(name).read_text("utf-8")
-        connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+    for number, name in _SCHEMA_STEPS.items():
+        if number > version:
+            step = resources.files(__package__).joinpath(name).read_text("utf-8")
+            connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")

@@ -12,7 +12,6 @@ from batchrun.config.policy_builders import (
     group_limits,
     group_weights,
     retry_policy,
-    start_bucket,
 )
 from batchrun.engine.background.log_keeper import LogKeeper
 from batchrun.engine.build import BatchLimits, Engine, build_engine
@@ -21,6 +20,7 @@ from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.work import Terms
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.breaker import Breaker
+from batchrun.policy.token_bucket import TokenBucket
 from batchrun.preflight.preparation import Preparation
 
 #: Chunks of lines that are kept admitted where a shared log has each commit first: many slots take one chunk at once,
@@ -51,7 +51,7 @@ def build_batch_engine(
             listing_lag_s=limits.listing_lag_s,
             chunks_ready=1 if config.replica.url is None else CHUNKS_READY_WITH_LOG,
         ),
-        bucket=start_bucket(limits.start_rate),
+        bucket=TokenBucket.at_rate(limits.start_rate),
         terms=terms,
         output=output_plan(config.output),
         purse=resumed.purse,

@@ -20,7 +20,6 @@ from batchrun.policy.breaker import BreakerLimits
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
-from batchrun.policy.token_bucket import TokenBucket
 
 
 def deadlines(config: DeadlinesConfig) -> Deadlines:
@@ -76,11 +75,6 @@ def group_limits(groups: Mapping[str, GroupConfig]) -> dict[str, int]:
 def group_weights(groups: Mapping[str, GroupConfig]) -> dict[str | None, float]:
     """Return the weights that were set; the job file is read ahead for these groups alone."""
     return {name: group.weight for name, group in groups.items() if group.weight is not None}
-
-
-def start_bucket(rate_per_s: float) -> TokenBucket:
-    """Return a bucket that keeps a rate of starts."""
-    return TokenBucket.at_rate(rate_per_s)
 
 
 def retry_policy(retry: RetryConfig, max_memory_mb: int | None = None) -> RetryPolicy:

@@ -5,8 +5,6 @@ docstring mentions it only where it surprises. A function that raises one has ch
 otherwise.
 """
 
-from typing import Any
-
 
 class ErrorAnswer(Exception):
     """A request cannot be carried out. `message` is shown to the caller and never holds a secret."""
@@ -17,10 +15,9 @@ class ErrorAnswer(Exception):
         type: str,  # noqa: A002 - the API's own word
         message: str,
         *,
-        data: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        self.status, self.type, self.message, self.data = status, type, message, data
+        self.status, self.type, self.message = status, type, message
         self.headers = headers or {}
         super().__init__(f"{status} {type}: {message}")
 

@@ -59,7 +59,7 @@ async def list_keys(call: Call) -> web.Response:
     store = await storage_of(call, Kind.KEY_VALUE_STORE, takes_signature=True)
     call.backend.final_usage.reads.note(store.id, lists=1)
     after, prefix = call.query.text("exclusiveStartKey") or "", call.query.text("prefix") or ""
-    limit = call.query.integer("limit", 0, maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
+    limit = call.query.integer("limit", maximum=MAX_LIST_LIMIT) or MAX_LIST_LIMIT
     found = await call.backend.database.read(stored_value_table.keys, store.seq, after, prefix, limit + 1)
     shown, is_truncated, secret = found[:limit], len(found) > limit, signing_key(call, store)
     return data_answer(

@@ -155,7 +155,7 @@ async def list_requests(call: Call) -> web.Response:
     A page is shorter than requested if its requests are large: clients read on while there is a `nextCursor`.
     """
     queue = await _queue(call)
-    limit = call.query.integer("limit", 0, maximum=_MAX_LIST) or _MAX_LIST
+    limit = call.query.integer("limit", maximum=_MAX_LIST) or _MAX_LIST
     after_id = call.query.text("cursor") or call.query.text("exclusiveStartId") or ""
     states = call.query.names("filter")
     if unknown := [state for state in states if state not in request_table.STATES]:
@@ -202,7 +202,7 @@ async def delete_request(call: Call) -> web.Response:
 
 async def get_head(call: Call) -> web.Response:
     queue = await _queue(call)
-    limit = call.query.integer("limit", 0, maximum=_MAX_HEAD) or _MAX_HEAD
+    limit = call.query.integer("limit", maximum=_MAX_HEAD) or _MAX_HEAD
     docs = await call.backend.database.read(request_table.head, queue.seq, limit, _MAX_LIST_BYTES, now_ms())
     _note_reads(call, queue, len(docs))
     return data_answer(_head(queue, limit, docs))
@@ -210,7 +210,7 @@ async def get_head(call: Call) -> web.Response:
 
 async def lock_head(call: Call) -> web.Response:
     queue, client, lock_s = await _own_queue(call), _client_of(call), _lock_s(call)
-    limit = call.query.integer("limit", 0, maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
+    limit = call.query.integer("limit", maximum=_MAX_LOCKED_HEAD) or _MAX_LOCKED_HEAD
     until_ms = now_ms() + lock_s * 1000
     docs, is_any_locked = await call.backend.database.write(
         request_table.lock_head, queue.seq, limit, _MAX_LIST_BYTES, client, now_ms(), until_ms
@@ -227,7 +227,7 @@ def _head(queue: Storage, limit: int, items: list[JsonObject]) -> JsonObject:
 
 
 def _lock_s(call: Call) -> int:
-    lock_s = call.query.integer("lockSecs", 0, maximum=_MAX_LOCK_S)
+    lock_s = call.query.integer("lockSecs", maximum=_MAX_LOCK_S)
     if lock_s == 0:
         raise request_invalid("Parameter lockSecs is required and must be a positive whole number")
     return lock_s

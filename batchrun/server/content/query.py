@@ -55,11 +55,9 @@ class Query:
             raise value_invalid(f"Parameter {name} must be a number that is not negative")
         return number
 
-    def integer(self, name: str, default: int, *, maximum: int = UNLIMITED) -> int:
-        """Return a whole number, clamped to the maximum."""
-        number = self.number(name)
-        if number is None:
-            return default
+    def integer(self, name: str, *, maximum: int = UNLIMITED) -> int:
+        """Return a whole number, clamped to the maximum; 0 if it is missing."""
+        number = self.number(name) or 0
         if number != int(number):
             raise value_invalid(f"Parameter {name} must be a whole number")
         return min(int(number), maximum)
@@ -71,5 +69,5 @@ class Query:
 
     def page(self, max_limit: int = MAX_LIST_LIMIT) -> tuple[int, int, bool]:
         """Return offset, limit and desc. A missing limit, or 0, means the largest page."""
-        limit = self.integer("limit", 0, maximum=max_limit) or max_limit
-        return self.integer("offset", 0), limit, self.boolean("desc")
+        limit = self.integer("limit", maximum=max_limit) or max_limit
+        return self.integer("offset"), limit, self.boolean("desc")

@@ -122,7 +122,7 @@ async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.St
 
 
 def _refused(error: ErrorAnswer) -> web.Response:
-    response = error_answer(error.status, error.type, error.message, error.data)
+    response = error_answer(error.status, error.type, error.message)
     response.headers.update(error.headers)
     return response
 

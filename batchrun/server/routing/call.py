@@ -237,8 +237,5 @@ def list_answer(call: Call, docs: list[JsonObject]) -> web.Response:
     return page_answer(ordered[offset : offset + limit], len(docs), offset, limit, is_descending=is_descending)
 
 
-def error_answer(status: int, type: str, message: str, data: JsonObject | None = None) -> web.Response:  # noqa: A002
-    error: JsonObject = {"type": type, "message": message}
-    if data is not None:
-        error["data"] = data
-    return raw_answer(orjson.dumps({"error": error}), status)
+def error_answer(status: int, type: str, message: str) -> web.Response:  # noqa: A002
+    return raw_answer(orjson.dumps({"error": {"type": type, "message": message}}), status)

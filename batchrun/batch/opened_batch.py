@@ -12,7 +12,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
-from batchrun.batch.backlog import reopen
 from batchrun.batch.condition_watch import ConditionWatch
 from batchrun.batch.ending import (
     summarize,
@@ -22,6 +21,7 @@ from batchrun.batch.ending import (
     write_batch_report,
 )
 from batchrun.batch.resume import Resumed
+from batchrun.batch.resumed_jobs import reopen
 from batchrun.batch.time_limit import stop_in_time
 from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig

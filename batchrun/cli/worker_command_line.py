@@ -236,7 +236,7 @@ def resolve(
     url: Url = None,
 ) -> None:
     """Decide which Run a start in doubt has started, in a batch that rests."""
-    from batchrun.cli.doubt_questions import refuse_half_decision
+    from batchrun.cli.resolve_questions import refuse_half_decision
     from batchrun.cli.worker_commands import call_worker
     from batchrun.cli.worker_mend_commands import resolve_doubts_of_batch
     from batchrun.model import RunId

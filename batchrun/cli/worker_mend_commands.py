@@ -2,10 +2,10 @@
 
 from dataclasses import asdict
 
-from batchrun.cli.doubt_questions import ask
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
 from batchrun.cli.repair_lines import repair_lines
+from batchrun.cli.resolve_questions import ask
 from batchrun.cli.terminal import say
 from batchrun.model import RunId
 from batchrun.worker.worker_client import WorkerClient

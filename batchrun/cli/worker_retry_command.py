@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from batchrun.cli.batch_waiting import show_order
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failure_lines import retry_lines
 from batchrun.cli.json_output import print_json
+from batchrun.cli.submitted_batch import show_order
 from batchrun.cli.terminal import answer, say
 from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.report.number_words import counted

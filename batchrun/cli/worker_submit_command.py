@@ -16,10 +16,10 @@ import orjson
 import typer
 from pydantic import ValidationError
 
-from batchrun.cli.batch_waiting import show_order
 from batchrun.cli.exit_codes import ExitCode, exit_code_of_state
 from batchrun.cli.json_output import print_json
 from batchrun.cli.plan_lines import plan_lines, print_plan
+from batchrun.cli.submitted_batch import show_order
 from batchrun.cli.terminal import answer, say
 from batchrun.config import load_config, parse_setting
 from batchrun.config.load import as_config_error

@@ -40,8 +40,6 @@ from batchrun.engine.run_outcome import (
 from batchrun.engine.start_refusals import (
     NO_EFFECT_BACKOFF,
     START_BLOCKED,
-    RefusedAlone,
-    never_fits,
     refusal,
     start_blocked,
     starts_without_effect,
@@ -62,6 +60,7 @@ from batchrun.errors import (
 )
 from batchrun.ledger.protocol import Ledger
 from batchrun.model import Attempt, AttemptState, Cause, Intent, JobId, Outcome, Problem, Record, Run, RunId, TaskId
+from batchrun.policy.too_large_job import RefusedAlone, never_fits
 from batchrun.runtime.byte_budget import Room
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.fast_dataclasses import dataclass, replace

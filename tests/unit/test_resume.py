@@ -14,8 +14,8 @@ import pytest
 from blockbuster import BlockBuster
 
 from batchrun.batch import job_source
-from batchrun.batch.backlog import Backlog, reopen, take_up
 from batchrun.batch.job_source import FileSource
+from batchrun.batch.resumed_jobs import Backlog, reopen, take_up
 from batchrun.config import load_config
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.notices import UnendedLine

@@ -1,5 +1,6 @@
 """A client of the platform: the Apify API, or the embedded server in this process."""
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -90,6 +91,8 @@ async def open_platform(
         return
     settings = embedded_server.ServerSettings(
         data_dir=server_dir,
+        # None is kept: copies of an output directory are given away.
+        token=secrets.token_urlsafe(24),
         follows_link=False,
         actors=tuple(server.actors),
         inline_actors=inline_actors,

@@ -6,15 +6,17 @@ import sqlite3
 import stat
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 
 import batchrun as batchrun_package
 from batchrun.account.connect import open_platform
+from batchrun.apify.client import ApifyClient
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
 from batchrun.config import ApiConfig
@@ -216,6 +218,26 @@ async def test_git_leaves_out_new_directories_with_tokens(tmp_path, blockbuster)
     found = (await anyio.run_process([*git, "ls-files"])).stdout.decode().split()
     assert found == ["worker/profiles/shop.toml", "worker/worker.toml"]
     assert not (tmp_path / "his/.gitignore").exists()
+
+
+async def test_an_output_directory_holds_no_token_of_its_server(tmp_path):
+    """Copies are given away; a token that an earlier version kept there, or `serve`, opens no later batch's server."""
+
+    def embedded() -> AbstractAsyncContextManager[tuple[ApifyClient, str | None]]:
+        api = ApiConfig(base_url="embedded")
+        return open_platform(
+            api, environ={}, request_rate_per_s=9, server=ServerConfig(), server_dir=tmp_path, inline_actors={}
+        )
+
+    async with embedded() as (client, _):
+        await client.get_account()
+    assert [*tmp_path.glob("token*")] == []
+    async with open_server(ServerSettings(data_dir=tmp_path)) as served:
+        kept = served.token
+    async with embedded(), aiohttp.ClientSession(headers={"Authorization": f"Bearer {kept}"}) as session:
+        async with session.get(f"{served.base_url}/v2/users/me") as answer:
+            assert answer.status == 401
+        assert (tmp_path / "token").read_text() == f"{kept}\n", "serve makes no other one"
 
 
 async def test_the_server_of_a_batch_follows_no_link(tmp_path):

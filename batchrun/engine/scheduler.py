@@ -144,6 +144,7 @@ class Scheduler:
                     for record in admission.invalid:
                         await self._settled(record)
                 self.has_read_all = True
+                self._ledger.note_all_read()
             except (JobFileError, JobFileLost) as error:
                 # The admitted jobs are carried out all the same: their Runs may be live, and are paid for.
                 self._failure = self._failure or error

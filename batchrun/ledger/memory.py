@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import ECHO, NOTIFIED, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S, Fact
+from batchrun.ledger.facts import DUPLICATES, ECHO, JOB_COUNT, NOTIFIED, TRIPS, UNLISTED_SINCE, WAIT, WATCHED_S, Fact
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import (
     Admission,
@@ -261,6 +261,10 @@ class MemoryLedger:
 
     def note_unlisted(self, since: datetime | None) -> None:
         self.note_fact(UNLISTED_SINCE, since)
+
+    def note_all_read(self) -> None:
+        jobs = len(self.jobs) + len(self._bad_lines)
+        self.note_fact(JOB_COUNT, jobs + (self.fact(DUPLICATES) or 0))
 
     def note_wait(self, wait: NotedWait | None) -> None:
         self.note_fact(WAIT, wait)

@@ -398,6 +398,9 @@ class Ledger(ItemWriter, CostLedger, Protocol):
     def note_watched(self, watched_s: Mapping[Mark, float]) -> None:
         """Note for how long the platform was watched for the Runs of attempts in doubt, in all processes together."""
 
+    def note_all_read(self) -> None:
+        """Note that the job file is read to its end, so that its jobs are counted and no longer estimated."""
+
     def note_wait(self, wait: NotedWait | None) -> None:
         """Note what the batch waits for; None: it goes on."""
 

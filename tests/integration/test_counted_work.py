@@ -91,7 +91,7 @@ async def test_commits_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     await _run(tmp_path)
     steps = sum(groups, Counter())
     del steps["open_costs"], steps["note_final_costs"]  # every two seconds, and at the end
-    of_batch = {"admit": CHUNKS, "note_echo": 1, "note_unlisted": 3, "known_runs": 2}
+    of_batch = {"admit": CHUNKS, "note_echo": 1, "note_all_read": 1, "note_unlisted": 3, "known_runs": 2}
     assert steps == {**dict.fromkeys((*WAITS, *NOTES), JOBS), **of_batch}
     assert len(groups) <= 2 * JOBS, "there is a commit for each intent and each record"
     settling = sum("settle" in group for group in groups)

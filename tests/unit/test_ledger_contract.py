@@ -15,7 +15,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from batchrun.errors import LedgerError
-from batchrun.ledger.facts import DUPLICATES, ECHO, NOTIFIED, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
+from batchrun.ledger.facts import DUPLICATES, ECHO, JOB_COUNT, NOTIFIED, READ_TO, TRIPS, WAIT, WATCHED_S, Facts
 from batchrun.ledger.memory import MemoryLedger
 from batchrun.ledger.protocol import (
     Duplicate,
@@ -187,7 +187,9 @@ async def test_a_key_is_claimed_by_its_first_line(it: Opened) -> None:
         (entries[0], "job-1", 1, 1, ()), (entries[4], "job-5", 4, 1, ()),
     ]  # fmt: skip
     assert admission.duplicates == [Duplicate(line=2, key=JobKey("job-1"), repeats=1)]
-    assert (it.rows.fact(DUPLICATES), it.rows.fact(READ_TO)) == (1, read_to(5))
+    it.ledger.note_all_read()
+    await it.committed()
+    assert (it.rows.fact(DUPLICATES), it.rows.fact(READ_TO), it.rows.fact(JOB_COUNT)) == (1, read_to(5), 5)
     assert it.outcomes == [(None, 1, "invalid")] * 2
     assert [(job.key, job.digest, job.position, job.due_at) for job in it.rows.open_jobs()] == [
         (entry.key, entry.digest, entry.position, None) for entry in (entries[0], entries[4]) if isinstance(entry, Job)

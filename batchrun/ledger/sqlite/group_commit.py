@@ -112,6 +112,7 @@ class GroupCommit:
         self.note_echo = self._in_passing(journal.note_echo)
         self.note_watched = self._in_passing(journal.note_watched)
         self.note_unlisted = self._in_passing(journal.note_unlisted)
+        self.note_all_read = self._in_passing(journal.note_all_read)
         self.note_wait = self._in_passing(journal.note_wait)
         self._log = tables.log
 

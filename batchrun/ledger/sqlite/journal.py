@@ -12,7 +12,9 @@ import orjson
 
 from batchrun.errors import OutputError, OutputLost
 from batchrun.ledger.facts import (
+    DUPLICATES,
     ECHO,
+    JOB_COUNT,
     JOB_FILE_IS_COPIED,
     NOTIFIED,
     REPAIRING,
@@ -196,6 +198,9 @@ class Journal:
 
     def note_unlisted(self, since: datetime | None) -> None:
         self.ledger.note_fact(UNLISTED_SINCE, since)
+
+    def note_all_read(self) -> None:
+        self.ledger.note_fact(JOB_COUNT, self.ledger.count_jobs() + (self.ledger.fact(DUPLICATES) or 0))
 
     def note_wait(self, wait: NotedWait | None) -> None:
         self.ledger.note_fact(WAIT, wait)

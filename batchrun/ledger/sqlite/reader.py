@@ -307,6 +307,10 @@ class LedgerReader:
         row = self._db.execute("SELECT count(*) FROM job WHERE outcome IS NULL AND id > ?", (count,)).fetchone()
         return int(row[0])
 
+    def count_jobs(self) -> int:
+        """Return the number of all jobs, bad lines among them."""
+        return int(self._db.execute("SELECT count(*) FROM job").fetchone()[0])
+
     @property
     def is_empty(self) -> bool:
         """True if no line of the job file was admitted yet."""

@@ -195,6 +195,21 @@ async def test_a_browser_runs_nothing_of_what_others_have_stored(api: Api) -> No
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+async def test_a_browser_plays_a_stored_video_and_loads_nothing_else(api: Api) -> None:
+    """Other addresses of this server can start a Run, whose document says who has looked."""
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    seen: list[str] = []
+    for key, content_type in (("it's.mp4", "video/mp4"), ("page", "text/html"), ("upper", "Video/x;<video src='/x'>")):
+        record = f"/v2/key-value-stores/{store}/records/{key}"
+        await api.send("PUT", record, raw=b"<video src='/v2/acts'>", headers={"Content-Type": content_type})
+        answer = await api.send("GET", f"{record}?x=1")
+        seen.append(answer.headers["Content-Security-Policy"].removeprefix(STRANGER_POLICY))
+    host = api.server.base_url.removeprefix("http://")
+    assert seen == [f"; media-src {host}/v2/key-value-stores/{store}/records/it%27s.mp4", "", ""]
+    assert "default-src 'none'" in STRANGER_POLICY
+    assert "media-src" not in STRANGER_POLICY
+
+
 async def test_a_page_of_the_demo_site_loads_nothing(api: Api) -> None:
     """Its own policy; browsers that scrape it may run scripts in it."""
     for path in ("/demo/", "/demo/json.html"):

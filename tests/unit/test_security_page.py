@@ -180,6 +180,7 @@ HELD = {
     "run nothing and load nothing": (
         "integration/test_worker_http.py::test_what_strangers_wrote_does_not_run_in_a_browser",
         "integration/test_server_safety.py::test_a_browser_runs_nothing_of_what_others_have_stored",
+        "integration/test_server_safety.py::test_a_browser_plays_a_stored_video_and_loads_nothing_else",
     ),
     "No printed text controls a terminal": ("unit/test_cli_terminal.py::test_no_text_controls_the_terminal",),
     "no cell that a spreadsheet takes for a formula": (

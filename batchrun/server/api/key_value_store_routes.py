@@ -7,6 +7,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.accounts.rate_limits import PER_RECORD
 from batchrun.server.api.addresses import own_storage_of, storage_id_of, storage_of
 from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query
@@ -91,9 +92,21 @@ async def get_record(call: Call) -> web.StreamResponse:
     if stored is None:
         raise thing_missing("Record")
     call.backend.final_usage.reads.note(store_id, reads=1)
-    is_attachment = call.query.boolean("attachment")
-    headers = {"Content-Disposition": f'attachment; filename="{key}"'} if is_attachment else {}
+    headers = _player_headers(call, stored[0])
+    if call.query.boolean("attachment"):
+        headers["Content-Disposition"] = f'attachment; filename="{key}"'
     return await value_answer(call, *stored, headers=headers)
+
+
+def _player_headers(call: Call, content_type: str) -> dict[str, str]:
+    """Return what lets a browser play a sound or video that is opened by itself: it loads it a second time.
+
+    It may load this address alone: another one of this server can start a Run, which says who looks at the value.
+    """
+    if not content_type.startswith(("audio/", "video/")):
+        return {}
+    address = f"{call.request.host}{quote(call.request.path)}"
+    return {"Content-Security-Policy": f"{STRANGER_POLICY}; media-src {address}"}
 
 
 async def download_records(call: Call) -> web.StreamResponse:

@@ -342,7 +342,7 @@ def test_an_older_ledger_is_not_read_and_the_command_that_updates_it_is_shown(tm
     with open_ledger(tmp_path):
         pass
     with sqlite3.connect(tmp_path / LEDGER) as connection:
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("PRAGMA user_version = 4")
     connection.close()
     words = f"older batchrun. `batchrun repair {tmp_path}` brings it up"
     with pytest.raises(LedgerError, match=words), open_for_reading(tmp_path):
@@ -400,15 +400,20 @@ def test_a_process_that_may_open_no_further_file_is_told_so(tmp_path: Path) -> N
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+def _make_oldest(connection: sqlite3.Connection) -> None:
+    """Make the tables of the oldest version that can be brought up to date."""
+    version, step = min(SCHEMA_STEPS.items())
+    connection.executescript(resources.files("batchrun.ledger.sqlite").joinpath(step).read_text("utf-8"))
+    connection.execute(f"PRAGMA user_version = {version}")
+
+
 def test_an_older_ledger_is_brought_up_to_date(tmp_path: Path) -> None:
     """It gets the tables of a new one, keeps its rows, and still refuses two attempts with one Run."""
     old, new = tmp_path / "old", tmp_path / "new"
     for directory in (old, new):
         directory.mkdir()
     with sqlite3.connect(old / LEDGER) as connection:
-        for step in ("ledger.sql", "ledger_2.sql", "ledger_3.sql"):
-            connection.executescript(resources.files("batchrun.ledger.sqlite").joinpath(step).read_text("utf-8"))
-        connection.execute("PRAGMA user_version = 3")
+        _make_oldest(connection)
         connection.execute(
             "INSERT INTO job VALUES (1, 'k', x'00', 1, 0, 0, 1, 'g', 2, 3, NULL, NULL, NULL, NULL, NULL, 4)"
         )
@@ -470,9 +475,7 @@ OLD_MESSAGES = [
 def test_exit_codes_are_taken_from_the_messages_of_an_older_ledger(tmp_path: Path) -> None:
     """In all rounds. Messages and ids of failures stay as they were."""
     with sqlite3.connect(tmp_path / LEDGER) as connection:
-        for step in SCHEMA_STEPS[:4]:
-            connection.executescript(resources.files("batchrun.ledger.sqlite").joinpath(step).read_text("utf-8"))
-        connection.execute("PRAGMA user_version = 4")
+        _make_oldest(connection)
         rows = [(number, f"k{number}", message) for number, (message, _, _) in enumerate(OLD_MESSAGES, 1)]
         connection.executemany(
             'INSERT INTO job (id, key, digest, line, variant, "offset", length, round, admitted_at, settled_at,'

@@ -400,7 +400,7 @@ def test_a_batch_of_an_earlier_version_is_read_as_that_version_did(tmp_path: Pat
     file.write_bytes(b"sku;price, EUR; n\na1;1,5; 7\n")
     begin(tmp_path, {"jobs.delimiter": None, "task": "t"})
     with closing(sqlite3.connect(tmp_path / LEDGER)) as connection:
-        connection.execute("PRAGMA user_version = 3")  # its tables are brought up to date later
+        connection.execute("PRAGMA user_version = 4")  # its tables are brought up to date later
     config = load_config(flags={"task.id": "t", "jobs.file": str(file), "output.dir": str(tmp_path)}, environ={})
     with JobFile(job_format(settle_dialect(config), {})) as job_file:
         assert [one.body for one in job_file.read() if isinstance(one, Job)] == [

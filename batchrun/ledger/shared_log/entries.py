@@ -19,7 +19,7 @@ import zstandard
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
-from batchrun.ledger.sqlite.own_schema import SCHEMA_STEPS
+from batchrun.ledger.sqlite.own_schema import SCHEMA_VERSION
 from batchrun.runtime.bounded_zstd import open_bounded
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 from batchrun.runtime.free_memory import PARSED_BYTES_PER_BYTE, parsed_bytes
@@ -149,7 +149,7 @@ def encode(kind: EntryKind, owner: Owner, previous: str, content: Content = NOTH
         content: of a commit.
     """
     header = orjson.dumps(
-        {"v": VERSION, "tables": len(SCHEMA_STEPS), "kind": kind, "owner": asdict(owner), "previous": previous}
+        {"v": VERSION, "tables": SCHEMA_VERSION, "kind": kind, "owner": asdict(owner), "previous": previous}
     )
     more = b"," + content.line[1:] if content.line != b"{}" else b"}"
     return _compress(header[:-1] + more + b"\n" + content.body)
@@ -200,7 +200,7 @@ def decode_head(encoded: bytes) -> Entry:
 
 
 def _head(header: Any) -> Entry:
-    if header["v"] > VERSION or header.get("tables", 0) > len(SCHEMA_STEPS):
+    if header["v"] > VERSION or header.get("tables", 0) > SCHEMA_VERSION:
         raise LedgerError("the shared log was written by a newer batchrun; use that one")
     owner = header["owner"]
     owner = _owner(owner["id"], owner["name"], owner["lease_s"])

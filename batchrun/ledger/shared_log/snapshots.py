@@ -19,7 +19,7 @@ from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.shared_log.entries import digest, read_part
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.read_ahead import read_ahead
-from batchrun.ledger.sqlite.own_schema import SCHEMA_STEPS
+from batchrun.ledger.sqlite.own_schema import SCHEMA_VERSION
 from batchrun.ledger.sqlite.table_copy import COPY, copy_ledger
 from batchrun.output.layout import LEDGER
 from batchrun.output.sink import explaining
@@ -89,7 +89,7 @@ def _decoded(content: bytes) -> Snapshot | None:
         return None
     match fields:
         case {"v": version, "tables": tables, "entry": int(entry), "digest": str(hash_), "parts": [*parts]} if (
-            (version, tables) == (_VERSION, len(SCHEMA_STEPS))
+            (version, tables) == (_VERSION, SCHEMA_VERSION)
             and entry >= 0
             and len(parts) <= _MAX_PARTS
             and all(isinstance(part, str) and len(part) == _NAME_CHARS for part in parts)
@@ -188,7 +188,7 @@ class SnapshotMaker:
                 copy.unlink(missing_ok=True)
         if parts is None or position is None:
             return False
-        fields = {"v": _VERSION, "tables": len(SCHEMA_STEPS), "entry": position.entry, "digest": position.digest}
+        fields = {"v": _VERSION, "tables": SCHEMA_VERSION, "entry": position.entry, "digest": position.digest}
         self._store.put_object(snapshot_name(self._next), orjson.dumps(fields | {"parts": parts}))
         self._next += 1
         self._min_bytes = int(size * GROWTH)

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.shared_commits import Parameters
-from batchrun.ledger.sqlite.own_schema import SCHEMA_STEPS, foreign_part, steps_after
+from batchrun.ledger.sqlite.own_schema import SCHEMA_VERSION, foreign_part, steps_after
 from batchrun.runtime.private_files import refuse_special
 from batchrun.runtime.shell_command import shell_command
 
@@ -229,7 +229,7 @@ def check_schema(connection: Connection, file: Path) -> None:
     Raises:
         LedgerError: An older or a newer batchrun wrote them.
     """
-    if _version(connection, file) < len(SCHEMA_STEPS):
+    if _version(connection, file) < SCHEMA_VERSION:
         raise LedgerError(
             f"{file}: was written by an older batchrun. `{_repair(file)}` brings it up"
             " to date and starts nothing; `batchrun run` does so too, and resumes the batch"
@@ -246,7 +246,7 @@ def apply_schema_steps(connection: Connection, file: Path) -> None:
     if not steps:
         return
     try:
-        connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {len(SCHEMA_STEPS)};\nCOMMIT;")
+        connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
     except sqlite3.Error as error:
         raise _explain(error, file) from error
 
@@ -257,6 +257,6 @@ def _repair(file: Path) -> str:
 
 def _version(connection: Connection, file: Path) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(SCHEMA_STEPS):
+    if version > SCHEMA_VERSION:
         raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
     return version

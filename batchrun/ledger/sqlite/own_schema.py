@@ -14,18 +14,17 @@ from typing import NamedTuple
 
 import orjson
 
-#: Applied once each, in order. The number of the last one is the version of the file.
-SCHEMA_STEPS = (
-    "ledger.sql",
-    "ledger_2.sql",
-    "ledger_3.sql",
-    "ledger_4.sql",
-    "ledger_5.sql",
-    "ledger_6.sql",
-    "ledger_7.sql",
-    "ledger_8.sql",
-    "ledger_9.sql",
-)
+#: What brings a file to each version, in order; the first step makes its tables.
+SCHEMA_STEPS = {
+    4: "ledger.sql",
+    5: "ledger_5.sql",
+    6: "ledger_6.sql",
+    7: "ledger_7.sql",
+    8: "ledger_8.sql",
+    9: "ledger_9.sql",
+}
+#: The version of a file that is up to date.
+SCHEMA_VERSION = max(SCHEMA_STEPS)
 #: What has the name of a ledger's table or index, or is a trigger on a table; more rows and longer texts than a ledger
 #: has are cut.
 _SCHEMA = (
@@ -55,7 +54,7 @@ def foreign_part(connection: sqlite3.Connection) -> str:
     own = _own_parts()
     rows = connection.execute(_SCHEMA, (orjson.dumps([*own]).decode(),)).fetchall()
     for version, kind, name, table, sql in rows:
-        is_newer = version > len(SCHEMA_STEPS) and kind in ("table", "index")
+        is_newer = version > SCHEMA_VERSION and kind in ("table", "index")
         if not is_newer and _Part(kind, table, _normal(sql)) not in own.get(name, ()):
             return f"the {kind} {name!r}"
     return ""
@@ -63,7 +62,7 @@ def foreign_part(connection: sqlite3.Connection) -> str:
 
 def steps_after(version: int) -> str:
     """Return the SQL that brings a ledger of a version up to date; empty: it is."""
-    return "\n".join(map(_text_of, SCHEMA_STEPS[version:]))
+    return "\n".join(_text_of(step) for number, step in SCHEMA_STEPS.items() if number > version)
 
 
 @cache
@@ -71,7 +70,7 @@ def _own_parts() -> Mapping[str, set[_Part]]:
     """Return each table and index by its name, as each version has it."""
     own: dict[str, set[_Part]] = {}
     with closing(sqlite3.connect(":memory:")) as connection:
-        for step in SCHEMA_STEPS:
+        for step in SCHEMA_STEPS.values():
             connection.executescript(_text_of(step))
             rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
             for kind, name, table, sql in rows:

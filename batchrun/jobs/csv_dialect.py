@@ -62,8 +62,10 @@ def find_dialect(sample: bytes, encoding: str, job_format: JobFormat, *, is_whol
     usual = [CsvDialect(each, quote, job_format.trim) for each in delimiter or _DELIMITERS]
     if delimiter and job_format.quote is not None:
         return usual[0]
-    tables = [_read(sample, encoding, dialect, is_whole=is_whole) for dialect in usual]
     likely = max(usual, key=lambda each: _count_in_header(text, each.delimiter))
+    # A delimiter that does not occur divides nothing, so there is nothing to try.
+    usual = [each for each in usual if each == likely or each.delimiter in text]
+    tables = [_read(sample, encoding, dialect, is_whole=is_whole) for dialect in usual]
     found = _with_most_rows([table for table in tables if table and len(table.columns) > 1])
     found = found or [table for table in tables if table and table.dialect == likely]
     if job_format.kind == "tsv":

@@ -64,7 +64,9 @@ _COMMAND = re.compile(r"batchrun [a-z][^`.\n]*\{\}")
 
 
 def _f_strings(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    text = file.read_text("utf-8")
+    nodes = ast.walk(ast.parse(text)) if "batchrun " in text else ()
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
 

@@ -153,12 +153,12 @@ async def test_a_budget_that_pays_for_all_usage_holds_nothing_up_for_long() -> N
 @pytest.mark.parametrize("max_open_polls", [1000, 1], ids=["polls", "sweep"])
 async def test_what_live_runs_use_stops_new_starts(max_open_polls: int) -> None:
     """Three long Runs use up the budget while they are live: nothing more is started, and they are left running."""
-    plans = in_order(*[Plan(run_s=7200, usd_per_s=0.001)] * 3, then=Plan(run_s=1, cost_usd=0.0))
+    plans = in_order(*[Plan(run_s=7200, usd_per_s=0.004)] * 3, then=Plan(run_s=1, cost_usd=0.0))
     api, money = ScriptedApi(plans), purse(2.0, BY_USAGE, excess=ExcessCosts(known=50, most_usd=0.01))
     engine = Engine(api, WatchedLedger(), cheap(20_000), slots=4, purse=money, max_open_polls=max_open_polls)
     with anyio.move_on_after(3600):
         await engine.run()
-    assert 400 < max(api.begun_at) < 1000, "live Runs are known to cost 2 dollars after 700 seconds"
+    assert 100 < max(api.begun_at) < 250, "live Runs are known to cost 2 dollars after 170 seconds"
     assert (api.live, api.aborted) == (3, [])
     kinds = [type(notice) for notice in engine.progress.notices.take()]
     assert [kind for kind in kinds if kind is not RunSuspect] == [StartsWaitForBudget, BudgetExhausted]

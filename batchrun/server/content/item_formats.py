@@ -183,7 +183,7 @@ def _elements(name: str, value: Any, making: Making) -> Iterator[str]:
         for part in value:
             yield from _elements(name, part, making)
         return
-    tag, attributes, inside = _tag(name), "", _text(_cell(value))
+    tag, attributes = _tag(name), ""
     if isinstance(value, dict):
         given = value.get("@")
         attributes = _attributes(given) if isinstance(given, dict) else ""
@@ -191,6 +191,8 @@ def _elements(name: str, value: Any, making: Making) -> Iterator[str]:
             piece for key, part in value.items() if key not in ("@", "#") for piece in _elements(key, part, making)
         ]
         inside = "".join(children) or _text(_cell(value.get("#")))
+    else:
+        inside = _text(_cell(value))
     element = f"<{tag}{attributes}>{inside}</{tag}>" if inside else f"<{tag}{attributes}/>"
     making.count(sys.getsizeof(element))
     yield element

@@ -76,7 +76,7 @@ def _cause_of(n: int) -> str | None:
     return {5: "selector", 11: "parser"}.get(n % 640)
 
 
-@pytest.mark.parametrize("jobs", [300, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("jobs", [140, pytest.param(10_000, marks=pytest.mark.long)])
 async def test_exactly_the_failures_of_a_cause_are_retried(tmp_path, jobs):
     """Of 10,000 jobs 112 fail for three causes: three are named, `retry` starts 112 Runs, and all sums are right."""
     causes = {n: cause for n in range(jobs) if (cause := _cause_of(n))}

@@ -47,7 +47,8 @@ with JobFile(JobFormat(path="-", rows="csv")) as file:
     made = [one.body.decode() for one in file.read()]
     print(len(made), made[0], made[-1])
 """
-    content = b"\xef\xbb\xbfsku;price EUR\n" + b"".join(b"%d;1,5\n" % n for n in range(50_000))
+    # More than a pipe holds, and more than the head that is looked at.
+    content = b"\xef\xbb\xbfsku;price EUR\n" + b"".join(b"%0100d;1,5\n" % n for n in range(4_000))
     (tmp_path / "given").write_bytes(content)
     with (tmp_path / "given").open("rb") as given:
         source: dict[str, Any] = {"input": content} if is_pipe else {"stdin": given}
@@ -56,7 +57,7 @@ with JobFile(JobFormat(path="-", rows="csv")) as file:
         [
             "('sku', 'price EUR') ;",
             "no bad lines",
-            '50000 {"sku":"0","price EUR":"1,5"} {"sku":"49999","price EUR":"1,5"}',
+            f'4000 {{"sku":"{0:0100}","price EUR":"1,5"}} {{"sku":"{3999:0100}","price EUR":"1,5"}}',
         ],
         b"",
     )

@@ -95,28 +95,3 @@ def test_every_tone_has_a_light_and_a_dark_colour() -> None:
     for tone in Tone:
         assert STYLE.count(f"--{tone}: ") == 3
         assert f".tone-{tone} {{" in STYLE
-
-
-def test_texts_contrast_with_their_background() -> None:
-    """At least 4.5 to 1 for texts, 3 to 1 for colours of outcomes, light and dark."""
-    for line in (line for line in STYLE.splitlines() if "--page: #" in line and "print" not in line):
-        colours = dict(
-            each.strip().removeprefix("--").split(": ") for each in line.split("{")[-1].split(";")[:-1] if "--" in each
-        )
-        for ground in ("page", "card", "faint"):
-            for ink in ("ink", "soft", "link", "mark"):
-                assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground, line[:20])
-        for tone in (Tone.SUCCEEDED, Tone.FAILED, Tone.LIVE):
-            assert _contrast(colours[tone], colours["card"]) >= 3, tone
-
-
-def _contrast(one: str, other: str) -> float:
-    """Return the contrast ratio of WCAG 2.2."""
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -4,6 +4,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
+import orjson
 import pytest
 from apify_client import ApifyClientAsync
 
@@ -11,7 +13,10 @@ from batchrun.server import AccountSettings
 from tests.support.server_api import Api, open_api
 
 OTHER = "other-token"
-SERVER = {"accounts": (AccountSettings(username="other", token=OTHER),)}
+SERVER = {
+    "accounts": (AccountSettings(username="other", token=OTHER),),
+    "inline_actors": {"test/waits": lambda _: anyio.sleep_forever()},
+}
 
 
 async def _read(api: Api, url: str) -> Any:
@@ -66,6 +71,34 @@ async def test_the_urls_that_the_api_shows_work(api: Api) -> None:
     public = (await _read(api, f"/v2/datasets/{dataset}")).data
     assert "urlSigningSecretKey" not in public
     assert "signature" not in public["itemsPublicUrl"]
+
+
+async def test_a_run_signs_urls_of_its_own_storages_alone(api: Api) -> None:
+    """A signed URL outlives the Run: of its account's other storages it is shown no secret; a webhook sees none."""
+    dataset, store = await _restricted(api)
+    named = (await api.send("POST", "/v2/datasets", name="named")).data["id"]
+    run = await api.run_actor("test~waits", {"a": 1})
+    tokens = api.server._backend.tokens
+    own, others = (
+        [f"/v2/datasets/{run['defaultDatasetId']}", f"/v2/key-value-stores/{run['defaultKeyValueStoreId']}/keys"],
+        [
+            f"/v2/datasets/{dataset}", f"/v2/datasets/{named}", "/v2/datasets?unnamed=1&desc=1&offset=1",
+            f"/v2/key-value-stores/{store}", f"/v2/key-value-stores/{store}/keys",
+        ],
+    )  # fmt: skip
+
+    async def shown(paths: list[str], token: str) -> list[bool]:
+        answers = [await api.send("GET", path, token=token) for path in paths]
+        assert [answer.status for answer in answers] == [200] * len(paths)
+        return [b"ignature=" in orjson.dumps(each.body) or b"SecretKey" in orjson.dumps(each.body) for each in answers]
+
+    run_token, webhook_token = tokens.of_run(run["id"]), tokens.of_webhook(run["userId"])
+    assert await shown([*own, *others], api.server.token) == [True] * 7
+    assert await shown([*own, *others], run_token) == [True] * 2 + [False] * 5
+    assert await shown([*own, *others], webhook_token) == [False] * 7
+    client = ApifyClientAsync(run_token, api_url=api.server.base_url, api_public_url=api.server.base_url)
+    assert "?" not in await client.dataset(named).create_items_public_url()
+    await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
 
 
 @pytest.mark.parametrize("is_restricted", [False, True])

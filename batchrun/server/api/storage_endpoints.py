@@ -5,6 +5,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from batchrun.model import JsonObject
+from batchrun.server.accounts.callers import Caller
 from batchrun.server.api.addresses import DEFAULT_ACCESS, RUN_PREFIXES, access_of, own_storage_of, storage_of
 from batchrun.server.content.url_signatures import storage_signature
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
@@ -19,8 +20,15 @@ Describe = Callable[[Call, Storage], JsonObject]
 
 
 def signing_key(call: Call, storage: Storage) -> str | None:
-    """Return the secret that signs the storage's URLs; None for callers who may not write to it."""
-    return call.backend.tokens.signing_key_of(storage.id) if call.is_by(storage.user_id) else None
+    """Return the secret that signs the storage's URLs; None for callers who are not shown it.
+
+    A signed URL outlives every token. So a Run is shown the secrets of its own storages, and a webhook none.
+    """
+    if call.caller is Caller.RUN:
+        is_own = call.live is not None and storage.run_id == call.live.id
+    else:
+        is_own = call.caller is Caller.ACCOUNT and call.is_by(storage.user_id)
+    return call.backend.tokens.signing_key_of(storage.id) if is_own else None
 
 
 def signing_property(secret: str | None) -> JsonObject:

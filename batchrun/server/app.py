@@ -47,6 +47,7 @@ from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.hosted_run import ActorProxy
 from batchrun.server.runs.lifecycle import RunCounts, Runs
 from batchrun.server.runs.migration import announce_migration, end_orphans, migrate, note_time
+from batchrun.server.runs.process_groups import hide_own_environment
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import account_table, task_table
 from batchrun.server.store.database import Database, open_database
@@ -139,6 +140,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         ConfigError: an Actor directory or an account is invalid.
         OutputError: the data directory is not usable or in use by another server, or the port is taken.
     """
+    hide_own_environment()  # from what Actors of an earlier server may have left
     lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir, settings.follows_link)
     with closing(lock):
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)

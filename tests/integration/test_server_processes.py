@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from batchrun.server.runs.process_groups import start_time
+from batchrun.server.runs.process_groups import hide_own_environment, start_time
 from tests.support.server_api import ACTORS, Api, open_api
 
 SERVER = {"actors": (ACTORS,)}
@@ -79,6 +79,16 @@ async def test_an_actor_inherits_only_what_programs_need(api: Api, monkeypatch: 
     if sys.platform == "linux":
         # PR_GET_DUMPABLE: 0 makes /proc/PID/environ and /proc/PID/mem root's.
         assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux hides it")
+async def test_a_server_hides_its_environment_before_its_first_run(tmp_path: Path) -> None:
+    """A process that an Actor of an earlier server has left behind may look all the time."""
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(4, 1, 0, 0, 0) == 0  # PR_SET_DUMPABLE: as a new process has it
+    hide_own_environment.cache_clear()
+    async with open_api(tmp_path):
+        assert libc.prctl(3, 0, 0, 0, 0) == 0
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,6 @@ class ProcessRunner:
 
     async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
         """Execute one Run. Its process group is gone when this returns or is cancelled."""
-        process_groups.hide_own_environment()
         # The server listens before any Actor starts: an SDK that cannot connect here exits at once.
         events = f"{self._base_url.replace('http', 'ws', 1)}/events/{live.id}?signature={self._events_key_of(live.id)}"
         own = dict.fromkeys(_EVENTS, events) | self._settings

@@ -60,9 +60,16 @@ async def test_lists_show_ones_own(api: Api) -> None:
     ):
         assert (await api.get(path)).data["total"] == local_total, path
         assert (await _bob(api, "GET", path)).data["total"] == bob_total, path
+    assert [await _counted(api, token) for token in (api.server.token, BOB, None)] == [1, 0, 0]
     names = {actor["name"] for actor in (await _bob(api, "GET", "/v2/actors")).data["items"]}
     assert "acrobat" not in names
     assert "hello-world" in names
+
+
+async def _counted(api: Api, token: str | None) -> int:
+    stats = (await api.send("GET", "/v2/acts/test~echo", token=token)).data["stats"]
+    assert ("lastRunStartedAt" in stats) == (stats["totalRuns"] > 0)
+    return int(stats["totalRuns"])
 
 
 async def test_tasks_and_actors_of_others_do_not_exist(api: Api) -> None:

@@ -48,7 +48,8 @@ def _short(call: Call, actor: Actor) -> JsonObject:
 
 
 async def _stats(call: Call, actor: Actor) -> JsonObject:
-    total, last_ms = await call.backend.database.read(run_table.of_actor, actor.id)
+    """Return the figures of an Actor; its Runs are the caller's own, so that nobody sees when others are at work."""
+    total, last_ms = await call.backend.database.read(run_table.of_actor, actor.id, call.who)
     last = {"lastRunStartedAt": iso(last_ms)} if last_ms is not None else {}
     return {"totalBuilds": actor.build_no, "totalRuns": total, **last}
 

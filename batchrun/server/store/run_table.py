@@ -123,10 +123,10 @@ def read_last(connection: Connection, run_filter: RunFilter, origin: str | None)
     return None
 
 
-def of_actor(connection: Connection, act_id: str) -> tuple[int, int | None]:
-    """Return the number of an Actor's Runs, and the start of the last one in wall ms."""
+def of_actor(connection: Connection, act_id: str, user_id: str) -> tuple[int, int | None]:
+    """Return the number of an account's Runs of an Actor, and the start of the last one in wall ms."""
     row: tuple[int, int | None] = connection.execute(
-        "SELECT count(*), max(started_ms) FROM runs WHERE act_id = ?", (act_id,)
+        "SELECT count(*), max(started_ms) FROM runs WHERE act_id = ? AND user_id = ?", (act_id, user_id)
     ).fetchone()
     return row
 

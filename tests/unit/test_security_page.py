@@ -179,6 +179,7 @@ HELD = {
     "reach no loopback or private address but the server itself": (
         "integration/test_server_webhooks.py::test_a_webhook_reaches_no_private_address",
         "integration/test_server_scraper.py::test_the_scraper_reaches_no_private_address",
+        "integration/test_server_scraper.py::test_the_scraper_reaches_no_private_address_through_a_proxy",
         "unit/test_public_addresses.py::test_only_addresses_of_the_internet_are_public",
     ),
     "run nothing and load nothing": (

@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TextIO
 
 import anyio
@@ -12,7 +13,8 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
-from batchrun.server.accounts.account_book import MADE_TOKEN, is_username
+from batchrun.runtime.shell_command import shell_command
+from batchrun.server.accounts.account_book import MADE_TOKEN, is_username, token_file
 
 
 def serve_api(settings: embedded_server.ServerSettings) -> None:
@@ -69,9 +71,12 @@ async def _serve(settings: embedded_server.ServerSettings) -> None:
     say("stopped; the next serve on the same --data starts its live Runs again")
 
 
-def _made(token: str) -> str:
-    """Return a token that a server has made; empty for another, of a file that was there before: a person's own."""
-    return token if token.startswith(MADE_TOKEN) else ""
+def _shown(token: str, file: Path) -> str:
+    """Return an account's token, or the command that shows it where others may read what is printed: a log, say.
+
+    A token that no server has made was in the file before: a person's own.
+    """
+    return token if sys.stderr.isatty() and token.startswith(MADE_TOKEN) else shell_command("cat", file)
 
 
 def _show(server: embedded_server.Server, settings: embedded_server.ServerSettings) -> None:
@@ -85,11 +90,12 @@ def _show(server: embedded_server.Server, settings: embedded_server.ServerSettin
     say(f"page     {server.page_link if sys.stderr.isatty() else f'{server.base_url}/'}")
     say(f"state    {settings.data_dir}")
     if settings.token is None:
-        say(f"token    {_made(server.token) or settings.data_dir / 'token'}")
+        say(f"token    {_shown(server.token, token_file(settings.data_dir))}")
     for account in settings.accounts:
-        token = _made(server.tokens[account.username]) if account.token is None else ""
-        made = f", token {token}" if token else ""
-        say(f"account  {account.username}{made}")
+        name = account.username
+        is_kept = account.token is None
+        token = f", token: {_shown(server.tokens[name], token_file(settings.data_dir, name))}" if is_kept else ""
+        say(f"account  {name}{token}")
     say(f"actors   {', '.join(server.actors)}")
     for error in server.broken_actors.values():
         say(f"left out {error}")

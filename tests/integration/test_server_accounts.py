@@ -1,5 +1,6 @@
 """Several accounts on one server: what is private, what an id opens, and that each has limits of its own."""
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -237,13 +238,25 @@ async def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -
     assert {file.name for file in (tmp_path / "server").iterdir()} == {".gitignore", "lock"}
 
 
-async def test_a_token_that_no_server_has_made_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--data .` takes a person's file of this name for it, which may hold his token of the platform."""
+async def test_tokens_are_shown_on_a_terminal_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log has the commands that read them; the same for one that no server has made.
+
+    `--data .` takes a person's file of this name for it, which may hold his token of the platform.
+    """
     (tmp_path / "token").write_text("a person's own")
-    settings = ServerSettings(data_dir=tmp_path, accounts=(AccountSettings(username="bob"),))
+    settings = ServerSettings(data_dir=tmp_path, accounts=(AccountSettings(username="Bob"),))
     async with open_server(settings) as server:
+        made, kept, bobs = server.tokens["Bob"], tmp_path / "token", tmp_path / "token.bob"
+        assert bobs.read_text().strip() == made
         _show(server, settings)
-        said = capsys.readouterr().err
-        assert f"token    {tmp_path / 'token'}\n" in said
-        assert "own" not in said.replace(str(tmp_path), "")
-        assert f"account  bob, token {server.tokens['bob']}\n" in said
+        logged = capsys.readouterr().err
+        assert f"token    cat {kept}\n" in logged
+        assert f"account  Bob, token: cat {bobs}\n" in logged
+        assert made not in logged
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        _show(server, settings)
+        shown = capsys.readouterr().err
+        assert f"account  Bob, token: {made}\n" in shown
+        assert "own" not in shown.replace(str(tmp_path), "")

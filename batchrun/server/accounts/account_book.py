@@ -48,11 +48,16 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
     for one in given:
         if not is_username(one.username):
             raise ConfigError(f"{one.username!r} cannot be an account's name: use letters, digits, dots, - and _")
-    names = ["token", *(f"token.{one.username.lower()}" for one in settings.accounts)]
-    tokens = [one.token or _kept_token(settings.data_dir / name) for one, name in zip(given, names, strict=True)]
+    files = [token_file(settings.data_dir), *(token_file(settings.data_dir, one.username) for one in settings.accounts)]
+    tokens = [one.token or _kept_token(file) for one, file in zip(given, files, strict=True)]
     if len({one.username.lower() for one in given}) < len(given) or len(set(tokens)) < len(given):
         raise ConfigError("each account of the server needs its own username and its own token")
     return [replace(one, token=token) for one, token in zip(given, tokens, strict=True)]
+
+
+def token_file(data_dir: Path, username: str = "") -> Path:
+    """Return where the token is kept that a server made for an account; without a name, for its first one."""
+    return data_dir / (f"token.{username.lower()}" if username else "token")
 
 
 def _kept_token(file: Path) -> str:

@@ -161,6 +161,21 @@ async def test_access_can_be_restricted_to_the_owner(api: Api) -> None:
     assert (await api.send("GET", "/v2/datasets/local~open/items", token=None)).body == []
 
 
+async def test_a_restricted_run_restricts_the_way_to_its_storages(api: Api) -> None:
+    """Whoever knows its id alone; a signature that is none opens nothing, and one that its owner has made opens it."""
+    run = await _ended_run(api)
+    at = f"/v2/actor-runs/{run['id']}"
+    assert (await api.send("PUT", at, {"generalAccess": "RESTRICTED"})).status == 200
+    paths = "dataset", "dataset/items", "key-value-store/keys", "key-value-store/records/INPUT", "request-queue/head"
+    for path in paths:
+        for query in ("", "?signature=x", "?signature="):
+            assert (await api.send("GET", f"{at}/{path}{query}", token=None)).status == 403, path
+            assert (await _bob(api, "GET", f"{at}/{path}{query}")).status == 403, path
+        assert (await api.get(f"{at}/{path}")).status == 200
+    signed = (await api.get(f"{at}/dataset")).data["itemsPublicUrl"].partition("?")[2]
+    assert (await api.send("GET", f"{at}/dataset/items?{signed}", token=None)).body == [{"a": 1}]
+
+
 async def test_limits_are_each_accounts_own(api: Api) -> None:
     """A Run that is too large for bob fits into what `local` has; bob's Runs take nothing of it."""
     refused = await _bob(api, "POST", "/v2/actors/test~echo/runs", {}, memory=2048)

@@ -111,10 +111,10 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     address = call.path.get("storage")
     if address is None:
         doc = await call.backend.runs.read(await run_id_of(call))
-        # A signature opens the storage all the same, and is checked where the storage is read.
-        if call.query.text("signature") is None:
+        storage_id = str(doc[_DEFAULTS[kind]])
+        if not has_signature(call, storage_id, call.path.get("key")):
             refuse_anothers_run(call, doc)
-        return str(doc[_DEFAULTS[kind]])
+        return storage_id
     if "~" not in address:
         return address
     username, _, name = address.partition("~")

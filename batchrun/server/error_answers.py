@@ -50,6 +50,10 @@ def method_not_allowed(method: str, allowed: list[str]) -> ErrorAnswer:
     return ErrorAnswer(405, "method-not-allowed", message, headers={"Allow": names})
 
 
+def record_key_invalid(reason: str) -> ErrorAnswer:
+    return ErrorAnswer(400, "invalid-record-key", f"Record key is not valid: {reason}")
+
+
 def value_invalid(message: str) -> ErrorAnswer:
     """Return the error for an invalid query parameter, name or body property."""
     return ErrorAnswer(400, "invalid-value", message)

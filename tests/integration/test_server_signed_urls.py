@@ -53,6 +53,15 @@ async def test_the_official_clients_urls_open_what_is_restricted(api: Api) -> No
     assert (await _read(api, record.partition("?")[0] + "?" + other.partition("?")[2])).status == 403
 
 
+async def test_no_value_has_a_key_whose_signature_opens_its_whole_store(api: Api) -> None:
+    """Who may choose a key, and gets the value's signed URL, reads no other value."""
+    _, store = await _restricted(api)
+    for key in (f"0.0.{store}", f"0.1893456000000.{store}"):
+        refused = await api.send("PUT", f"/v2/key-value-stores/{store}/records/{key}", "mine")
+        assert refused.refusal == (400, "invalid-record-key")
+    assert (await api.send("PUT", f"/v2/key-value-stores/{store}/records/0.0.other", "mine")).status == 201
+
+
 async def test_the_urls_that_the_api_shows_work(api: Api) -> None:
     """To the owner they are signed; others are not shown the secret, and a signature opens no more than contents."""
     dataset, store = await _restricted(api)

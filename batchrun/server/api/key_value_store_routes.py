@@ -14,9 +14,9 @@ from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key,
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool
 from batchrun.server.content.query import MAX_LIST_LIMIT
-from batchrun.server.content.url_signatures import record_signature
+from batchrun.server.content.url_signatures import is_signed_as_storage, record_signature
 from batchrun.server.content.zip_stream import ZipStream
-from batchrun.server.error_answers import thing_missing
+from batchrun.server.error_answers import record_key_invalid, thing_missing
 from batchrun.server.ids import check_record_key
 from batchrun.server.routing.call import Call, data_answer, empty_answer, raw_answer, stream_answer
 from batchrun.server.routing.route_table import RouteTable
@@ -148,6 +148,8 @@ async def _all_keys(call: Call, store: Storage, prefix: str) -> AsyncIterator[st
 async def put_record(call: Call) -> web.Response:
     """Store the decompressed body with its content type. A large body arrives in a file."""
     store_id, key = await storage_id_of(call, Kind.KEY_VALUE_STORE), check_record_key(call.path["key"])
+    if is_signed_as_storage(key, store_id):
+        raise record_key_invalid("the store's own id in it would make its signed URL one of the whole store")
     content_type = call.header("Content-Type") or "application/octet-stream"
     user_id, body = call.user.id, await call.body_or_spool()
     if isinstance(body, bytes):

@@ -30,6 +30,11 @@ def storage_signature(secret: str, storage_id: str, until_ms: int = 0) -> str:
     return base64.urlsafe_b64encode(f"{_VERSION}.{until_ms}.{signed}".encode()).decode().rstrip("=")
 
 
+def is_signed_as_storage(key: str, storage_id: str) -> bool:
+    """True if a key is the text that the signature of its whole storage is of: nobody may get the key's own."""
+    return key.startswith(f"{_VERSION}.") and key.endswith(f".{storage_id}")
+
+
 def is_signature_of(signature: str, secret: str, storage_id: str, key: str | None, at_ms: int) -> bool:
     """True if a signature permits to read a storage, or its record `key`, at a wall time."""
     given = signature.encode(errors="replace").rstrip(b"=")

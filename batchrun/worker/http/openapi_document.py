@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, get_args, get_origin
 
+import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 
@@ -233,9 +234,9 @@ class OpenApiDocument:
         self._routes = routes
 
     @cached_property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> bytes:
         """The document as JSON."""
-        return _document(self._routes)
+        return orjson.dumps(_document(self._routes))
 
 
 def _document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
@@ -299,7 +300,7 @@ def _content(schema: str) -> dict[str, Any]:
 
 async def get_document(request: web.Request) -> web.Response:
     """Return the OpenAPI document."""
-    return web.json_response(request.app[DOCUMENT].content)
+    return web.Response(body=request.app[DOCUMENT].content, content_type=_JSON, charset="utf-8")
 
 
 DOCUMENT = web.AppKey("document", OpenApiDocument)

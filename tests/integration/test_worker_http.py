@@ -330,7 +330,11 @@ async def test_an_interrupted_upload_leaves_no_files(client):
 async def raw(address: str, head: str) -> SocketStream:
     """Open a connection and send the beginning of a request."""
     url = URL(address)
-    stream = await anyio.connect_tcp(str(url.host), int(url.port or 0))
+    # Set before it connects: what the kernel takes in ahead of a reader is small.
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((str(url.host), int(url.port or 0)))
+    stream = await SocketStream.from_socket(connection)
     await stream.send(head.encode())
     return stream
 

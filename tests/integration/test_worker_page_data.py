@@ -139,7 +139,7 @@ async def test_a_table_that_is_not_read_makes_room_for_others(tmp_path, api, mon
     monkeypatch.setattr(output_routes, "_TABLE_PIECE_S", piece_s)
     monkeypatch.setattr(output_routes, "_TABLES_AT_ONCE", 1)
     async with opened(tmp_path / "data", api) as client:
-        batch_id = await submit(client, "large", [{"n": n, "@meta": {"text": "x" * 3_000_000}} for n in range(4)])
+        batch_id = await submit(client, "large", [{"n": n, "@meta": {"text": "x" * 1_000_000}} for n in range(4)])
         await client.until(batch_id, BatchState.FINISHED)
         path = f"/v1/batches/{batch_id}/records?format=csv"
         access = (await client.ask("GET", f"/v1/batches/{batch_id}/access"))[1]["access"]
@@ -149,7 +149,7 @@ async def test_a_table_that_is_not_read_makes_room_for_others(tmp_path, api, mon
             assert (await unread.receive()).startswith(b"HTTP/1.1 200")
             with anyio.fail_after(60):
                 async with client.session.get(f"{client.address}{path}") as answer:
-                    assert len(await answer.read()) > 12_000_000
+                    assert len(await answer.read()) > 4_000_000
 
 
 async def test_a_repair_holds_no_more_in_memory_than_the_worker_may(client, monkeypatch):

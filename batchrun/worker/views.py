@@ -28,6 +28,10 @@ class _View(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
+#: Header of an answer with a log: the piece of the log that it begins with.
+LOG_PIECE = "X-Log-Piece"
+
+
 class JobCounts(_View):
     """Jobs of a batch."""
 

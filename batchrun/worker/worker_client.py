@@ -36,7 +36,7 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import short_path
 from batchrun.worker.token_file import Token
-from batchrun.worker.views import BatchPage, BatchView, NotifyTestView, NotifyView, RetryView, WorkerView
+from batchrun.worker.views import LOG_PIECE, BatchPage, BatchView, NotifyTestView, NotifyView, RetryView, WorkerView
 
 T = TypeVar("T")
 
@@ -345,23 +345,28 @@ class WorkerClient:
         """Return the report of a batch, a page in HTML."""
         return await self._ask("GET", f"{_path(ref)}/report", timeout=_STREAM_TIMEOUT, read=bytes.decode)
 
-    async def stream(self, ref: str, stream: Stream, *, offset: int = 0, follows: bool = False) -> AsyncIterator[bytes]:
-        """Yield a batch's file from an offset; with `follows`, also new bytes, until batch or worker stops."""
-        query = {"offset": str(offset), "follow": str(int(follows))}
-        async with self._answer("GET", f"{_path(ref)}/{stream}", params=query, timeout=_STREAM_TIMEOUT) as answer:
+    async def stream(self, ref: str, stream: Stream) -> AsyncIterator[bytes]:
+        """Yield a batch's file as it is now."""
+        async with self._answer("GET", f"{_path(ref)}/{stream}", timeout=_STREAM_TIMEOUT) as answer:
             async for piece in answer.content.iter_any():
                 yield piece
 
     async def follow(self, batch_id: str, stream: Stream, report: Report) -> AsyncIterator[bytes]:
         """Yield a batch's file until the batch rests, each byte once, also across restarts of the worker."""
-        offset = 0
+        offset, piece, path = 0, "", f"{_path(batch_id)}/{stream}"
         guard = _OutageGuard(report)
         while True:
             with guard:
-                async for piece in self.stream(batch_id, stream, offset=offset, follows=True):
-                    offset += len(piece)
-                    yield piece
-                if not (await self.batch(batch_id)).state.is_under_way:
+                has_more = False
+                query = {"offset": str(offset), "follow": "1", "piece": piece}
+                async with self._answer("GET", path, params=query, timeout=_STREAM_TIMEOUT) as answer:
+                    if (begins_with := answer.headers.get(LOG_PIECE, "")) != piece:  # a log has rotated meanwhile
+                        offset, piece = 0, begins_with
+                    async for found in answer.content.iter_any():
+                        has_more = True
+                        offset += len(found)
+                        yield found
+                if not has_more and not (await self.batch(batch_id)).state.is_under_way:
                     return
             await anyio.sleep(INTERVAL_S)
 

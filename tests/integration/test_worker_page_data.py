@@ -19,6 +19,7 @@ from batchrun.runtime.logs import piece_of
 from batchrun.worker import batch_list
 from batchrun.worker.http import live_event_routes, output_routes
 from batchrun.worker.submission import BatchState, Submission
+from batchrun.worker.views import LOG_PIECE
 from batchrun.worker.worker import Worker
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened, raw
 from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
@@ -406,15 +407,29 @@ async def test_events_are_of_the_worker_and_of_a_list_or_one_batch(client):
     assert (await client.refusal("GET", "/v1/events?batch=seen"))[:2] == (404, "batch-not-found")
 
 
+async def _read_again(client: Client, batch_id: str, piece: str, offset: int) -> AsyncIterator[bytes]:
+    """Read a log from where a reader has lost its connection, answer by answer."""
+    while True:
+        query = f"piece={piece}&offset={offset}"
+        async with client.session.get(f"{client.address}/v1/batches/{batch_id}/log?{query}") as rest:
+            offset = offset if rest.headers[LOG_PIECE] == piece else 0
+            piece, found = rest.headers[LOG_PIECE], await rest.read()
+        offset += len(found)
+        yield found
+        if not found:
+            return
+
+
 async def test_a_log_is_followed_while_it_rotates(client, tmp_path):
-    """Each line once: what a reader had not read of the renamed piece, then the new file.
+    """Each line once: what a reader had not read of the renamed piece, then the new file; also after a new connection.
 
     The batch writes lines of its own meanwhile; the first one here is longer than all of them together.
     """
     batch_id = await submit(client, "logged", [{"n": 1, "until": str(tmp_path / "stop")}])
     await until(lambda: client.worker.live_runs == 1, "a live Run")
     log = client.worker.directory.out_dir(client.worker.store[batch_id]) / "batch.log"
-    first, second, third = (f'{{"n":{n},"words":"{"x" * (20_000 if n == 0 else 30)}"}}\n'.encode() for n in (0, 1, 2))
+    words = ("x" * (20_000 if n == 0 else 30) for n in range(4))
+    first, second, third, fourth = (f'{{"n":{n},"words":"{each}"}}\n'.encode() for n, each in enumerate(words))
     log.write_bytes(first)
     async with client.session.get(f"{client.address}/v1/batches/{batch_id}/log?follow=1") as answer:
         while await answer.content.readline() != first:
@@ -428,8 +443,11 @@ async def test_a_log_is_followed_while_it_rotates(client, tmp_path):
             line = await answer.content.readline()
             found += [line] if line.startswith(b'{"n":') else []
         assert found == [second, third]
-        before = (await anyio.Path(piece_of(log, 1)).stat()).st_size
-        for read, is_again in ((before, True), (before + len(third), False)):  # a reader that has lost its connection
-            async with client.session.get(f"{client.address}/v1/batches/{batch_id}/log?offset={read}") as rest:
-                assert (await rest.read()).startswith(third) is is_again
+        piece_of(log, 1).rename(piece_of(log, 2))  # it rotates once more
+        log.rename(piece_of(log, 1))
+        log.write_bytes(fourth)
+        again = b"".join(
+            [piece async for piece in _read_again(client, batch_id, answer.headers[LOG_PIECE], len(first))]
+        )
+        assert [line for line in again.splitlines(True) if line.startswith(b'{"n":')] == [second, third, fourth]
         (tmp_path / "stop").touch()

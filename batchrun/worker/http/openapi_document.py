@@ -132,6 +132,7 @@ _LAST = _query("last_s", "Only the last seconds.", type="integer", minimum=0, ma
 _FORMAT = _query("format", "The format.", enum=["jsonl", "csv", "xlsx"])
 _DOWNLOAD = _query("download", "Given: a browser saves the answer as a file.")
 _OFFSET = _query("offset", "Number of bytes to skip.", type="integer", minimum=0)
+_PIECE = _query("piece", "Of a log: X-Log-Piece of the last answer, in which `offset` counts; it ends with the piece.")
 _FOLLOW = _query("follow", "1: continue until the batch rests.", enum=["0", "1"])
 _KEY = {
     "name": "Idempotency-Key",
@@ -204,7 +205,7 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
         _query("most", "Only the highest sums.", type="integer", minimum=0, maximum=output_routes.MAX_COST_ROWS),
     ],
     **{
-        each: [_OFFSET, _FOLLOW, _FORMAT, _DOWNLOAD]
+        each: [_OFFSET, _PIECE, _FOLLOW, _FORMAT, _DOWNLOAD]
         for each in (output_routes.get_records, output_routes.get_items, output_routes.get_log)
     },
 }

@@ -6,7 +6,8 @@ gets new lines until the batch rests.
 
 import math
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+import types
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -28,13 +29,14 @@ from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.output_files.table_file import TABLE_FORMATS, content_type_of, table_pieces
 from batchrun.report.report_page import make_report
 from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
-from batchrun.runtime.logs import KEPT_PIECES, piece_of
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.batch_files import has_ledger, length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
+from batchrun.worker.http.log_pieces import LogPlace, read_on
 from batchrun.worker.http.request_context import IS_LINKED, submission_of, whole_number, worker_of
 from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
+from batchrun.worker.views import LOG_PIECE
 from batchrun.worker.worker import Worker
 
 #: Seconds between two looks for new lines.
@@ -157,28 +159,12 @@ async def _stream_output(request: web.Request, name: str) -> web.StreamResponse:
         return await length_of(out_dir, name)
 
     is_under_way = _is_under_way(request) if follows else None
-    offset, earlier = whole_number(request, "offset", 0, 1 << 53), None
+    offset = whole_number(request, "offset", 0, 1 << 53)
     if name == BATCH_LOG:
-        earlier = piece_of(out_dir / name, 1)
-        offset = await anyio.to_thread.run_sync(_offset_in_log, out_dir / name, offset, end)
-    pieces = _pieces(out_dir / name, offset, end, length, is_under_way, earlier)
+        place = LogPlace(request.query.get("piece", ""), offset)
+        return await _send_log(request, out_dir / name, place, is_under_way, download)
+    pieces = _pieces(out_dir / name, offset, end, length, is_under_way)
     return await _send(request, pieces, download=download)
-
-
-def _offset_in_log(log: Path, offset: int, end: int) -> int:
-    """Return where in a log its reader goes on that has read so many bytes, of pieces too that were renamed meanwhile.
-
-    One that has not read all of the newest piece stays where it is: beyond the log's end, which means that piece.
-    """
-    left = offset
-    for number in range(1, KEPT_PIECES + 1):
-        if left <= end:
-            break
-        try:
-            left -= piece_of(log, number).stat().st_size
-        except FileNotFoundError:
-            break
-    return left if 0 <= left <= end else offset
 
 
 async def _send(
@@ -188,9 +174,10 @@ async def _send(
     content_type: str = _LINES,
     download: str | None = None,
     piece_s: float = math.inf,
+    headers: Mapping[str, str] = types.MappingProxyType({}),
 ) -> web.StreamResponse:
     """Send pieces as they are read, each within `piece_s` seconds."""
-    answer = web.StreamResponse(headers={"Content-Type": content_type})
+    answer = web.StreamResponse(headers={"Content-Type": content_type, **headers})
     if download is not None:
         answer.headers["Content-Disposition"] = content_disposition_header("attachment", filename=download)
     await answer.prepare(request)
@@ -225,19 +212,11 @@ def _is_under_way(request: web.Request) -> Callable[[], bool]:
 
 
 async def _pieces(
-    file: Path,
-    offset: int,
-    end: int,
-    length: Length,
-    is_under_way: Callable[[], bool] | None,
-    earlier: Path | None,
+    file: Path, offset: int, end: int, length: Length, is_under_way: Callable[[], bool] | None
 ) -> AsyncGenerator[bytes]:
-    """Yield a file from an offset to its end; while its batch is under way, also new bytes.
-
-    A log that has become shorter was renamed to `earlier`, whose rest comes first.
-    """
+    """Yield a file from an offset to its end; while its batch is under way, also new bytes."""
     while True:
-        async with aclosing(_from_to(file, offset, end, may_be_gone=earlier is not None)) as pieces:
+        async with aclosing(_from_to(file, offset, end)) as pieces:
             async for piece in pieces:
                 offset += len(piece)
                 yield piece
@@ -247,28 +226,17 @@ async def _pieces(
         end = await length()
         if end > offset:
             continue
-        if end < offset and earlier is not None:
-            async with aclosing(_from_to(earlier, offset, sys.maxsize, may_be_gone=True)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            offset = 0
-            continue
         if not goes_on:
             return
         await anyio.sleep(INTERVAL_S)
 
 
-async def _from_to(file: Path, offset: int, end: int, *, may_be_gone: bool = False) -> AsyncGenerator[bytes]:
-    """Yield a part of a file; nothing of one that may be gone, as a log that was just renamed."""
+async def _from_to(file: Path, offset: int, end: int) -> AsyncGenerator[bytes]:
+    """Yield a part of a file."""
     if offset >= end:
         return
     with explaining(file):
-        try:
-            opened = await anyio.open_file(file, "rb", opener=private_opener)
-        except FileNotFoundError:
-            if may_be_gone:
-                return
-            raise
+        opened = await anyio.open_file(file, "rb", opener=private_opener)
         try:
             await opened.seek(offset)
             while offset < end and (piece := await opened.read(min(_PIECE_BYTES, end - offset))):
@@ -276,6 +244,33 @@ async def _from_to(file: Path, offset: int, end: int, *, may_be_gone: bool = Fal
                 yield piece
         finally:
             opened.wrapped.close()  # synchronously: a cancelled child cannot wait for a thread
+
+
+async def _send_log(
+    request: web.Request, log: Path, place: LogPlace, is_under_way: Callable[[], bool] | None, download: str | None
+) -> web.StreamResponse:
+    """Send a log from a place on; to a reader that names a piece, to the end of that piece, or of the next one."""
+    with explaining(log):
+        first, after = await anyio.to_thread.run_sync(read_on, log, place, _PIECE_BYTES)
+    is_of_one_piece = "piece" in request.query
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        found, at = first, after
+        while True:
+            if found:
+                yield found
+            goes_on = is_under_way is not None and is_under_way()
+            with explaining(log):
+                found, now_at = await anyio.to_thread.run_sync(read_on, log, at, _PIECE_BYTES)
+            if is_of_one_piece and now_at.piece != at.piece:
+                return  # the reader asks again, and is told which piece comes next
+            at = now_at
+            if not found and not goes_on:
+                return
+            if not found:
+                await anyio.sleep(INTERVAL_S)
+
+    return await _send(request, pieces(), download=download, headers={LOG_PIECE: after.piece})
 
 
 async def get_failures(request: web.Request) -> web.Response:

@@ -69,8 +69,7 @@ async def connect(
             )
         )
     begun_in, begun_with, begun_as = await anyio.to_thread.run_sync(_begun, ledger)
-    if begun_in is not None:
-        refuse_other_account(begun_in, account.info)
+    refuse_other_account(begun_in, account.info)
     task = await find_task(account.client, config.task, begun_with=begun_with)
     named = _name(config.task.id, config.task.name)
     if task.gone and named is not None and begun_as not in (None, named):
@@ -103,13 +102,13 @@ def _name(task_id: str | None, name: str | None) -> str | None:
     return task_id.replace("/", "~").partition("~")[2] or None
 
 
-def refuse_other_account(begun_in: str, account: AccountInfo) -> None:
-    """Refuse a token of another account than that in which the batch was begun.
+def refuse_other_account(begun_in: str | None, account: AccountInfo) -> None:
+    """Refuse a token of another account than that in which the batch was begun; None: that one is unknown.
 
     Raises:
         BatchRefused: it is of another account; nothing was asked for, and nothing was created.
     """
-    if account.id and account.id != begun_in:
+    if begun_in is not None and account.id and account.id != begun_in:
         raise BatchRefused(
             f"this batch was begun in the account with the id {begun_in}, and the token is of {account.username}"
             f" ({account.id}). Use the token of the account in which it was begun, or another --out for a new batch"

@@ -145,9 +145,7 @@ async def audit_runs(directory: Path, environ: Mapping[str, str], api_url: str |
         inline_actors={},
     )  # fmt: skip
     async with platform as (client, _):
-        account = await read_account(client)
-        if begun_in is not None:
-            refuse_other_account(begun_in, account)
+        refuse_other_account(begun_in, await read_account(client))
         listing = await unknown_runs(directory, client, task_id, first, MAX_READ)
         marks = {run.id: mark for run in listing.runs if (mark := mark_of(run.user_agent)) is not None}
         owners = await anyio.to_thread.run_sync(_attempts_marked, directory, list(marks.values()))

@@ -93,9 +93,7 @@ async def open_idle_batch(
         else:
             opened = client
         begun_in = await anyio.to_thread.run_sync(_begun_in, directory)
-        account = await read_account(opened)
-        if begun_in is not None:
-            refuse_other_account(begun_in, account)
+        refuse_other_account(begun_in, await read_account(opened))
         yield IdleBatch(config=config, task_id=task_id, client=opened, log=log)
 
 

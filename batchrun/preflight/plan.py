@@ -257,8 +257,8 @@ def _read_past(config: Config, account: AccountInfo, task: Task) -> _Past:
     with open_for_reading(config.out_dir) as ledger:
         # A fresh embedded server gives its task another id, and a task that was deleted has none.
         is_compared = task.exists and not config.api.is_embedded
-        if is_compared and (begun_in := ledger.fact(ACCOUNT)) is not None:
-            refuse_other_account(begun_in, account)
+        if is_compared:
+            refuse_other_account(ledger.fact(ACCOUNT), account)
         refuse_other_settings(ledger, config, task.id if is_compared else None)
         check_limit(ledger, config)
         pinned_build = pinned_before(ledger, config) if config.run.pin_build else None

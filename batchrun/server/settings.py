@@ -15,32 +15,25 @@ class InlineContext(Protocol):
     @property
     def run_id(self) -> str:
         """The Run's id."""
-        ...
 
     @property
     def input(self) -> Any:
         """The merged and validated input: None without one, text or bytes if it is not JSON."""
-        ...
 
     async def push_items(self, items: list[Any]) -> None:
         """Append items to the Run's dataset."""
-        ...
 
     async def set_value(self, key: str, value: Any) -> None:
         """Store a value in the Run's key-value store: bytes as they are, str as text, anything else as JSON."""
-        ...
 
     async def set_status_message(self, message: str, *, is_terminal: bool = False) -> None:
         """Show a status message on the Run."""
-        ...
 
     async def log(self, text: str) -> None:
         """Append lines to the Run's log."""
-        ...
 
     def fail(self, exit_code: int = 1, message: str | None = None) -> None:
         """End the Run as FAILED at once."""
-        ...
 
 
 #: A coroutine as an Actor. Returning means exit code 0, raising exit code 91 (the SDK's).

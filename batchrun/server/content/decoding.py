@@ -21,11 +21,9 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 class Decoder(Protocol):
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the decoded pieces of the next bytes of the body."""
-        ...
 
     def finish(self) -> None:
         """Check that the body is complete."""
-        ...
 
 
 def decoder_of(content_encoding: str) -> Callable[[], Decoder] | None:

@@ -284,9 +284,9 @@ class _Connection(asyncio.Protocol):
         """Fail the request if its body does not fit, by what has arrived or by the length that its headers announce."""
         assert self._message is not None
         assert self._body is not None
-        size, headers = self._body.total_bytes, self._message.headers
-        if "Content-Encoding" not in headers and (announced := headers.get("Content-Length", "")).isdecimal():
-            size = max(size, int(announced))
+        size = self._body.total_bytes
+        if not self._body.is_eof():
+            size = max(size, _announced_bytes(self._message.headers))
         if fits(size):
             return True
         self._discard()
@@ -361,6 +361,12 @@ class _Connection(asyncio.Protocol):
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Do nothing: reading is never paused."""
+
+
+def _announced_bytes(headers: Mapping[str, str]) -> int:
+    """Return the size of a body by its headers; 0 if they do not show it, or only that of its compressed form."""
+    text = "" if "Content-Encoding" in headers else headers.get("Content-Length", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _header_lines(headers: Mapping[str, str]) -> dict[str, str]:

@@ -183,7 +183,7 @@ class JobRunner:
             crash_point("intended")
             match await self._start_run(work, attempt, start):
                 case Attempt() as bound:
-                    return await self._follow(self._live(work, bound, permit))
+                    return await self._follow(self._live(work, bound, permit, is_new=True))
                 case _InDoubt(error):
                     return await self._reconcile(work, attempt, permit, error, intended_at)
                 case ResourcesBusy() as full:
@@ -350,13 +350,13 @@ class JobRunner:
         override = self._overrides.get(run_id)
         return None if override is None else self._terms.secrets.of(override)
 
-    def _live(self, work: Work, attempt: Attempt, permit: Permit) -> LiveRun:
+    def _live(self, work: Work, attempt: Attempt, permit: Permit, *, is_new: bool = False) -> LiveRun:
         watch = DeadlineWatch(
             self._client,
             self._terms.deadlines,
             work.job.key,
             job_left_s=self._left_s(work, attempt),
-            ran_s=elapsed_s(attempt, self._client.clock),
+            ran_s=0.0 if is_new else elapsed_s(attempt, self._client.clock),
             timeout_s=attempt.timeout_s,
             aborted_for=attempt.aborted_for,
             note_abort=partial(self._ledger.note_abort, work.id, attempt.attempt_no),
@@ -397,7 +397,8 @@ class JobRunner:
         self._purse.note_so_far(attempt, run.cost_usd)
         aborted_for = live.watch.problem
         outcome, problem = outcome_of(run, aborted_for)
-        ended = with_end(attempt, run, outcome, aborted_for, self._client.clock.now.middle)
+        # A terminal Run without an end time has ended by now.
+        ended = with_end(attempt, run, outcome, aborted_for, run.finished_at or self._client.clock.now.middle)
         return EndedAttempt(work=work.with_attempt(ended), outcome=outcome, run=run, error=problem, is_news=True)
 
     async def _as_it_stands(self, work: Work, problem: Problem) -> EndedAttempt:

@@ -73,7 +73,7 @@ def _status_message(run: Run) -> str:
     return said if isinstance(said, str) else ""
 
 
-def with_end(attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, now: datetime) -> Attempt:
+def with_end(attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem | None, ended_at: datetime) -> Attempt:
     """Return an attempt with the end of its Run."""
     return replace(
         attempt,
@@ -83,8 +83,7 @@ def with_end(attempt: Attempt, run: Run, outcome: Outcome, aborted_for: Problem 
         cause=cause_of(outcome, _exit_code(run), _status_message(run)),
         memory_mb=run.memory_mb,
         timeout_s=run.timeout_s,
-        # A terminal Run without an end time has ended by now.
-        finished_at=run.finished_at or now,
+        finished_at=ended_at,
         cost_usd=run.cost_usd,
         cost_source=run.cost_source,
     )

@@ -147,7 +147,7 @@ class _Repair:
                 self._ledger.deny(doubt.job_id, doubt.attempt.attempt_no)
                 return
             outcome, _ = outcome_of(run, None)
-            ended = with_end(doubt.attempt, run, outcome, None, datetime.now(UTC))
+            ended = with_end(doubt.attempt, run, outcome, None, run.finished_at or datetime.now(UTC))
             self._ledger.bind(doubt.job_id, doubt.attempt.attempt_no, run)
             self._ledger.restore_attempt(doubt.job_id, replace(ended, run_id=run.id, started_at=run.started_at))
 

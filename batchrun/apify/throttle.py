@@ -10,6 +10,7 @@ import structlog
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.changed import Changed
+from batchrun.runtime.steady_time import loop_time
 
 #: Waits after a 429 that names none; the API's documentation advises to start at half a second.
 RATE_LIMIT_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
@@ -36,18 +37,18 @@ class Throttle:
             return
         async with self._queue:
             while True:
-                now = anyio.current_time()
+                now = loop_time()
                 at = self._bucket.next_at(now)
                 if at > now:
                     await self._changed.wait(at - now)
-                    if anyio.current_time() < at or self._bucket.next_at(now) != at:
+                    if loop_time() < at or self._bucket.next_at(now) != at:
                         continue  # the rate was changed, or the bucket closed
                 self._bucket.take(at)
                 return
 
     def try_take_token(self) -> bool:
         """Take a token if there is one and no other request waits; return whether it was taken."""
-        now = anyio.current_time()
+        now = loop_time()
         if self._queue.locked() or self._bucket.next_at(now) > now:
             return False
         self._bucket.take(now)
@@ -56,7 +57,7 @@ class Throttle:
     @property
     def closed_s(self) -> float:
         """Seconds until the bucket opens again after a 429; 0: it is open."""
-        return max(0.0, self._bucket.closed_until - anyio.current_time())
+        return max(0.0, self._bucket.closed_until - loop_time())
 
     def stay_below(self, limit_per_s: float) -> None:
         """Keep below a limit that the platform announces."""
@@ -65,12 +66,12 @@ class Throttle:
 
     def change_rate(self, rate_per_s: float) -> None:
         """Keep this rate from now on, or the announced one if that is lower."""
-        self._bucket.change_rate(rate_per_s, anyio.current_time(), limit_per_s=self._announced_per_s)
+        self._bucket.change_rate(rate_per_s, loop_time(), limit_per_s=self._announced_per_s)
         self._changed.notify()
 
     def refused(self, retry_after_s: float | None) -> None:
         """Close the bucket after a 429 for as long as it asks, or else longer with each refusal in a row."""
-        now = anyio.current_time()
+        now = loop_time()
         if now < self._bucket.closed_until:
             return  # the request was sent before the bucket closed: it is part of the same refusal
         self._refusals += 1

@@ -5,10 +5,14 @@ import sys
 import time
 
 
+def loop_time() -> float:
+    """Return what `anyio.current_time` does, in a quarter of the time; each job asks a dozen times."""
+    return asyncio.get_running_loop().time()
+
+
 def steady_time() -> float:
     """Return the loop's time in seconds, plus the time for which the machine was suspended, where it counts that."""
-    # Not `anyio.current_time()`: that takes four times as long, and each start asks three times.
-    return asyncio.get_running_loop().time() + _suspended_s()
+    return loop_time() + _suspended_s()
 
 
 if sys.platform == "linux":

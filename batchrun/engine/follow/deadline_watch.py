@@ -15,6 +15,7 @@ from batchrun.errors import ApiError, TransportError, Unauthorized
 from batchrun.model import JobKey, Problem, Run, RunStatus
 from batchrun.policy.deadlines import Deadlines
 from batchrun.runtime.crash_points import crash_point
+from batchrun.runtime.steady_time import loop_time
 
 #: Bytes read from the end of a log, to see whether it has grown.
 _LOG_TAIL_BYTES = 2048
@@ -80,7 +81,7 @@ class DeadlineWatch:
         self._aborted_for = aborted_for
         self._note_abort = note_abort
         self._report = report
-        began_at = anyio.current_time()
+        began_at = loop_time()
         self._job_ends_at = _NEVER if job_left_s is None else began_at + job_left_s
         self._running_since = began_at - ran_s
         self._overdue_at = self._running_since + timeout_s + deadlines.overdue_grace_s if timeout_s else _NEVER
@@ -98,7 +99,7 @@ class DeadlineWatch:
             return _NEVER
         if self._aborted_for is not None:
             return 1.0
-        return max(1.0, min(self._job_ends_at, self._look_for_signs_at, self._overdue_at) - anyio.current_time())
+        return max(1.0, min(self._job_ends_at, self._look_for_signs_at, self._overdue_at) - loop_time())
 
     @property
     def problem(self) -> Problem | None:
@@ -111,21 +112,21 @@ class DeadlineWatch:
             return
         if self._aborted_for is not None:
             await self._send_abort(run, self._aborted_for)
-        elif anyio.current_time() >= self._job_ends_at:
+        elif loop_time() >= self._job_ends_at:
             limit_s = self._deadlines.max_job_s
             await self._abort(run, MAX_JOB_S, f"the job took longer than deadlines.max_job_s ({limit_s:g} s)")
         elif self._is_overdue(run):
             self._overdue_at = _NEVER
             why = f"the Run goes on {self._deadlines.overdue_grace_s:g} s past its own limit of {run.timeout_s} s"
             await self._judge(run, "run-overdue", why, aborts=self._deadlines.aborts_overdue)
-        elif anyio.current_time() >= self._look_for_signs_at:
+        elif loop_time() >= self._look_for_signs_at:
             await self._look_for_signs(run)
 
     def _is_overdue(self, run: Run) -> bool:
         """Judge a Run's own timeout, once, by the Runs' clock; until then, note when to judge it again."""
         if not run.timeout_s or run.started_at is None or self._was_overdue:
             return False
-        now = anyio.current_time()
+        now = loop_time()
         ran_s = max(now - self._running_since, (self._client.clock.now.earliest - run.started_at).total_seconds())
         left_s = run.timeout_s + self._deadlines.overdue_grace_s - ran_s
         self._overdue_at = now + left_s
@@ -135,7 +136,7 @@ class DeadlineWatch:
     async def _look_for_signs(self, run: Run) -> None:
         assert self._deadlines.quiet_s is not None, "signs are read only if deadlines.quiet_s is set"
         signs = await self._signs_of_life(run)
-        now = anyio.current_time()
+        now = loop_time()
         self._look_for_signs_at = now + self._deadlines.quiet_s / 2
         if signs != self._signs:
             self._signs, self._moved_at, self._is_quiet = signs, now, False
@@ -146,10 +147,10 @@ class DeadlineWatch:
 
     async def _signs_of_life(self, run: Run) -> tuple[object, ...]:
         if run.status is RunStatus.READY:
-            return ("queued", anyio.current_time())  # differs from all other signs: a queued Run is not quiet
+            return ("queued", loop_time())  # differs from all other signs: a queued Run is not quiet
         with anyio.move_on_after(SIGNS_TIMEOUT_S):
             return await self._read_signs(run)
-        return ("unreadable", anyio.current_time())
+        return ("unreadable", loop_time())
 
     async def _read_signs(self, run: Run) -> tuple[object, ...]:
         try:
@@ -157,7 +158,7 @@ class DeadlineWatch:
             items = await self._client.get_item_count(run.dataset_id) if run.dataset_id is not None else None
         except ApiError as error:
             _log.warning("signs_of_life_unreadable", run_id=run.id, error=str(error))
-            return ("unreadable", anyio.current_time())  # differs from all other signs
+            return ("unreadable", loop_time())  # differs from all other signs
         return (run.fields.get("statusMessage"), items, log)
 
     async def _judge(self, run: Run, kind: str, why: str, *, aborts: bool) -> None:

@@ -15,6 +15,7 @@ from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound, ServerFailed, TransportError
 from batchrun.model import Attempt, Run, TaskId
 from batchrun.runtime.fast_dataclasses import replace
+from batchrun.runtime.steady_time import loop_time
 
 #: A Run whose id we hold counts as lost after the platform has not known it for this long, in seconds, if it does not
 #: list it either.
@@ -150,12 +151,12 @@ class Follower:
     async def _poll(self, live: LiveRun) -> Sight:
         try:
             while True:
-                asked_at = anyio.current_time()
+                asked_at = loop_time()
                 wait_s = min(MAX_WAIT_FOR_FINISH_S, math.ceil(min(live.watch.patience_s, MAX_WAIT_FOR_FINISH_S)))
                 sight = await self._look(live, wait_s=wait_s)
                 if sight.is_over:
                     return sight
-                await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - anyio.current_time()))
+                await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - loop_time()))
         finally:
             self._polls.release()
 
@@ -164,7 +165,7 @@ class Follower:
         try:
             run = await self._client.get_run(live.run_id, wait_for_finish_s=wait_s, gives_up=True)
         except (NotFound, ServerFailed, TransportError) as error:
-            now = anyio.current_time()
+            now = loop_time()
             live.unknown_since = now if live.unknown_since is None else live.unknown_since
             unknown_s = now - live.unknown_since
             if isinstance(error, NotFound) and unknown_s <= LOST_AFTER_S:

@@ -3,10 +3,9 @@
 from collections import deque
 from collections.abc import Callable
 
-import anyio
-
 from batchrun.engine.instruments import Instruments
 from batchrun.runtime.histogram import FINE_SECONDS, Histogram
+from batchrun.runtime.steady_time import loop_time
 
 
 class SlotUse:
@@ -77,7 +76,7 @@ class SlotMeter:
 
     def sent(self, freed_at: float) -> None:
         """Note that the start request is sent that fills a slot which came free then."""
-        length_s = anyio.current_time() - freed_at
+        length_s = loop_time() - freed_at
         self.refill.note(length_s)
         self._instruments.refills.note(length_s)
 

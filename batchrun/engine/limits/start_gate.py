@@ -13,6 +13,7 @@ from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.model import WaitKind, WaitReason
 from batchrun.policy.token_bucket import Contenders, Tokens
 from batchrun.runtime.changed import Changed
+from batchrun.runtime.steady_time import loop_time
 
 #: Starts that wait at the gate, each with a permit: at most as many as the rate lets through in this time, in seconds,
 CROWD_S = 0.1
@@ -122,7 +123,7 @@ class StartGate:
             at = await self._token_time()
             if at is None or not await self._has_request_token():
                 return None
-            now = anyio.current_time()
+            now = loop_time()
             # Another start may have taken this token, or closed the bucket, meanwhile.
             if self._bucket.next_at(at) <= now and self._is_below_capacity(now) and not self._is_held:
                 self._bucket.take(at)
@@ -132,7 +133,7 @@ class StartGate:
 
     async def _has_capacity(self) -> bool:
         while not self._is_shut:
-            now = anyio.current_time()
+            now = loop_time()
             at = None if self._is_held else self._account.next_start_at(now)
             if at is not None and at <= now:
                 return True
@@ -149,12 +150,12 @@ class StartGate:
 
     async def _next_token_time(self) -> float | None:
         while not self._is_shut:
-            began_at = anyio.current_time()
+            began_at = loop_time()
             at = self._bucket.next_at(began_at)
             delay_s = self._contenders.delay_s(self)
-            while (now := anyio.current_time()) < at + delay_s and not self._is_shut:
+            while (now := loop_time()) < at + delay_s and not self._is_shut:
                 await self._wait(at + delay_s - now)
-                at = min(at, self._bucket.next_at(anyio.current_time()))  # sooner if the rate was raised
+                at = min(at, self._bucket.next_at(loop_time()))  # sooner if the rate was raised
             self._meter.held_back(now - began_at)
             if now >= self._bucket.closed_until:
                 return at
@@ -162,10 +163,10 @@ class StartGate:
 
     async def _has_request_token(self) -> bool:
         if self._throttle is not None and not self._throttle.try_take_token():
-            began_at = anyio.current_time()
+            began_at = loop_time()
             with anyio.CancelScope() as self._throttle_wait:
                 await self._throttle.take_token()
-            self._meter.held_back(anyio.current_time() - began_at)
+            self._meter.held_back(loop_time() - began_at)
         return not self._is_shut
 
     def _is_below_capacity(self, now: float) -> bool:
@@ -173,7 +174,7 @@ class StartGate:
         return at is not None and at <= now
 
     async def _wait(self, limit_s: float | None) -> None:
-        self._measure(anyio.current_time())
+        self._measure(loop_time())
         await self._changed.wait(limit_s)
 
     def _let_through(self, now: float) -> Start:
@@ -188,7 +189,7 @@ class StartGate:
         """Count a Run as live that an earlier process started, or may have started."""
         self._count_live()
         self._capacity.reached(self._account.live)
-        self._measure(anyio.current_time())
+        self._measure(loop_time())
         return Start(nth_live=self._account.live, is_live=True)
 
     def _count_live(self) -> None:
@@ -229,7 +230,7 @@ class StartGate:
         self._answered(start)
         self._capacity.reached(start.nth_live)
         uniform = random.random()  # noqa: S311 - spread
-        self._capacity.unanswered(anyio.current_time(), is_probe=start.take_probe(), uniform=uniform)
+        self._capacity.unanswered(loop_time(), is_probe=start.take_probe(), uniform=uniform)
         self._account.wake()
 
     def had_no_effect(self, start: Start) -> None:
@@ -252,14 +253,14 @@ class StartGate:
         if start.is_in_doubt is not is_in_doubt and not start.is_over:
             start.is_in_doubt = is_in_doubt
             self._in_doubt += 1 if is_in_doubt else -1
-            self._measure(anyio.current_time())
+            self._measure(loop_time())
 
     def account_is_full(self, start: Start) -> None:
         """Note that the account is full; nothing was started."""
         live = self._account.live - 1
         _log.debug("start_refused", live=live)
         self._capacity.refused(
-            anyio.current_time(),
+            loop_time(),
             live,
             is_probe=start.take_probe(),
             sent_at=start.let_through_at,
@@ -269,7 +270,7 @@ class StartGate:
 
     def try_later(self, start: Start, retry_after_s: float | None, reason: str = "") -> None:
         """Close the gate for a while; nothing was started. Without `Retry-After`, each closure in a row is longer."""
-        now = anyio.current_time()
+        now = loop_time()
         self._closed_for = reason
         if now >= self._bucket.closed_until:  # else this request was sent before the gate closed
             self._closings += 1
@@ -285,7 +286,7 @@ class StartGate:
             self._capacity.probe_over()
         self.live -= 1
         self._account.live -= 1
-        now = anyio.current_time()
+        now = loop_time()
         if start.is_in_doubt:
             self._in_doubt -= 1
         if not start.is_live:  # a refused start frees no permit
@@ -326,7 +327,7 @@ class StartGate:
 
     def waits(self) -> Iterator[WaitReason]:
         """Yield what starts wait for here, and how many have no answer."""
-        now = anyio.current_time()
+        now = loop_time()
         if self._unanswered:
             yield WaitReason(kind=WaitKind.STARTING, count=self._unanswered)
         if not self._starters and not self._unanswered:

@@ -84,7 +84,7 @@ HELD = {
         "integration/test_server_processes.py::test_orphans_of_a_killed_server_are_ended_first",
         "integration/test_server_accounts.py::test_what_a_run_has_begun_is_not_carried_out_after_its_end",
     ),
-    "URLs that it signs last, for its Run's storages alone": (
+    "What it made or signed (URLs of its Run's storages alone) lasts": (
         "integration/test_server_signed_urls.py::test_a_run_signs_urls_of_its_own_storages_alone",
     ),
     "It opens one storage or stored value": (

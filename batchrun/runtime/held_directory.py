@@ -1,11 +1,20 @@
 """A directory that is held open: work in it goes on there, whatever others put in its place or in that of its parts."""
 
+import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
+from batchrun.runtime.private_files import private_opener, read_private
+
+#: How the names of files begin that are not whole yet.
+UNFINISHED = ".new-"
+#: Errors of a symbolic link or a file in the place of a directory: Linux says both of a link.
+IS_NO_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)
 _IS_NO_DIRECTORY = "it is a symbolic link or a file; remove it if you did not put it there"
 
 
@@ -47,28 +56,55 @@ class HeldDirectory:
         if is_durable:
             os.fsync(self.descriptor)
 
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return what `read_private` does of a file in this directory."""
+        return read_private(Path(name), max_bytes, within=self.descriptor)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a new file, whole and durably; False: there is one of this name.
+
+        It is written beside it first, and linked: `link` fails if the name exists, atomically on NFS too.
+        """
+        beside = f"{UNFINISHED}{secrets.token_hex(8)}"
+        try:
+            with open(beside, "xb", opener=partial(private_opener, within=self.descriptor)) as opened:
+                opened.write(content)
+                opened.flush()
+                os.fsync(opened.fileno())
+            try:
+                os.link(beside, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor, follow_symlinks=False)
+            except FileExistsError:
+                return False
+            os.fsync(self.descriptor)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(beside, dir_fd=self.descriptor)
+        return True
+
     def take(self, name: str, source: Self) -> None:
         """Move a file from another directory into this one."""
         os.replace(name, name, src_dir_fd=source.descriptor, dst_dir_fd=self.descriptor)
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[HeldDirectory]:
-    """Hold a directory, to which a symbolic link may lead.
+def held(directory: Path, *, follows_link: bool = True) -> Iterator[HeldDirectory]:
+    """Hold a directory, to which a symbolic link may lead if it is followed.
 
     Raises:
         OSError: it cannot be opened.
     """
-    with _opened(str(directory)) as descriptor:
+    with _opened(str(directory), 0 if follows_link else os.O_NOFOLLOW) as descriptor:
         yield HeldDirectory(descriptor)
 
 
 @contextmanager
-def _opened(name: str, flags: int = 0, within: int | None = None) -> Iterator[int]:
+def _opened(name: str, flags: int, within: int | None = None) -> Iterator[int]:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=within)
-    except NotADirectoryError as error:  # Linux says that of a link, too
-        raise OSError(error.errno, _IS_NO_DIRECTORY, name) from None
+    except OSError as error:
+        if error.errno in IS_NO_DIRECTORY:
+            raise OSError(error.errno, _IS_NO_DIRECTORY, name) from None
+        raise
     try:
         yield descriptor
     finally:

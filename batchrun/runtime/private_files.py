@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 
@@ -90,16 +91,21 @@ def _real_path(descriptor: int) -> Path:
     return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
-def private_opener(path: str, flags: int) -> int:
+def private_opener(path: str, flags: int, within: int | None = None) -> int:
     """Open a regular file, as an `opener` of `open`: mode 0600, a symbolic link is an error.
 
     A file that exists with a wider mode is narrowed, if it is opened for writing.
+
+    Args:
+        path: of the file.
+        flags: as `os.open` takes them.
+        within: the open directory that the file is in, if the path is a name; its own path is not looked at.
     """
     try:
         # Without blocking: a FIFO is opened only once it has another end.
-        descriptor = _open_in_bounds(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = _open_in_bounds(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, within)
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno == errno.ELOOP and within is None:
             refuse_link(Path(path))
         if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
             raise OSError(error.errno, _IS_NO_FILE, path) from None
@@ -115,25 +121,26 @@ def private_opener(path: str, flags: int) -> int:
     return descriptor
 
 
-def _open_in_bounds(path: str, flags: int) -> int:
+def _open_in_bounds(path: str, flags: int, within: int | None) -> int:
     """Open a file that is no link; in a confined directory not before it is known where the file's directory is."""
-    if not _confined:
-        return os.open(path, flags, 0o600)
-    within, name = os.path.split(path)
-    directory = os.open(within or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not _confined or within is not None:
+        return os.open(path, flags, 0o600, dir_fd=within)
+    parent, name = os.path.split(path)
+    directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _refuse_escape(directory, within)
+        _refuse_escape(directory, parent)
         return os.open(name, flags, 0o600, dir_fd=directory)
     finally:
         os.close(directory)
 
 
-def read_private(file: Path, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
+def read_private(file: Path, max_bytes: int = MAX_WHOLE_BYTES, within: int | None = None) -> bytes:
     """Return the content of a regular file, empty if it is larger than `max_bytes`; a symbolic link is an error.
 
-    Others may have put the file there: it takes no room on the disk, and says that it has terabytes.
+    Others may have put the file there: it takes no room on the disk, and says that it has terabytes. `within` is as
+    in `private_opener`.
     """
-    with open(file, "rb", opener=private_opener) as opened:
+    with open(file, "rb", opener=partial(private_opener, within=within)) as opened:
         content = opened.read(max_bytes + 1)
         return content if len(content) <= max_bytes else b""
 

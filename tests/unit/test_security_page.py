@@ -110,6 +110,10 @@ HELD = {
         "unit/test_platform_of_log.py::test_a_configuration_that_only_a_shared_log_has_names_no_file_of_this_machine",
         "unit/test_shared_log.py::test_an_entry_of_another_shape_is_refused",
         "unit/test_shared_log.py::test_a_statement_without_an_end_is_given_up",
+        "unit/test_shared_log.py::test_no_link_in_a_shared_log_leads_to_another_directory",
+        "unit/test_shared_log.py::test_no_link_in_the_place_of_a_log_of_several_leads_to_another_directory",
+        "unit/test_shared_log.py::test_a_link_that_comes_while_a_batch_runs_ends_it",
+        "unit/test_shared_log.py::test_a_link_in_the_place_of_a_file_that_is_not_whole_brings_nothing_into_the_log",
     ),
     "Write access to a fleet's store opens what the worker token does": (
         "unit/test_fleet_list.py::test_an_entry_that_leads_out_of_its_directory_is_skipped",

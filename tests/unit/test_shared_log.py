@@ -1,6 +1,7 @@
 """The log of a batch's commits that other machines replay; crash tests carry whole batches from machine to machine."""
 
 import json
+import os
 import random
 import socket
 import threading
@@ -49,7 +50,7 @@ from batchrun.ledger.shared_log.entries import (
     digest,
     encode,
 )
-from batchrun.ledger.shared_log.log_store import open_store
+from batchrun.ledger.shared_log.log_store import open_part, open_store, part_url
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import open_replica
@@ -643,6 +644,85 @@ def test_a_directory_that_is_gone_is_no_empty_log(tmp_path):
         store.read(0)
     with pytest.raises(LogUnreachable):
         store.append(0, b"x")
+
+
+@pytest.mark.parametrize("linked", ["log", "objects", "."])
+def test_no_link_in_a_shared_log_leads_to_another_directory(tmp_path, linked):
+    """Whoever can write to the log would choose where this user's files are written, and which are deleted."""
+    place, aim = tmp_path / "shop", precious(tmp_path)
+    place.mkdir()
+    if linked == ".":
+        place.rmdir()
+    (place / linked).symlink_to(aim)
+    with pytest.raises(LedgerError, match=f"{(place / linked)}: it is a symbolic link"), open_store(f"file://{place}"):
+        pass
+    assert names_in(aim) == [".new-draft"]
+
+
+def test_no_link_in_the_place_of_a_log_of_several_leads_to_another_directory(tmp_path):
+    """Neither when it is made, nor when a batch of a fleet opens it."""
+    place, aim = tmp_path / "fleet", precious(tmp_path)
+    place.mkdir()
+    (place / "batch-a").symlink_to(aim)
+    (tmp_path / "mount").symlink_to(place)  # the place itself is as its user names it
+    url = f"file://{tmp_path}/mount"
+    for open_one in (open_part(url, "batch-b"), open_store(part_url(url, "batch-b"))):
+        with open_one as store:
+            store.append(0, b"x")
+    with pytest.raises(LedgerError, match="mount/batch-a: it is a symbolic link"), open_part(url, "batch-a"):
+        pass
+    with pytest.raises(LedgerError, match="batch-a: it is a symbolic"), open_store(part_url(url, "batch-a")):
+        pass
+    assert names_in(aim) == [".new-draft"]
+
+
+@pytest.mark.parametrize("linked", ["log", "objects", "."])
+def test_a_link_that_comes_while_a_batch_runs_ends_it(tmp_path, linked):
+    """At once, as no wait mends it; nothing is written or deleted where it leads."""
+    store, aim = open_log(tmp_path / "shop"), precious(tmp_path)
+    log = claim(store, tmp_path / "a")
+    (tmp_path / "shop" / linked).rename(tmp_path / "moved")
+    (tmp_path / "shop" / linked).symlink_to(aim)
+    large = Commit(files={RECORDS: FileGrowth(offset=0, data=random.Random(1).randbytes(MAX_ENTRY_BYTES))})
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="it is a symbolic link"):
+            log.append(large)
+    assert not log.may_start()
+    if linked != "objects":
+        with pytest.raises(LedgerError, match="it is a symbolic link"):
+            store.has_later(0)
+    assert names_in(aim) == [".new-draft"]
+
+
+def test_a_link_in_the_place_of_a_file_that_is_not_whole_brings_nothing_into_the_log(tmp_path, monkeypatch):
+    """It comes in the moment before the file gets its name, and leads to a secret of this user."""
+    store, secret = open_log(tmp_path / "shop"), tmp_path / "secret"
+    secret.write_text("secret")
+    sync = os.fsync
+
+    def sync_and_swap(descriptor: int) -> None:
+        sync(descriptor)
+        for beside in (tmp_path / "shop/log").glob(".new-*"):
+            beside.unlink()
+            beside.symlink_to(secret)
+
+    monkeypatch.setattr(os, "fsync", sync_and_swap)
+    store.append(0, b"x")
+    assert store.read(0) == b""
+    assert secret.stat().st_nlink == 1
+
+
+def precious(tmp_path: Path) -> Path:
+    """Return a directory of the user with a file that looks like one that a killed process has left."""
+    (tmp_path / "aim").mkdir()
+    (tmp_path / "aim/.new-draft").touch()
+    os.utime(tmp_path / "aim/.new-draft", (0, 0))
+    return tmp_path / "aim"
+
+
+def names_in(directory: Path) -> list[str]:
+    """Return the names of all files in a directory."""
+    return [each.name for each in directory.iterdir()]
 
 
 @pytest.mark.parametrize(

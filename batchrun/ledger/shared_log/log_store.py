@@ -15,6 +15,7 @@ class LogStore(Protocol):
 
     Raises:
         LogUnreachable: The store did not answer, or refused. An entry may have been appended all the same.
+        LedgerError: Somebody has put something else in the store's place.
     """
 
     def append(self, number: int, entry: bytes) -> bool:
@@ -49,6 +50,7 @@ def open_store(url: str) -> AbstractContextManager[LogStore]:
     Raises:
         ConfigError: The URL names no kind of store that there is, or a package for it is not installed.
         LogUnreachable: The store does not answer.
+        LedgerError: Somebody has put something else in its place.
     """
     scheme = urlsplit(url).scheme
     if scheme == "file":
@@ -75,7 +77,7 @@ def open_part(url: str, part: str) -> AbstractContextManager[LogStore]:
     """Open the log `part_url` of a place, and create it if it is missing.
 
     Raises:
-        ConfigError, LogUnreachable: as `open_store` does, of the place or of the log.
+        ConfigError, LogUnreachable, LedgerError: as `open_store` does, of the place or of the log.
     """
     if urlsplit(url).scheme == "file":
         from batchrun.ledger.shared_log.directory_store import make_part  # noqa: PLC0415 - it needs this module

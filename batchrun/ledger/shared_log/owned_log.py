@@ -90,7 +90,7 @@ class OwnedLog:
 
     @property
     def refused(self) -> OutputError | None:
-        """Why nothing more can be appended: another owner has taken the batch over; None: it can."""
+        """Why nothing more can be appended, as when another owner has taken the batch over; None: it can."""
         return self._refused
 
     def caution(self) -> str:
@@ -181,6 +181,9 @@ class OwnedLog:
                 if self._ending.is_set() and boot_time() - began_at > LAST_TRIES_S:
                     self._refused = OutputError(f"the shared log cannot be reached: {error}. {_FOUND_AGAIN}")
                     raise self._refused from error
+            except LedgerError as error:  # no wait mends it
+                self._refused = error
+                raise
             else:
                 self._trouble = ""
                 return result

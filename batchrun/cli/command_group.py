@@ -13,7 +13,7 @@ _PLAIN = {str: str, Path: Path, list[str]: str, list[Path]: Path}
 
 #: What the help shows as the value of an option. Typer's own words are wide, and cut the options' names in 80 columns.
 _METAVARS = {
-    bool: "", str: "TEXT", list[str]: "TEXT", Path: "PATH", list[Path]: "PATH", typer.FileText: "FILE", int: "N",
+    bool: "", str: "TEXT", list[str]: "TEXT", Path: "PATH", list[Path]: "PATH", int: "N",
     float: "N",
 }  # fmt: skip
 

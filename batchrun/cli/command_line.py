@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchrun.cli.retry_options import DryRun, ErrorTypes, FailureIds, Groups, Keys, Outcomes, Tripped
+from batchrun.cli.secret_file import SecretFile, read_secret_file
 from batchrun.runtime.lean_imports import import_leanly
 
 if TYPE_CHECKING:
@@ -407,9 +408,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 3333,
     data: Annotated[Path, typer.Option(help="Directory of the server's state.")] = Path(".batchrun"),
     token_file: Annotated[
-        typer.FileText | None,
+        SecretFile | None,
         typer.Option(
-            errors="replace",
+            metavar="FILE",
+            parser=read_secret_file,
             help="A file with the API token, - for stdin; default: APIFY_TOKEN, else a new one in --data.",
         ),
     ] = None,
@@ -418,8 +420,12 @@ def serve(
         list[str] | None, typer.Option(metavar="NAME", help="A further account, with a new token; repeatable.")
     ] = None,
     account_file: Annotated[
-        typer.FileText | None,
-        typer.Option(errors="replace", help="A file of further accounts, a line NAME=TOKEN or NAME for each."),
+        SecretFile | None,
+        typer.Option(
+            metavar="FILE",
+            parser=read_secret_file,
+            help="A file of further accounts, a line NAME=TOKEN or NAME for each.",
+        ),
     ] = None,
     max_concurrent_runs: Annotated[int, typer.Option(min=1, help="Max Runs live at once, per account.")] = 25,
     max_total_memory_mb: Annotated[

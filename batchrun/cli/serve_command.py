@@ -4,12 +4,12 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
 import anyio
 
 from batchrun import server as embedded_server
 from batchrun.cli.event_loop import run_async
+from batchrun.cli.secret_file import SecretFile
 from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
@@ -22,16 +22,16 @@ def serve_api(settings: embedded_server.ServerSettings) -> None:
     run_async(_serve, settings)
 
 
-def read_token(file: TextIO) -> str:
+def read_token(file: SecretFile) -> str:
     """Return the token that a file holds.
 
     Raises:
         ConfigError: it holds none.
     """
-    return _checked(file.read().strip(), file.name)
+    return _checked(file.text.strip(), file.name)
 
 
-def read_accounts(names: Iterable[str], file: TextIO | None) -> dict[str, str | None]:
+def read_accounts(names: Iterable[str], file: SecretFile | None) -> dict[str, str | None]:
     """Return names and tokens of accounts, given as names or as lines NAME=TOKEN or NAME of a file.
 
     Raises:
@@ -43,7 +43,7 @@ def read_accounts(names: Iterable[str], file: TextIO | None) -> dict[str, str | 
             "--account takes a name: other users of this machine can read a token on a command line; "
             "write NAME=TOKEN into a file for --account-file"
         )
-    for line_no, line in enumerate(file or (), start=1):
+    for line_no, line in enumerate(file.text.splitlines() if file is not None else (), start=1):
         name, equals, token = line.strip().partition("=")
         if name and not name.startswith("#"):
             assert file is not None

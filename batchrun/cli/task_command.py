@@ -59,7 +59,8 @@ def _read_input(text: str | None) -> JsonObject | None:
         raw = Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
         value = read_json(raw)
     except OSError as error:
-        raise ConfigError(f"--input {text}: {error.strerror}") from error
+        # What follows may be an input with a secret in it, not a file's name: it is not shown.
+        raise ConfigError(f"--input: the file after @ cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"--input: is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -134,6 +134,8 @@ def _checked(url: str) -> str:
         parsed = URL()
     if "@" in url:
         raise ConfigError("--url: is shown, so it must hold no password; the token goes into BATCHRUN_WORKER_TOKEN")
+    if "?" in url or "#" in url:
+        raise ConfigError("--url: must end without ?… and #…; the token goes into BATCHRUN_WORKER_TOKEN")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"{url[:200]!r} is not the address of a worker; write it as http://127.0.0.1:8421")
     return url.rstrip("/")

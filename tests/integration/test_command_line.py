@@ -375,7 +375,8 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
         (["--token", "hers-7"], "", "No such option: --token"),
         (["--token-file", "given"], "\n", "given: must hold a token"),
         (["--token-file", "given"], "hers-7 x", "given: must hold a token"),
-        (["--token-file", "none"], "", "none"),
+        (["--token-file", "hers-7"], "", "the file cannot be read"),
+        (["--account-file", "bob=hers-7"], "", "the file cannot be read"),
         (["--account-file", "given"], "alice=a\nbob=\n", "given:2: must hold a token"),
         (["--account-file", "given"], "a/b=hers-7\n", "given:1: must be NAME=TOKEN"),
         (["--account-file", "given"], "bob:hers-7\n", "given:1: must be NAME=TOKEN"),
@@ -388,6 +389,22 @@ def test_serve_takes_tokens_from_files_only(tmp_path, arguments, content, proble
     said = batchrun("serve", "--port", "0", "--data", "state", *arguments, cwd=tmp_path)
     assert (said.code, problem in said.err) == (2, True), said
     assert "hers-7" not in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("worker", "list", "--url", "http://127.0.0.1:1/?token=hers-7"),
+        ("worker", "list", "--url", "http://127.0.0.1:1/#hers-7"),
+        ("status", "nats://127.0.0.1:1/shop?token=hers-7"),
+        ("task", "run", "--task", "x", "--input", "@hers-7"),
+    ],
+    ids=["worker-query", "worker-fragment", "log", "input"],
+)
+def test_a_secret_in_a_wrong_place_is_not_shown(tmp_path, arguments):
+    """Exit 2, with what belongs there."""
+    said = batchrun(*arguments, cwd=tmp_path, environ={"APIFY_TOKEN": "t", "BATCHRUN_WORKER_TOKEN": "t"})
+    assert (said.code, "hers-7" in said.out + said.err) == (2, False), said
 
 
 def test_serve_takes_its_token_from_stdin(tmp_path):

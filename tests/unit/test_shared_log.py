@@ -735,6 +735,7 @@ def names_in(directory: Path) -> list[str]:
         ("nats://host:4222", "needs a name"),
         ("nats://host:4222/a.b", "needs a name"),
         ("nats://host:4222/shop?copies=3", "there are .replicas=3"),
+        ("nats://host:4222/shop?token=hers-7", "replica.url: has a .parameter that is not known"),
         ("nats://me:secret@host:4222/shop", "must hold no password"),
         ("s3://", "replica.url"),
     ],

@@ -266,7 +266,9 @@ def parts_of(url: str) -> tuple[list[str], str, int, int]:
     for key, _, value in (each.partition("=") for each in parts.query.split("&") if each):
         is_known = value in ("1", "3", "5") if key == "replicas" else key == "monitor" and value.isdecimal()
         if not is_known:
-            raise ConfigError(f"replica.url: {key}={value} is not known; there are ?replicas=3 and &monitor=8222")
+            raise ConfigError(
+                "replica.url: has a ?parameter that is not known; there are ?replicas=3 and &monitor=8222"
+            )
         numbers[key] = int(value)
     if "@" in parts.netloc:
         raise ConfigError(

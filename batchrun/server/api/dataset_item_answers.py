@@ -42,7 +42,7 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     call.backend.final_usage.reads.note(dataset.id, reads=1)
     offset, limit, is_descending = call.query.page(UNLIMITED)
     view, name = view_of(call.query, _transformation(call, dataset)), call.query.text("format") or "json"
-    if name not in JSON_FORMATS and name not in FORMATS:
+    if (form := JSON_FORMATS.get(name) or FORMATS.get(name)) is None:
         raise value_invalid(f"Format {name} is not served ({', '.join((*JSON_FORMATS, *FORMATS))} are)")
     count = max(min(limit, dataset.count - offset), 0)
     headers = {
@@ -55,18 +55,14 @@ async def items_answer(call: Call, dataset_id: str, status: int = 200) -> web.St
     if call.query.boolean("attachment"):
         headers["Content-Disposition"] = f'attachment; filename="dataset.{name}"'
     reading = _Reading(call, dataset, view, offset, count, is_descending)
-    if name in FORMATS:
-        writer, content_type = await _table_or_text(reading, FORMATS[name]), FORMATS[name].content_type
-    else:
-        writer, content_type = _json_writer(JSON_FORMATS[name], reading), JSON_FORMATS[name].content_type
+    writer = _json_writer(form, reading) if isinstance(form, JsonFormat) else await _table_or_text(reading, form)
     # Unwound items, or a table of thousands of columns, may be far larger than the page.
-    is_table = name in FORMATS and FORMATS[name].is_table
-    is_bounded = not view.unwind and (not is_table or writer.items_at_once >= _ITEMS_AT_ONCE)
+    is_bounded = not view.unwind and writer.items_at_once >= _ITEMS_AT_ONCE
     if call.faults.needs_whole_answer or (is_bounded and await reading.is_one_page()):
         pieces = [piece async for piece in _pieces(reading, writer)]
-        return raw_answer(b"".join(pieces), status, content_type, headers)
+        return raw_answer(b"".join(pieces), status, form.content_type, headers)
     begun = await _begun(_pieces(reading, writer))
-    return await stream_answer(call, begun, status, {**headers, "Content-Type": content_type})
+    return await stream_answer(call, begun, status, {**headers, "Content-Type": form.content_type})
 
 
 class _Reading:

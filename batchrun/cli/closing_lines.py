@@ -8,7 +8,14 @@ from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.report.batch_status import slowest_run
 from batchrun.report.number_words import counted, duration
-from batchrun.report.progress_words import cost_words, ending_words, outcome_counts, records_words, slot_words
+from batchrun.report.progress_words import (
+    cost_words,
+    ending_words,
+    outcome_counts,
+    records_words,
+    skipped_words,
+    slot_words,
+)
 from batchrun.runtime.shell_command import shell_command
 
 
@@ -18,7 +25,7 @@ def show_closing(
     """Print how the batch ended, where its files are, and which commands continue from here."""
     say(_first_line(summary, elapsed_s, has_settled_any=has_settled_any))
     if summary.duplicates:
-        say(f"skipped  {counted(summary.duplicates, 'line')} with a job of another line")
+        say(f"skipped  {skipped_words(summary)}")
     for line in _file_lines(summary, config, report):
         say(line)
     if left := summary.left_jobs:

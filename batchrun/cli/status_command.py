@@ -10,7 +10,7 @@ from batchrun.ledger.protocol import NotedWait
 from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.number_words import counted, money
-from batchrun.report.progress_words import cost_words, outcome_counts, records_words
+from batchrun.report.progress_words import cost_words, outcome_counts, records_words, skipped_words
 from batchrun.report.terminal_text import one_line
 from batchrun.report.wait_words import wait_words
 from batchrun.runtime.shell_command import shell_command
@@ -75,6 +75,7 @@ def _status_lines(found: Status) -> list[str]:
     lines = [
         f"process  {found.pid if found.pid is not None else 'none'}",
         f"jobs     {outcome_counts(summary.outcomes, summary.empty_successes)}{_left_words(summary)}",
+        *([f"skipped  {skipped_words(summary)}"] if summary.duplicates else []),
         *([f"records  {records_words(summary)}"] if summary.earlier_records else []),
         f"runs     {_runs_words(found)}, {counted(found.waiting, 'job')} waiting",
         *([_given_up_words(summary)] if summary.given_up_runs else []),

@@ -132,6 +132,11 @@ def _short(seconds: float) -> str:
     return f"{max(1, round(1000 * seconds))} ms" if seconds < 0.9995 else duration(seconds)
 
 
+def skipped_words(summary: Summary) -> str:
+    """Return how many lines of the job file are no jobs of their own."""
+    return f"{counted(summary.duplicates, 'line')} with a job of another line"
+
+
 def records_words(summary: Summary) -> str:
     """Return the number of jobs in records.jsonl; and of its lines, if earlier rounds have lines there too."""
     if not summary.earlier_records:

@@ -126,10 +126,13 @@ def _of_batches(views: Sequence[BatchView]) -> Iterator[Metric]:
         "jobs": ("Approximate number of jobs of a batch.", [view.jobs.total for view in views]),
         "jobs_postponed": ("Jobs that wait for their next attempt.", [view.jobs.postponed for view in views]),
         "starts_in_doubt": ("Starts whose answer was lost.", [view.jobs.in_doubt for view in views]),
-        "live_runs": ("Live Runs of a batch.", [view.live_runs for view in views]),
+        "live_runs": ("Runs of a batch that are live or being started.", [view.live_runs for view in views]),
         "slots_limit": ("Max live Runs of a batch.", [view.max_concurrent_runs for view in views]),
-        "items": ("Collected items of a batch.", [view.items for view in views]),
-        "cost_dollars": ("Known costs of a batch.", [view.cost_usd for view in views]),
+        "items": ("Items of a batch's settled jobs.", [view.items for view in views]),
+        "cost_dollars": (
+            "Known costs of a batch; while it is open, of its settled jobs.",
+            [view.cost_usd for view in views],
+        ),
         "budget_dollars": ("Budget of a batch.", [view.budget_usd for view in views]),
     }
     for name, (text, values) in columns.items():

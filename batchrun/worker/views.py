@@ -70,12 +70,15 @@ class BatchView(_View):
     jobs: JobCounts
     outcomes: dict[Outcome, int]
     live_runs: int
+    """Runs that are live or, while it is open, being started."""
     max_concurrent_runs: int | None
     """Max Runs of this batch live at once; null while it is not open."""
     start_rate: float | None
     """Max starts per second of this batch; null while it is not open."""
     items: int
+    """Items of its settled jobs."""
     cost_usd: float
+    """Known costs in US dollars; while it is open, of its settled jobs."""
     budget_usd: float | None
     """Its own budget in US dollars; null: it has none, or it is not open."""
     settled_per_s: float | None

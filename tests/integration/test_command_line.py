@@ -130,11 +130,12 @@ def test_an_unwritable_output_directory_is_a_local_error(tmp_path):
 
 def test_the_status_of_a_finished_batch_agrees_with_its_run(tmp_path):
     """Lines that hold no job are counted as jobs until the file is read."""
-    _write(tmp_path, jobs=b'{"a": 1}\n\n\n\n')
+    _write(tmp_path, jobs=b'{"a": 1}\n\n\n\n{"a": 1}\n')
     said = batchrun("run", "batch.toml", cwd=tmp_path)
     assert (said.code, "1 succeeded\n" in said.err) == (0, True), said
     status = batchrun("status", "batch.out", cwd=tmp_path)
-    assert "jobs     1 succeeded; none left\n" in status.out, status
+    skipped = "skipped  1 line with a job of another line\n"
+    assert (skipped in said.err, f"jobs     1 succeeded; none left\n{skipped}" in status.out) == (True, True), status
 
 
 def test_a_missing_token_is_named_before_anything_else(tmp_path):

@@ -22,10 +22,10 @@ from batchrun.model import JobId, JobKey, Record
 from batchrun.server import InlineContext
 from tests.support.inline_batch import ENVIRON, batch_config, serving
 
-JOBS = 200
+JOBS = 100
 SLOTS = 20
 #: Lines are admitted 32 at a time where there are so few slots.
-CHUNKS = 7
+CHUNKS = 4
 #: Of one job: start, poll, a page of items, and the empty page that ends them.
 REQUESTS = {"start_run": 1, "get_run": 1, "get_items": 2}
 #: Of one job: the intent must be durable before its request, the record before the job counts as settled.

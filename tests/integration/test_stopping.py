@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -268,28 +269,33 @@ def test_repair_brings_back_a_removed_item_file(tmp_path):
         assert_promise_kept(batch, api)
 
 
-@pytest.mark.parametrize("damage", ["garbled", "cut short in the middle", "twice", "of another Run"])
-def test_repair_checks_every_line_of_the_items(tmp_path, damage):
+#: What becomes of one line of items, by what happened to it.
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "garbled": lambda line: b"\0" * (len(line) - 1) + b"\n",
+    "cut short in the middle": lambda line: b" " * 9 + line[:-10] + b"\n",
+    "twice": lambda line: line * 2,
+    "of another Run": lambda line: line.replace(b'"_run":"', b'"_run":"x'),
+}
+
+
+def test_repair_checks_every_line_of_the_items(tmp_path):
     """A file of the right length is not taken for whole; what is intact stays as it is."""
     with open_api(tmp_path / "api") as api:
         batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
         assert batch.run() == 1, batch.said()
         file = batch.out / "items.jsonl"
-        lines = file.read_bytes().splitlines(keepends=True)
+        whole = file.read_bytes()
         assert _command(batch, "repair", "out").code == 0
-        assert file.read_bytes() == b"".join(lines)
-        number = len(lines) // 2
-        lines[number] = {
-            "garbled": b"\0" * (len(lines[number]) - 1) + b"\n",
-            "cut short in the middle": b" " * 9 + lines[number][:-10] + b"\n",
-            "twice": lines[number] * 2,
-            "of another Run": lines[number].replace(b'"_run":"', b'"_run":"x'),
-        }[damage]
-        file.write_bytes(b"".join(lines))
-        said = _command(batch, "repair", "out")
-        assert (said.code, "items of 1 Run written again" in said.err) == (0, True), said
-        assert batch.run() == 1, batch.said()
-        assert_promise_kept(batch, api)
+        assert file.read_bytes() == whole
+        for name, damaged in DAMAGES.items():
+            lines = file.read_bytes().splitlines(keepends=True)
+            number = len(lines) // 2
+            lines[number] = damaged(lines[number])
+            file.write_bytes(b"".join(lines))
+            said = _command(batch, "repair", "out")
+            assert (said.code, "items of 1 Run written again" in said.err) == (0, True), (name, said)
+            assert batch.run() == 1, (name, batch.said())
+            assert_promise_kept(batch, api)
 
 
 @pytest.mark.parametrize("kept", [b"", b"{garbage\n"])

@@ -15,7 +15,9 @@ from typing import Any
 from urllib.request import urlopen
 
 import anyio
+import anyio.to_thread
 import pytest
+from aiohttp import web
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -269,3 +271,45 @@ def test_the_page_asks_for_the_token_and_says_what_is_missing(stage: Stage) -> N
     wait_until(lambda: stage.text("#state") == "Actor run was not found")
     assert stage.text("h1") == "Not found"
     assert complaints(stage.driver) == []
+
+
+#: What a program leaves in a browser: it answers each navigation by itself, and asks its server for nothing.
+_LEFT = b"""
+addEventListener("install", () => skipWaiting());
+addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+addEventListener("fetch", (event) => event.respondWith(
+  new Response("<title>FAKE</title>", { headers: { "Content-Type": "text/html" } })));
+"""
+_LEAVES = b"""<title>squatter</title><script>
+navigator.serviceWorker.register("/left.js").then(() => navigator.serviceWorker.ready)
+  .then(() => { document.title = "left"; });
+</script>"""
+
+
+@in_a_browser
+async def test_what_a_program_before_has_left_in_a_browser_is_ended(tmp_path: Path) -> None:
+    """Its service worker answers for this address once; then the page is the server's."""
+
+    async def squat(request: web.BaseRequest) -> web.Response:
+        is_script = request.path == "/left.js"
+        body, kind = (_LEFT, "javascript") if is_script else (_LEAVES, "html")
+        return web.Response(body=body, content_type=f"text/{kind}")
+
+    with browser() as driver:
+
+        async def load(url: str, *, title: str) -> None:
+            await anyio.to_thread.run_sync(driver.get, url)
+            with anyio.fail_after(20):
+                while title not in await anyio.to_thread.run_sync(lambda: driver.title):  # noqa: ASYNC110 - a browser wakes nobody here
+                    await anyio.sleep(0.05)
+
+        squatter = web.ServerRunner(web.Server(squat))
+        await squatter.setup()
+        site = web.TCPSite(squatter, "127.0.0.1", 0)
+        await site.start()
+        port = squatter.addresses[0][1]
+        url = f"http://127.0.0.1:{port}/"
+        await load(url, title="left")
+        await squatter.cleanup()
+        async with open_api(tmp_path, port=port):
+            await load(url, title="batchrun")

@@ -595,6 +595,16 @@ async def test_a_request_without_the_token_is_refused(client):
         assert await status("/health/live") == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/sw.js", "/v1/batches"])
+async def test_what_a_program_before_has_left_in_a_browser_is_ended(client, path):
+    """A browser asks for its new version at any path, without the token."""
+    request = client.session.get(client.address + path, headers={"Service-Worker": "script", "Authorization": ""})
+    async with request as answer:
+        assert (answer.status, answer.content_type) == (200, "text/javascript")
+        assert "sandbox" not in answer.headers["Content-Security-Policy"]
+        assert "registration.unregister()" in await answer.text()
+
+
 async def test_the_page_shows_nothing_by_itself(client):
     """Its frame and its script are the same for everyone, and hold no token and no key."""
     async with ClientSession() as session:

@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from batchrun.runtime.loopback import network_of
+from batchrun.runtime.service_worker import end_service_worker, is_for_service_worker
 from batchrun.server.accounts.rate_limits import PER_RESOURCE
 from batchrun.server.api import (
     actor_routes,
@@ -84,6 +85,8 @@ def make_handler(
                 preflight.headers.update(_CORS)
                 add_common_headers(preflight, backend.rate_limits.announced(PER_RESOURCE))
                 return preflight
+            if is_for_service_worker(request.headers):
+                return end_service_worker()
             response = await _guarded(request, lambda: _answer(request, backend, table, injection, cap, children))
             if response.prepared:
                 return response

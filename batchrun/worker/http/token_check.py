@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from batchrun.runtime.loopback import is_loopback_host
+from batchrun.runtime.service_worker import end_service_worker, is_for_service_worker
 from batchrun.server.http.connection_cap import ConnectionCap
 from batchrun.worker.http.error_envelope import error_answer
 from batchrun.worker.http.page_access import PageAccess
@@ -64,6 +65,8 @@ def _admit_link(connection: web.RequestHandler, batch_id: str, linked: dict[web.
 
 
 async def _answer_stranger(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if is_for_service_worker(request.headers):
+        return end_service_worker()
     # The page without its content is the same for everyone, whatever name leads to it.
     if request.path in ("/", _TICKET_PATH) or request.path.startswith("/page/"):
         return await handler(request)

@@ -1,6 +1,8 @@
 """The configuration and the command that a ledger notes for its batch; readable while a process runs the batch."""
 
+import os
 import shlex
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +11,17 @@ from pydantic import ValidationError
 from batchrun.config import Config
 from batchrun.config.batch_settings import PATHS, ReplicaConfig
 from batchrun.errors import ConfigError, LedgerError
-from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, SIGNATURE, TASK_ID
+from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, READ_TO, SIGNATURE, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Command, TaskId, read_json, write_json
 from batchrun.output.layout import LEDGER, OWN_CONFIG
+from batchrun.output.sink import explaining
 from batchrun.preflight.same_batch import signed_content
 from batchrun.runtime.own_signature import is_own as is_signed
-from batchrun.runtime.private_files import is_confined, read_private
+from batchrun.runtime.private_files import input_opener, is_confined, read_private
+
+#: Bytes of a job file that are hashed at a time.
+_PIECE_BYTES = 1 << 20
 
 
 class _Noted(NamedTuple):
@@ -208,15 +214,34 @@ def read_command(directory: Path) -> Command | None:
 def is_read(directory: Path, file: Path) -> bool:
     """True if a batch reads a file: its configuration names it, or the command that it was last run with.
 
+    So does it if the directory was moved or copied with the file, or the file begins with all that was read of the
+    job file: of a worker's batch, only the copy that the worker has made is named.
+
     Raises:
         LedgerError: there is no ledger, or it is damaged.
     """
     noted = _read(directory)
     sections = noted.given if isinstance(noted.given, dict) else {}
     named = [sections.get(key.split(".")[0], {}).get(key.split(".")[1]) for key in PATHS]
+    before = sections.get("output", {}).get("dir")
+    if isinstance(before, str):
+        named += [str(directory / os.path.relpath(each, before)) for each in named if isinstance(each, str)]
     if noted.command is not None:
         named += [str(Path(noted.command.directory, word)) for word in _words(noted.command.line)]
-    return any(_is_same_file(each, file) for each in named if isinstance(each, str))
+    return any(_is_same_file(each, file) for each in named if isinstance(each, str)) or _has_jobs(directory, file)
+
+
+def _has_jobs(directory: Path, file: Path) -> bool:
+    with open_for_reading(directory) as ledger:
+        read_to = ledger.fact(READ_TO)
+    if read_to is None or not read_to.offset or not file.is_file():
+        return False
+    text_hash, left = sha256(), read_to.offset
+    with explaining(file), open(file, "rb", opener=input_opener) as opened:
+        while left and (piece := opened.read(min(left, _PIECE_BYTES))):
+            text_hash.update(piece)
+            left -= len(piece)
+    return not left and text_hash.digest() == read_to.fingerprint
 
 
 def _words(line: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import sqlite3
 import tracemalloc
 import zipfile
@@ -176,6 +177,27 @@ def test_no_file_of_the_batch_is_written_over(batch, arguments, why):
     assert said.code == 2, said
     assert f"{arguments[-1]}: is {why} by the batch itself; choose another name" in said.err
     assert (batch.directory / "jobs.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("out", "name", "text"),
+    [
+        ("out", "jobs.jsonl", "another text"),  # the whole directory was moved, and the file edited since
+        ("elsewhere/out", "shop.jsonl", None),  # a worker's batch: it has read a copy, of another name
+    ],
+)
+def test_no_job_file_is_written_over_that_was_moved_or_copied(batch, tmp_path, out, name, text):
+    """A ledger has the paths of files as they were when the batch was opened."""
+    shutil.copytree(batch.out, tmp_path / out)
+    file = tmp_path / name
+    shutil.copy(batch.directory / "jobs.jsonl", file)
+    file.write_text(text or file.read_text() + '{"n": 9}\n')
+    before = file.read_bytes()
+    said = said_of(tmp_path, "export", out, name)
+    assert (said.code, f"{name}: is read by the batch itself" in said.err) == (2, True), said
+    assert file.read_bytes() == before
+    for _ in range(2):
+        assert said_of(tmp_path, "export", out, "table.jsonl").code == 0
 
 
 def test_a_report_is_written_to_an_html_file_only(batch):

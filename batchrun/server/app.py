@@ -57,6 +57,8 @@ _log = structlog.get_logger()
 
 _DATABASE = "server.sqlite3"
 _PORT = "port"
+#: Patterns of the names that its files have.
+_OWN_NAMES = (f"{_DATABASE}*", _PORT, "lock", "server.log*", "token", "token.*")
 #: Max connections that wait to be accepted, so that a batch may open all its connections at once.
 _BACKLOG = 1024
 #: Seconds for open answers when the server closes. Polls are cut: their clients ask again.
@@ -318,10 +320,8 @@ def _base_url(host: str, listener: socket.socket) -> str:
 def _prepare_directory(directory: Path, follows_link: bool) -> IO[bytes]:
     """Make the directory private, and take its lock, which the kernel frees when this process dies."""
     try:
-        is_new = not directory.exists()
         make_private_directory(directory, follows_link=follows_link)
-        if is_new:
-            keep_out_of_git(directory)
+        keep_out_of_git(directory, _OWN_NAMES)
     except OSError as error:
         raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
     lock = _open_private(directory / "lock")

@@ -12,6 +12,10 @@ from batchrun.worker.submission import BatchState, Submission
 
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
 _FORMAT = re.compile(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", re.IGNORECASE)
+#: Patterns of the names that a worker's own files have.
+_OWN_NAMES = (
+    "address", "batches", "lock", "member", OUTBOX, "server", "socket", "spool", "taken.jsonl", "token", "worker.log*"
+)  # fmt: skip
 
 
 class DataDirectory:
@@ -39,15 +43,13 @@ class DataDirectory:
         Raises:
             OutputError: a directory cannot be made, or is another user's.
         """
-        is_new = not self.path.exists()
         for path in (self.batches, self.log, self.token, self.taken_files):
             close_to_others(path)
         for directory in (self.path, self.batches, self.spool, self.profiles):
             with explaining(directory):
                 make_private_directory(directory)
-        if is_new:
-            with explaining(self.path):
-                keep_out_of_git(self.path, "worker.toml", "profiles")
+        with explaining(self.path):
+            keep_out_of_git(self.path, _OWN_NAMES, "worker.toml", "profiles")
 
     def of(self, submission_id: str) -> Path:
         """Return the directory of a submission."""

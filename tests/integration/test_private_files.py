@@ -201,23 +201,31 @@ def test_no_link_that_comes_while_a_batch_runs_leads_its_files_elsewhere(tmp_pat
     assert (oct(aim.stat().st_mode), [*aim.iterdir()]) == ("0o40755", [])
 
 
-async def test_git_leaves_out_new_directories_with_tokens(tmp_path, blockbuster):
-    """A person's `git add .` takes his configuration alone; a directory that was there before is his."""
+async def test_git_leaves_out_directories_with_tokens(tmp_path, blockbuster):
+    """A person's `git add .` takes his configuration alone; a directory that has more in it is his."""
     blockbuster.deactivate()
-    (tmp_path / "his").mkdir()
-    DataDirectory(tmp_path / "his").make()
-    DataDirectory(tmp_path / "worker").make()
-    (tmp_path / "worker/worker.toml").touch()
-    (tmp_path / "worker/profiles/shop.toml").touch()
-    (tmp_path / "worker/token").touch()
-    async with open_server(ServerSettings(data_dir=tmp_path / ".batchrun")):
-        pass
+    for name in ("his/source.py", "worker/worker.toml", "worker/profiles/shop.toml", "earlier/token", "state/token"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "asked").mkdir()
+    (tmp_path / "asked/.gitignore").write_text("token\n")
+    for name in ("his", "worker", "earlier", "asked", "new"):
+        DataDirectory(tmp_path / name).make()
+        (tmp_path / name / "token").touch()
+        (tmp_path / name / "batches/inputs").touch()
+    for name in (".batchrun", "state"):
+        async with open_server(ServerSettings(data_dir=tmp_path / name)):
+            pass
     git = ("git", "-C", str(tmp_path))
     await anyio.run_process([*git, "init", "-q"])
     await anyio.run_process([*git, "add", "."])
     found = (await anyio.run_process([*git, "ls-files"])).stdout.decode().split()
-    assert found == ["worker/profiles/shop.toml", "worker/worker.toml"]
+    assert [each for each in found if not each.startswith(("asked", "his"))] == [
+        "worker/profiles/shop.toml",
+        "worker/worker.toml",
+    ]
     assert not (tmp_path / "his/.gitignore").exists()
+    assert (tmp_path / "asked/.gitignore").read_text() == "token\n"
 
 
 async def test_an_output_directory_holds_no_token_of_its_server(tmp_path):

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from batchrun.errors import OutputError
 from batchrun.server.store import database as server_database
 from batchrun.server.store.database import Database, open_database
 
@@ -44,6 +45,16 @@ async def test_what_follows_a_write_runs_in_the_context_that_the_database_was_op
     async with open_database(tmp_path / "server.sqlite3") as database:
         await database.write(put, "a", then=lambda _: seen.append(library.get()))
     assert seen == ["asyncio"]
+
+
+async def test_a_file_that_is_no_database_is_named_and_not_touched(tmp_path: Path) -> None:
+    """It may be one that was damaged: a person restores it."""
+    file = tmp_path / "server.sqlite3"
+    file.write_bytes(b"no database at all" * 500)
+    with pytest.raises(OutputError, match=r"server\.sqlite3 cannot be used: file is not a database"):
+        async with open_database(file):
+            pass
+    assert file.read_bytes() == b"no database at all" * 500
 
 
 async def test_an_operation_that_fails_takes_nothing_of_its_group_with_it(database: Database) -> None:

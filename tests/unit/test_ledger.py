@@ -323,17 +323,18 @@ def test_given_up_runs_are_shown_until_they_are_aborted(tmp_path: Path) -> None:
         assert (found.summary.given_up_runs, found.summary.live_runs) == (1, 0)
 
 
-def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "why"), [(1000, "was written by a newer batchrun"), (3, "too old for this")])
+def test_a_ledger_of_another_time_is_refused_and_not_touched(tmp_path: Path, version: int, why: str) -> None:
     """Its version stays as it is."""
     with open_ledger(tmp_path):
         pass
     with sqlite3.connect(tmp_path / LEDGER) as connection:
-        connection.execute("PRAGMA user_version = 1000")
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
-    with pytest.raises(LedgerError, match="was written by a newer batchrun"), open_ledger(tmp_path):
+    with pytest.raises(LedgerError, match=why), open_ledger(tmp_path):
         pass
     connection = sqlite3.connect(tmp_path / LEDGER)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1000,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (version,)
     connection.close()
 
 

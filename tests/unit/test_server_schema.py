@@ -5,6 +5,7 @@ from importlib import resources
 
 import pytest
 
+from batchrun.errors import OutputError
 from batchrun.server.store.database import take_schema_steps
 
 
@@ -72,3 +73,12 @@ def test_old_and_new_files_end_up_the_same() -> None:
     assert versions == [(6,), (6,)]
     for connection in (old, new):
         connection.close()
+
+
+@pytest.mark.parametrize(("version", "why"), [(1000, "newer than this batchrun"), (1, "from before 27 November")])
+def test_tables_of_another_time_are_refused(version: int, why: str) -> None:
+    """Nothing is read or written that this version does not know."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(OutputError, match=why):
+        take_schema_steps(connection)

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.shared_commits import Parameters
-from batchrun.ledger.sqlite.own_schema import SCHEMA_VERSION, foreign_part, steps_after
+from batchrun.ledger.sqlite.own_schema import OLDEST_VERSION, SCHEMA_VERSION, foreign_part, steps_after
 from batchrun.runtime.private_files import refuse_special
 from batchrun.runtime.shell_command import shell_command
 
@@ -259,4 +259,6 @@ def _version(connection: Connection, file: Path) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
+    if 0 < version < OLDEST_VERSION:
+        raise LedgerError(f"{file}: is too old for this batchrun (before 27 November 2026); use the one that wrote it")
     return version

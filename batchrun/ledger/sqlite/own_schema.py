@@ -23,6 +23,8 @@ SCHEMA_STEPS = {
     8: "ledger_8.sql",
     9: "ledger_9.sql",
 }
+#: The oldest version of a file that can be brought up to date.
+OLDEST_VERSION = min(SCHEMA_STEPS)
 #: The version of a file that is up to date.
 SCHEMA_VERSION = max(SCHEMA_STEPS)
 #: What has the name of a ledger's table or index, or is a trigger on a table; more rows and longer texts than a ledger

@@ -31,6 +31,8 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from batchrun.errors import OutputError
+
 _log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -284,20 +286,41 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file.
+
+    Raises:
+        OutputError: It is no database, is damaged, or another batchrun made it.
+    """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA busy_timeout = 5000")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    # The log's file is cut when the log starts again, so that its length is the amount to move.
-    connection.execute("PRAGMA journal_size_limit = 0")
-    take_schema_steps(connection)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        # The log's file is cut when the log starts again, so that its length is the amount to move.
+        connection.execute("PRAGMA journal_size_limit = 0")
+        take_schema_steps(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise OutputError(
+            f"the server's database {path} cannot be used: {error}. Restore a copy of it, or use another data directory"
+        ) from error
+    except OutputError:
+        connection.close()
+        raise
     return connection
 
 
 def take_schema_steps(connection: sqlite3.Connection) -> None:
-    """Take the missing schema steps, each in one transaction with its record."""
+    """Take the missing schema steps, each in one transaction with its record.
+
+    Raises:
+        OutputError: A newer batchrun made the tables, or one from before the first step.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > max(_SCHEMA_STEPS) or 0 < version < min(_SCHEMA_STEPS):
+        age = "newer than this batchrun" if version > max(_SCHEMA_STEPS) else "from before 27 November 2026"
+        raise OutputError(f"the server's database is {age}; use the one that made it, or another data directory")
     for number, name in _SCHEMA_STEPS.items():
         if number > version:
             step = resources.files(__package__).joinpath(name).read_text("utf-8")

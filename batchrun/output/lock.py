@@ -16,7 +16,13 @@ import anyio
 from batchrun.errors import OutputError
 from batchrun.output.layout import LEDGER, LOCK, NAMES
 from batchrun.output.sink import explaining
-from batchrun.runtime.private_files import close_directory, close_to_others, private_opener, refuse_link
+from batchrun.runtime.private_files import (
+    close_directory,
+    close_to_others,
+    kept_in_place,
+    private_opener,
+    refuse_link,
+)
 
 #: Tries to take the lock, and seconds between them. A `holder` call in another process holds the lock for an instant,
 #: which must not be taken for a running batch.
@@ -48,6 +54,7 @@ def locked(directory: Path) -> Iterator[None]:
             directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, directory_fd)
         _take(fd, directory_fd, directory)
+        stack.enter_context(kept_in_place(directory, directory_fd))
         yield
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from batchrun.runtime.private_files import private_opener, read_private
+from batchrun.runtime.private_files import private_opener, read_private, refuse_exchanged
 
 #: How the names of files begin that are not whole yet.
 UNFINISHED = ".new-"
@@ -94,6 +94,7 @@ def held(directory: Path, *, follows_link: bool = True) -> Iterator[HeldDirector
         OSError: it cannot be opened.
     """
     with _opened(str(directory), 0 if follows_link else os.O_NOFOLLOW) as descriptor:
+        refuse_exchanged(descriptor, str(directory))
         yield HeldDirectory(descriptor)
 
 

@@ -31,6 +31,8 @@ _IS_OPEN = "other users can write to it, and so choose what is in it; close it (
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 #: Directories into which others put files, and perhaps links.
 _confined: list[Path] = []
+#: Open directories of this process, by the path at which each was found.
+_kept: dict[Path, int] = {}
 
 
 @contextmanager
@@ -44,6 +46,30 @@ def confined(directory: Path) -> Iterator[None]:
         yield
     finally:
         _confined.remove(directory)
+
+
+@contextmanager
+def kept_in_place(directory: Path, descriptor: int) -> Iterator[None]:
+    """Open nothing by a path in an open directory, while the context lasts, if another one has taken its place.
+
+    Its owner can exchange it for a link to any directory while root works in it.
+    """
+    path = directory.absolute()
+    _kept[path] = descriptor
+    try:
+        yield
+    finally:
+        _kept.pop(path, None)
+
+
+def refuse_exchanged(descriptor: int, path: str) -> None:
+    """Refuse an open directory if it was reached by way of another one than is kept there."""
+    place = Path(path).absolute()
+    for depth, each in enumerate((place, *place.parents)):
+        if (kept := _kept.get(each)) is not None:
+            found = os.stat("/".join([".", *[".."] * depth]), dir_fd=descriptor)
+            if not os.path.samestat(found, os.fstat(kept)):
+                raise OSError(errno.ESTALE, "another directory was put in its place while this one was in use", path)
 
 
 def is_confined(path: Path) -> bool:
@@ -123,13 +149,14 @@ def private_opener(path: str, flags: int, within: int | None = None) -> int:
 
 
 def _open_in_bounds(path: str, flags: int, within: int | None) -> int:
-    """Open a file that is no link; in a confined directory not before it is known where the file's directory is."""
-    if not _confined or within is not None:
+    """Open a file that is no link, once it is known that its directory is where, and the one that, it should be."""
+    if not (_confined or _kept) or within is not None:
         return os.open(path, flags, 0o600, dir_fd=within)
     parent, name = os.path.split(path)
     directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _refuse_escape(directory, parent)
+        refuse_exchanged(directory, parent)
         return os.open(name, flags, 0o600, dir_fd=directory)
     finally:
         os.close(directory)
@@ -245,6 +272,7 @@ def close_directory(directory: Path, *, follows_link: bool = True) -> None:
         if is_shared or os.path.samestat(found, os.stat("..", dir_fd=descriptor)):
             raise PermissionError(errno.EPERM, "all users share it; name a directory inside it", str(directory))
         _refuse_escape(descriptor, str(directory))
+        refuse_exchanged(descriptor, str(directory))
         _narrow(descriptor, str(directory), _IS_ANOTHERS_TO_CLOSE)
     finally:
         os.close(descriptor)

@@ -46,7 +46,7 @@ from batchrun.output.lock import holder, locked
 from batchrun.output.log_tails import LogTails
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import Sink
-from batchrun.runtime.private_files import close_to_others, make_private_directory
+from batchrun.runtime.private_files import close_to_others, make_private_directory, private_opener
 from batchrun.server import open_server
 from batchrun.server.accounts.account_book import with_tokens
 from batchrun.server.settings import ServerSettings
@@ -226,6 +226,28 @@ async def test_git_leaves_out_directories_with_tokens(tmp_path, blockbuster):
     ]
     assert not (tmp_path / "his/.gitignore").exists()
     assert (tmp_path / "asked/.gitignore").read_text() == "token\n"
+
+
+def test_nothing_is_written_to_a_directory_that_is_put_in_the_place_of_a_locked_one(tmp_path):
+    """Its owner can exchange it for a link while root works there: files, and the modes of directories, are safe."""
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    for each in (out / "server", victim / "server"):
+        each.mkdir(parents=True, mode=0o755)
+    (victim / "batch.log").write_text("old\n")
+    with locked(out):
+        with open(out / "server" / "kept", "x", opener=private_opener):
+            pass
+        out.rename(tmp_path / "moved")
+        out.symlink_to(victim)
+        for name in ("batch.log", "new", "server/token"):
+            with pytest.raises(OSError, match="another directory was put in its place"):
+                os.close(private_opener(str(out / name), os.O_WRONLY | os.O_CREAT))
+        with pytest.raises(OSError, match="another directory was put in its place"):
+            make_private_directory(out / "server")
+        with pytest.raises(OutputError, match="another directory was put in its place"):
+            replace_text(out / "report.html", "")
+    assert {str(each.relative_to(victim)) for each in victim.rglob("*")} == {"batch.log", "server"}
+    assert (stat.S_IMODE((victim / "server").stat().st_mode), (victim / "batch.log").read_text()) == (0o755, "old\n")
 
 
 async def test_an_output_directory_holds_no_token_of_its_server(tmp_path):

@@ -108,24 +108,23 @@ class Spool:
             await anyio.to_thread.run_sync(self._move_away, known)
 
     async def _is_left(self, name: PurePosixPath, signature: str, before: str, is_cancelled: bool) -> bool:
-        """Return whether a file is left alone which has run, with the signature `before`; say why, once.
+        """Return whether a file is left alone that has run or was cancelled as `before`; say why, once.
 
         Its results may have been moved: only the worker's own notes tell that its jobs have run.
         """
-        if signature != before and not is_same_file(before, signature):
-            return False
+        is_same = signature == before or is_same_file(before, signature)
         out_dir = self._directory.out_dir_of(name)
         has_results = await anyio.to_thread.run_sync(has_ledger, out_dir)
-        if not has_results:
-            reason = _MOVED.format(out=out_dir.name)
-        elif signature == before:
-            return True
-        elif is_cancelled:
-            reason = _DELETED
+        if is_cancelled:
+            # Any file of this name would go on with the open jobs that somebody has stopped.
+            is_left = is_same or (has_results and await anyio.to_thread.run_sync(has_open_jobs, out_dir))
+            reason = _DELETED if signature != before else ""
         else:
-            return False
-        self._report(self._directory.spool / name, JobFileError(reason, file=Path(name)))
-        return True
+            is_left = is_same and (signature == before or not has_results)
+            reason = "" if has_results else _MOVED.format(out=out_dir.name)
+        if is_left and reason:
+            self._report(self._directory.spool / name, JobFileError(reason, file=Path(name)))
+        return is_left
 
     def _find(self) -> dict[PurePosixPath, str]:
         entries = _entries(self._directory.spool, self._report)

@@ -24,7 +24,7 @@ from batchrun.worker import spool as spool_module
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
-from batchrun.worker.submission import BatchState, Submission
+from batchrun.worker.submission import BatchCounts, BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from tests.support.crash import open_api, some_jobs
 from tests.support.json_lines import read_lines, to_lines
@@ -487,6 +487,41 @@ async def test_a_cancelled_batch_of_the_spool_goes_on_only_when_it_is_resumed(tm
     await store.update(taken[0].id, lambda _: {"state": BatchState.FINISHED})
     await spool.look()
     assert len(taken) == 2
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+async def test_a_cancelled_batch_of_the_spool_stays_so_once_it_is_deleted(tmp_path, blockbuster, has_run):
+    """Its file may be touched, or come with a restored directory: what somebody has stopped spends nothing by itself.
+
+    Another file of its name is another batch, if it would not go on with that one.
+    """
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    file = directory.spool / "shop.toml"
+    put(file, "")
+    store, taken = SubmissionStore(directory), list[Submission]()
+
+    async def submit(submission: Submission) -> Submission:
+        taken.append(submission)
+        return await store.add(submission)
+
+    await Spool(directory, store, submit).look()
+    if has_run:
+        (directory.spool / "shop.out").mkdir()
+        (directory.spool / "shop.out/ledger.sqlite3").touch()
+    changes = {"state": BatchState.CANCELLED, "counts": BatchCounts(live_runs=int(has_run))}
+    cancelled = await store.update(taken[0].id, lambda _: changes)
+    store.delete(cancelled)
+    os.utime(file, (1, 1))
+    spool = Spool(directory, store, submit)
+    await spool.look()
+    assert len(taken) == 1
+    assert "was cancelled and deleted; give the file another name" in spool._reported[file]
+    (tmp_path / "other").write_text("# another one")
+    (tmp_path / "other").rename(file)
+    await spool.look()
+    assert len(taken) == (1 if has_run else 2)
 
 
 async def test_what_cannot_be_followed_in_the_spool_holds_up_no_other_file(tmp_path, blockbuster):

@@ -14,11 +14,16 @@ from batchrun.cli.terminal import answer, say
 from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.shell_command import shell_command
-from batchrun.server.accounts.account_book import MADE_TOKEN, is_username, token_file
+from batchrun.server.accounts.account_book import MADE_TOKEN, is_username, refuse_anothers_directory, token_file
 
 
 def serve_api(settings: embedded_server.ServerSettings) -> None:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C.
+
+    Raises:
+        ConfigError: the data directory is something else's.
+    """
+    refuse_anothers_directory(settings.data_dir)
     run_async(_serve, settings)
 
 

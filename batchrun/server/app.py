@@ -30,7 +30,7 @@ from batchrun.runtime.private_files import (
     read_private,
     refuse_special,
 )
-from batchrun.server.accounts.account_book import read_accounts, with_tokens
+from batchrun.server.accounts.account_book import STATE, read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
@@ -55,10 +55,9 @@ from batchrun.server.webhooks.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
 
-_DATABASE = "server.sqlite3"
 _PORT = "port"
 #: Patterns of the names that its files have.
-_OWN_NAMES = (f"{_DATABASE}*", _PORT, "lock", "server.log*", "token", "token.*")
+_OWN_NAMES = (f"{STATE}*", _PORT, "lock", "server.log*", "token", "token.*")
 #: Max connections that wait to be accepted, so that a batch may open all its connections at once.
 _BACKLOG = 1024
 #: Seconds for open answers when the server closes. Polls are cut: their clients ask again.
@@ -148,11 +147,11 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)
         given = await anyio.to_thread.run_sync(with_tokens, settings)
         # SQLite gives the files beside the database its mode.
-        (await anyio.to_thread.run_sync(_open_database_file, settings.data_dir / _DATABASE)).close()
+        (await anyio.to_thread.run_sync(_open_database_file, settings.data_dir / STATE)).close()
         with ExitStack() as bound:
             listener, *_ = map(bound.enter_context, await anyio.to_thread.run_sync(_bind_again, settings))
             async with (
-                open_database(settings.data_dir / _DATABASE) as database,
+                open_database(settings.data_dir / STATE) as database,
                 open_demo_site() as demo,
                 open_children(cancels_on_leaving=True) as children,
             ):

@@ -408,6 +408,17 @@ def test_a_secret_in_a_wrong_place_is_not_shown(tmp_path, arguments):
     assert (said.code, "hers-7" in said.out + said.err) == (2, False), said
 
 
+@pytest.mark.parametrize("name", ["index.html", "token"])
+def test_serve_leaves_a_directory_of_something_else_alone(tmp_path, name):
+    """It would be closed to other users, and the person's file `token` be the server's."""
+    (tmp_path / "site").mkdir(mode=0o755)
+    (tmp_path / "site" / name).write_text("my own")
+    said = batchrun("serve", "--port", "0", "--data", "site", cwd=tmp_path)
+    assert (said.code, f"site is no server's: it holds {name}" in said.err) == (2, True), said
+    assert [each.name for each in (tmp_path / "site").iterdir()] == [name]
+    assert (tmp_path / "site").stat().st_mode & 0o777 == 0o755
+
+
 def test_serve_takes_its_token_from_stdin(tmp_path):
     """`-`, as elsewhere."""
     said = batchrun("serve", "--port", "0", "--data", "state", "--token-file", "-", cwd=tmp_path, stdin="two words")

@@ -11,7 +11,7 @@ import orjson
 
 from batchrun.errors import ConfigError, OutputError
 from batchrun.model import JsonObject
-from batchrun.runtime.private_files import private_opener, refuse_anothers
+from batchrun.runtime.private_files import private_opener, read_private, refuse_anothers
 from batchrun.server.accounts.accounts import Accounts, ServerAccount
 from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import new_id, now_ms
@@ -21,6 +21,12 @@ from batchrun.server.store.database import Database
 
 #: How tokens begin that a server has made.
 MADE_TOKEN = "batchrun_api_"  # noqa: S105 - not a token
+#: The database, which each server has.
+STATE = "server.sqlite3"
+#: What a server that was killed before it had one may have left, and what systems put into any directory.
+_OF_A_SERVER = re.compile(r"lock|token(\..*)?|server\.log(\.\d+)?|\.gitignore|lost\+found|\.DS_Store")
+#: Max bytes of a file that may hold a token.
+_MAX_TOKEN_BYTES = 10_000
 _USERNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
@@ -58,6 +64,35 @@ def with_tokens(settings: ServerSettings) -> list[AccountSettings]:
 def token_file(data_dir: Path, username: str = "") -> Path:
     """Return where the token is kept that a server made for an account; without a name, for its first one."""
     return data_dir / (f"token.{username.lower()}" if username else "token")
+
+
+def refuse_anothers_directory(data_dir: Path) -> None:
+    """Refuse a directory of something else, which a server would close to other users, for its state. Blocks.
+
+    Raises:
+        ConfigError: it is no server's, and neither new nor empty.
+        OutputError: it cannot be read.
+    """
+    try:
+        names = sorted(each.name for each in data_dir.iterdir()) if data_dir.is_dir() else []
+        if STATE in names:
+            return
+        others = [name for name in names if not _OF_A_SERVER.fullmatch(name) or not _is_made(data_dir / name)]
+    except OSError as error:
+        raise OutputError(f"the server's data directory {data_dir} cannot be read: {error.strerror}") from error
+    if others:
+        raise ConfigError(
+            f"{data_dir} is no server's: it holds {others[0]}. A server would close it to other users, and take a file"
+            " called token in it for its own; choose another --data"
+        )
+
+
+def _is_made(file: Path) -> bool:
+    """True for a file as a server makes it; a person may have a file called token, too."""
+    if not file.name.startswith("token"):
+        return True
+    token = read_private(file, _MAX_TOKEN_BYTES)
+    return not token or token.startswith(MADE_TOKEN.encode())
 
 
 def _kept_token(file: Path) -> str:

@@ -343,7 +343,7 @@ def test_an_invalid_file_of_faults_starts_nothing(tmp_path, faults, problem):
 
 
 def test_serve_lists_its_actors_and_accounts(tmp_path):
-    """Actors by full name, in one line; accounts with the tokens it has made, each of which is accepted."""
+    """Actors by full name, in one line; accounts with the files of the tokens that it has made."""
     command = [sys.executable, "-m", "batchrun", "serve", "--port", "0", "--data", "state", "--token-file", "token"]
     command += ["--actors", str(ACTORS / "acrobat"), "--account", "alice", "--account-file", "accounts"]
     (tmp_path / "token").write_text("mine\n")
@@ -359,8 +359,9 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
         while "actors" not in said:
             word, _, rest = process.stderr.readline().strip().partition(" ")
             said.setdefault(word, []).append(rest.strip())
-        alices, carols = (said["account"][n].split(", token ")[1] for n in (0, 2))
-        names = [_username(base_url, token) for token in ("mine", alices, "his", carols)]
+        files = [tmp_path / line.partition(", token: cat ")[2] for line in said["account"]]
+        made = [file.read_text().strip() for file in (files[0], files[2])]
+        names = [_username(base_url, token) for token in ("mine", made[0], "his", made[1])]
         process.terminate()
     assert names == ["local", "alice", "bob", "carol"]
     assert said["account"][1] == "bob"

@@ -50,7 +50,9 @@ def _owner(kernel: socket.socket, family: int, local: Sequence[Any], remote: Seq
     """Return whose socket has these two ends; without a remote one, the one that listens there."""
     ends = [socket.inet_pton(family, str(each[0]).partition("%")[0]) for each in (local, remote)]
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + _PORTS.pack(local[1], remote[1])
-    body += _ADDRESSES.pack(*ends) + _REST.pack(0, _ANY_COOKIE, _ANY_COOKIE)
+    # A socket bound to a device is found by that device only. What stays within the machine comes in by this one.
+    loopback = socket.if_nametoindex("lo")
+    body += _ADDRESSES.pack(*ends) + _REST.pack(loopback, _ANY_COOKIE, _ANY_COOKIE)
     kernel.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body)
     answer = kernel.recv(4096)
     if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:

@@ -131,12 +131,22 @@ async def test_a_server_may_run_as_another_user() -> None:
             assert taken.communicate()[0] == ""
 
 
-async def test_the_kernel_knows_whose_program_answers() -> None:
-    """Also before the connection is accepted, and of a server at all addresses."""
-    for host, family, address in (("127.0.0.1", socket.AF_INET, "127.0.0.1"), ("::", socket.AF_INET6, "127.0.0.1")):
+@pytest.mark.parametrize("device", ["", "lo"])
+async def test_the_kernel_knows_whose_program_answers(device: str) -> None:
+    """Also before the connection is accepted, of a server at all addresses, and of one that is bound to a device."""
+    for host, family, address in (
+        ("127.0.0.1", socket.AF_INET, "127.0.0.1"),
+        ("::", socket.AF_INET6, "127.0.0.1"),
+        ("::1", socket.AF_INET6, "::1"),
+    ):
         os.seteuid(NOBODY)
         try:
-            listener = socket.create_server((host, 0), family=family, dualstack_ipv6=family == socket.AF_INET6)
+            listener = socket.socket(family)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            if host == "::":
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind((host, 0))
+            listener.listen()
         finally:
             os.seteuid(0)
         with listener, socket.create_connection((address, listener.getsockname()[1])) as connection:

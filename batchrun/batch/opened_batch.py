@@ -12,7 +12,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
-from batchrun.batch.condition_watch import ConditionWatch
+from batchrun.batch.batch_notifications import ConditionWatch
 from batchrun.batch.ending import (
     summarize,
     wait_for_final_costs,

@@ -14,7 +14,7 @@ from batchrun.errors import ConfigError, OutputError
 from batchrun.runtime.shell_command import shell_command
 from batchrun.server.catalog.actor_catalog import actor_folders
 from batchrun.server.error_answers import ErrorAnswer
-from batchrun.server.ids import check_name
+from batchrun.server.names import check_name
 from batchrun.server.runs.process_groups import hide_own_environment
 
 #: How names of variables begin that may hold a secret of ours. A package runs its own scripts when it is installed.

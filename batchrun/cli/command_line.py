@@ -444,7 +444,8 @@ def serve(
 ) -> None:
     """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
     import_leanly()
-    from batchrun.cli.serve_command import read_accounts, read_token, serve_api
+    from batchrun.cli.account_file import read_accounts, read_token
+    from batchrun.cli.serve_command import serve_api
     from batchrun.server import AccountSettings, ServerSettings, load_faults
 
     accounts = [

@@ -2,19 +2,16 @@
 
 import signal
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import anyio
 
 from batchrun import server as embedded_server
 from batchrun.cli.event_loop import run_async
-from batchrun.cli.secret_file import SecretFile
 from batchrun.cli.terminal import answer, say
-from batchrun.errors import ConfigError
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.shell_command import shell_command
-from batchrun.server.accounts.account_book import MADE_TOKEN, is_username, refuse_anothers_directory, token_file
+from batchrun.server.accounts.account_book import MADE_TOKEN, refuse_anothers_directory, token_file
 
 
 def serve_api(settings: embedded_server.ServerSettings) -> None:
@@ -25,45 +22,6 @@ def serve_api(settings: embedded_server.ServerSettings) -> None:
     """
     refuse_anothers_directory(settings.data_dir)
     run_async(_serve, settings)
-
-
-def read_token(file: SecretFile) -> str:
-    """Return the token that a file holds.
-
-    Raises:
-        ConfigError: it holds none.
-    """
-    return _checked(file.text.strip(), file.name)
-
-
-def read_accounts(names: Iterable[str], file: SecretFile | None) -> dict[str, str | None]:
-    """Return names and tokens of accounts, given as names or as lines NAME=TOKEN or NAME of a file.
-
-    Raises:
-        ConfigError: a name has a token with it, or a token cannot be one.
-    """
-    found: dict[str, str | None] = dict.fromkeys(names)
-    if any("=" in name for name in found):
-        raise ConfigError(
-            "--account takes a name: other users of this machine can read a token on a command line; "
-            "write NAME=TOKEN into a file for --account-file"
-        )
-    for line_no, line in enumerate(file.text.splitlines() if file is not None else (), start=1):
-        name, equals, token = line.strip().partition("=")
-        if name and not name.startswith("#"):
-            assert file is not None
-            if not is_username(name.strip()):  # it may be a token, and is not shown
-                raise ConfigError(
-                    f"{file.name}:{line_no}: must be NAME=TOKEN, or a NAME of letters, digits, dots, - and _"
-                )
-            found[name.strip()] = _checked(token.strip(), f"{file.name}:{line_no}") if equals else None
-    return found
-
-
-def _checked(token: str, source: str) -> str:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(f"{source}: must hold a token, printable and without spaces")
-    return token
 
 
 async def _serve(settings: embedded_server.ServerSettings) -> None:

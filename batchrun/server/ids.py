@@ -1,12 +1,11 @@
-"""Ids, names, keys and times in the platform's formats. Pure except for randomness and the wall clock."""
+"""Ids and times in the platform's formats. Pure except for randomness and the wall clock."""
 
 import hashlib
 import os
-import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from batchrun.server.error_answers import record_key_invalid, value_invalid
+from batchrun.server.error_answers import value_invalid
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Maps each byte to a character. Eight characters are a little more frequent, which costs 0.04 of 77 bits.
@@ -21,12 +20,8 @@ _PREFIX_LENGTH, _PREFIX_BITS = 4, 7
 _PREFIX_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = ID_LENGTH - _PREFIX_LENGTH
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, whose offset the API writes as a Z
-#: Max characters of a name. Source: the API reference.
-MAX_NAME_LENGTH = 63
 #: Ids are made on several threads: popping and extending a list is atomic.
 _SPARE_IDS: list[str] = []
-_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
-_RECORD_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]{1,256}")
 
 
 def new_id() -> str:
@@ -55,23 +50,6 @@ def _time_prefix(at_ms: int) -> str:
 def derived_id(name: str) -> str:
     """Return the id that follows from `name`; for Actors, whose ids are public and outlive restarts."""
     return hashlib.sha256(name.encode()).digest()[:ID_LENGTH].translate(_BYTE_TO_CHARACTER).decode()
-
-
-def check_name(name: object, what: str, *, min_length: int = 1) -> str:
-    """Return `name` if it is valid: DNS-safe and at most 63 characters long."""
-    if not isinstance(name, str) or not min_length <= len(name) <= MAX_NAME_LENGTH or not _NAME.fullmatch(name):
-        raise value_invalid(
-            f"{what} name is not valid: it must have {min_length} to {MAX_NAME_LENGTH} characters, only letters, "
-            "digits and hyphens, and neither begin nor end with a hyphen"
-        )
-    return name
-
-
-def check_record_key(key: str) -> str:
-    """Return `key` if it may name a record of a key-value store."""
-    if not _RECORD_KEY.fullmatch(key):
-        raise record_key_invalid("it must have 1 to 256 characters out of a-zA-Z0-9!-_.'()")
-    return key
 
 
 def now_ms() -> int:

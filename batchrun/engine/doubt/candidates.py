@@ -1,10 +1,9 @@
 """Runs that may belong to an attempt in doubt: the task's Runs since its intent that the ledger does not know."""
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import anyio
 import structlog
@@ -14,7 +13,7 @@ from batchrun.engine.doubt.user_agents import MAX_OPEN_READS, UserAgents
 from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, TransportError
-from batchrun.model import Mark, Run, RunId, RunsPage, TaskId
+from batchrun.model import Run, RunId, RunsPage, TaskId
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Max difference between the clocks that stamp Runs, beyond what was measured. An estimate.
@@ -26,8 +25,6 @@ MAX_UNKNOWN = 200_000
 MAX_PAGES = 20_000
 #: Max characters of a User-Agent that are kept: those of ours have less than 100.
 _MAX_USER_AGENT_CHARS = 500
-#: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
-_NOT_YET = datetime.max.replace(tzinfo=UTC)
 #: HTTP status of the API when it does not accept the token: the task's list would be refused as well.
 _TOKEN_REFUSED = 401
 
@@ -172,12 +169,3 @@ def _what_is_asked_of(run: Run) -> Run:
 
 def _is_since(since: datetime, run: Run) -> bool:
     return run.started_at is None or run.started_at >= since
-
-
-def by_mark(runs: list[Run], marks: set[Mark]) -> dict[Mark, list[Run]]:
-    """Return the Runs whose User-Agent contains one of the marks as a word; of each mark, oldest first."""
-    found: dict[Mark, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.started_at or _NOT_YET, run.id)):
-        for mark in marks.intersection(map(Mark, re.findall(r"[\w-]+", run.user_agent or ""))):
-            found.setdefault(mark, []).append(run)
-    return found

@@ -20,7 +20,7 @@ from batchrun.ledger.protocol import (
     Totals,
 )
 from batchrun.ledger.sqlite.connection import Connection, check_schema, is_blank, is_missing, open_connection
-from batchrun.ledger.sqlite.cost_rows import CostRows
+from batchrun.ledger.sqlite.cost_groups import CostGroups
 from batchrun.ledger.sqlite.failed_jobs import FailedJobs
 from batchrun.ledger.sqlite.measures import Measures
 from batchrun.ledger.sqlite.row_values import (
@@ -345,9 +345,9 @@ class LedgerReader:
         )
 
     @property
-    def costs(self) -> CostRows:
+    def costs(self) -> CostGroups:
         """What ended Runs have cost."""
-        return CostRows(self._db)
+        return CostGroups(self._db)
 
     @property
     def failed_jobs(self) -> FailedJobs:

@@ -17,7 +17,7 @@ from batchrun.server.content.query import MAX_LIST_LIMIT
 from batchrun.server.content.url_signatures import is_signed_as_storage, record_signature
 from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import record_key_invalid, thing_missing
-from batchrun.server.ids import check_record_key
+from batchrun.server.names import check_record_key
 from batchrun.server.routing.call import Call, data_answer, empty_answer, raw_answer, stream_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import stored_value_table

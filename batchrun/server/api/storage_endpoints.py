@@ -9,7 +9,8 @@ from batchrun.server.accounts.callers import Caller
 from batchrun.server.api.addresses import DEFAULT_ACCESS, RUN_PREFIXES, access_of, own_storage_of, storage_of
 from batchrun.server.content.url_signatures import storage_signature
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
-from batchrun.server.ids import check_name, iso, now_ms
+from batchrun.server.ids import iso, now_ms
+from batchrun.server.names import check_name
 from batchrun.server.routing.call import Call, data_answer, empty_answer, page_answer
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.store import storage_table

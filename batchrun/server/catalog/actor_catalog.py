@@ -19,7 +19,8 @@ from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.catalog.actor_input_schema import ActorInputSchema
 from batchrun.server.content.json_text import JSON_STRING
 from batchrun.server.error_answers import ErrorAnswer
-from batchrun.server.ids import check_name, derived_id
+from batchrun.server.ids import derived_id
+from batchrun.server.names import check_name
 from batchrun.server.settings import InlineActor, ServerSettings
 from batchrun.server.store.storage_table import Kind
 

@@ -15,7 +15,8 @@ from batchrun.server.catalog.actor_catalog import Actor, Catalog
 from batchrun.server.catalog.start_options import check_options
 from batchrun.server.content.request_bodies import check_size
 from batchrun.server.error_answers import ErrorAnswer, request_invalid, thing_missing
-from batchrun.server.ids import MAX_NAME_LENGTH, check_name, iso, new_id, now_ms
+from batchrun.server.ids import iso, new_id, now_ms
+from batchrun.server.names import MAX_NAME_LENGTH, check_name
 from batchrun.server.store import task_table
 from batchrun.server.store.database import Database
 

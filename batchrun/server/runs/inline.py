@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import orjson
 import structlog
 
-from batchrun.server.ids import check_record_key
+from batchrun.server.names import check_record_key
 from batchrun.server.runs.hosted_run import EXIT_RAISED, HostedRun, RunEnd, append_log, ending_of, store_live
 from batchrun.server.settings import InlineActor
 from batchrun.server.store import item_table, stored_value_table

@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from batchrun.batch.condition_watch import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, ConditionWatch
+from batchrun.batch.batch_notifications import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, ConditionWatch
 from batchrun.config.batch_settings import NotifyConfig
 from batchrun.engine.notices import BreakerTripped, RunSuspect
 from batchrun.engine.progress import Progress

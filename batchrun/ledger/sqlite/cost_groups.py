@@ -22,7 +22,7 @@ COST_COLUMNS = {
 }
 
 
-class CostRows:
+class CostGroups:
     """The costs in a ledger."""
 
     def __init__(self, connection: Connection) -> None:

@@ -163,7 +163,7 @@ HELD = {
         "integration/test_server_signed_urls.py::test_an_accounts_setting_decides_for_the_tokens_of_others",
         "integration/test_server_events.py::test_strangers_take_no_place_of_a_runs_own",
     ),
-    "cannot read the server's own environment": (
+    "cannot read an open server's environment": (
         "integration/test_server_processes.py::test_an_actor_inherits_only_what_programs_need",
         "integration/test_server_processes.py::test_a_server_hides_its_environment_before_its_first_run",
     ),

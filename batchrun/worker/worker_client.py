@@ -356,7 +356,7 @@ class WorkerClient:
     async def follow(self, batch_id: str, stream: Stream, report: Report) -> AsyncIterator[bytes]:
         """Yield a batch's file until the batch rests, each byte once, also across restarts of the worker."""
         offset, piece, path = 0, "", f"{_path(batch_id)}/{stream}"
-        guard = _OutageGuard(report)
+        guard, has_rested = _OutageGuard(report), False
         while True:
             with guard:
                 has_more = False
@@ -368,8 +368,11 @@ class WorkerClient:
                         has_more = True
                         offset += len(found)
                         yield found
-                if not has_more and not (await self.batch(batch_id)).state.is_under_way:
+                # An answer may also end where another piece of a log begins. Only one that is asked for once the batch
+                # rests shows that there is no more.
+                if has_rested and not has_more:
                     return
+                has_rested = not (await self.batch(batch_id)).state.is_under_way
             await anyio.sleep(INTERVAL_S)
 
     async def wait(self, batch_id: str, show: Callable[[BatchView], None], report: Report) -> BatchView:

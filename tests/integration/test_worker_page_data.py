@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import anyio
 import orjson
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import RawTestServer
 
 from batchrun.ledger.facts import CONFIG
 from batchrun.ledger.sqlite.tables import open_ledger
@@ -21,6 +22,7 @@ from batchrun.worker.http import live_event_routes, output_routes
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.views import LOG_PIECE
 from batchrun.worker.worker import Worker
+from batchrun.worker.worker_client import WorkerAddress, open_client
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened, raw
 from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
 from tests.support.worker_life import batch_file, put, until
@@ -451,3 +453,21 @@ async def test_a_log_is_followed_while_it_rotates(client, tmp_path):
         )
         assert [line for line in again.splitlines(True) if line.startswith(b'{"n":')] == [second, third, fourth]
         (tmp_path / "stop").touch()
+
+
+async def test_a_log_that_begins_as_its_batch_ends_is_followed_to_its_end(client):
+    """The answer ends without a line where the first piece begins; the batch rests when it is asked for."""
+    batch_id = await submit(client, "brief", [{"n": 1}])
+    await client.until(batch_id, BatchState.FINISHED)
+    _, view = await client.ask("GET", f"/v1/batches/{batch_id}")
+    answers = [("", b""), ("a-piece", b"a line\n")]
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if not request.path.endswith("/log"):
+            return web.json_response(view)
+        piece, found = answers.pop(0) if answers else ("a-piece", b"")
+        return web.Response(body=found, headers={LOG_PIECE: piece})
+
+    async with RawTestServer(answer) as server, open_client(WorkerAddress(str(server.make_url(""))), print) as reader:
+        found = [piece async for piece in reader.follow(batch_id, "log", print)]
+    assert b"".join(found) == b"a line\n"

@@ -36,23 +36,34 @@ def owner_of_peer(connection: socket.socket | Any) -> int | None:
         with closing(
             socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG)
         ) as kernel:
-            owner = _owner(kernel, connection.family, peer, own)
-            if owner is None:
+            family, device = connection.family, 0
+            for device in _devices(is_own_address=own[0] == peer[0]):
+                if (owner := _owner(kernel, family, peer, own, device)) is not None:
+                    break
+            else:
                 return None
             # Older kernels say 0 of a connection that is not accepted yet; its listener's owner is right there, too.
-            listening = _owner(kernel, connection.family, peer, _NOWHERE[connection.family])
+            listening = _owner(kernel, family, peer, _NOWHERE[family], device)
     except (OSError, KeyError):
         return None
     return listening if listening is not None and 0 in (owner, listening) else owner
 
 
-def _owner(kernel: socket.socket, family: int, local: Sequence[Any], remote: Sequence[Any]) -> int | None:
+def _devices(*, is_own_address: bool) -> list[int]:
+    """Return the devices by which a socket may have to be asked for: one that is bound to a device is found by it only.
+
+    What stays within the machine comes in by the loopback; one of its other addresses belongs to a device of its own.
+    """
+    loopback = socket.if_nametoindex("lo")
+    others = [number for number, _ in socket.if_nameindex() if number != loopback] if is_own_address else []
+    return [loopback, *others]
+
+
+def _owner(kernel: socket.socket, family: int, local: Sequence[Any], remote: Sequence[Any], device: int) -> int | None:
     """Return whose socket has these two ends; without a remote one, the one that listens there."""
     ends = [socket.inet_pton(family, str(each[0]).partition("%")[0]) for each in (local, remote)]
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + _PORTS.pack(local[1], remote[1])
-    # A socket bound to a device is found by that device only. What stays within the machine comes in by this one.
-    loopback = socket.if_nametoindex("lo")
-    body += _ADDRESSES.pack(*ends) + _REST.pack(loopback, _ANY_COOKIE, _ANY_COOKIE)
+    body += _ADDRESSES.pack(*ends) + _REST.pack(device, _ANY_COOKIE, _ANY_COOKIE)
     kernel.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body)
     answer = kernel.recv(4096)
     if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import anyio
 import anyio.to_thread
+import psutil
 import pytest
 from anyio.abc import SocketAttribute
 from pydantic import SecretStr
@@ -153,3 +154,24 @@ async def test_the_kernel_knows_whose_program_answers(device: str) -> None:
             assert owner_of_peer(connection) == NOBODY
             with listener.accept()[0] as accepted:
                 assert owner_of_peer(accepted) == 0
+
+
+async def test_the_kernel_knows_whose_program_answers_at_the_machine_s_own_addresses() -> None:
+    """One that is bound to the device that has the address, too."""
+    addresses = [
+        (device, each.address)
+        for device, known in psutil.net_if_addrs().items()
+        for each in known
+        if each.family == socket.AF_INET
+    ]
+    for device, address in addresses:
+        os.seteuid(NOBODY)
+        try:
+            listener = socket.socket()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            listener.bind((address, 0))
+            listener.listen()
+        finally:
+            os.seteuid(0)
+        with listener, socket.create_connection(listener.getsockname(), timeout=60) as connection:
+            assert owner_of_peer(connection) == NOBODY, device

@@ -24,5 +24,10 @@ def is_for_service_worker(headers: Mapping[str, str]) -> bool:
 
 def end_service_worker() -> web.Response:
     """Return a script that ends the service worker, and loads the pages again that it has answered for."""
-    headers = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'"}
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'",
+        # Without it, browsers refuse the new version of a script in a folder that answers for paths above it.
+        "Service-Worker-Allowed": "/",
+    }
     return web.Response(text=_SCRIPT, content_type="text/javascript", headers=headers)

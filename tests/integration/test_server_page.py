@@ -281,19 +281,19 @@ addEventListener("fetch", (event) => event.respondWith(
   new Response("<title>FAKE</title>", { headers: { "Content-Type": "text/html" } })));
 """
 _LEAVES = b"""<title>squatter</title><script>
-navigator.serviceWorker.register("/left.js").then(() => navigator.serviceWorker.ready)
+navigator.serviceWorker.register("/folder/left.js", { scope: "/" }).then(() => navigator.serviceWorker.ready)
   .then(() => { document.title = "left"; });
 </script>"""
 
 
 @in_a_browser
 async def test_what_a_program_before_has_left_in_a_browser_is_ended(tmp_path: Path) -> None:
-    """Its service worker answers for this address once; then the page is the server's."""
+    """Its service worker, of a script in a folder, answers for this address once; then the page is the server's."""
 
     async def squat(request: web.BaseRequest) -> web.Response:
-        is_script = request.path == "/left.js"
+        is_script = request.path == "/folder/left.js"
         body, kind = (_LEFT, "javascript") if is_script else (_LEAVES, "html")
-        return web.Response(body=body, content_type=f"text/{kind}")
+        return web.Response(body=body, content_type=f"text/{kind}", headers={"Service-Worker-Allowed": "/"})
 
     with browser() as driver:
 

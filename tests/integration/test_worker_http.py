@@ -602,6 +602,7 @@ async def test_what_a_program_before_has_left_in_a_browser_is_ended(client, path
     async with request as answer:
         assert (answer.status, answer.content_type) == (200, "text/javascript")
         assert "sandbox" not in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Service-Worker-Allowed"] == "/"
         assert "registration.unregister()" in await answer.text()
 
 

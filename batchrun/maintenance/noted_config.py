@@ -234,13 +234,14 @@ def is_read(directory: Path, file: Path) -> bool:
 def _has_jobs(directory: Path, file: Path) -> bool:
     with open_for_reading(directory) as ledger:
         read_to = ledger.fact(READ_TO)
-    if read_to is None or not read_to.offset or not file.is_file():
-        return False
-    text_hash, left = sha256(), read_to.offset
-    with explaining(file), open(file, "rb", opener=input_opener) as opened:
-        while left and (piece := opened.read(min(left, _PIECE_BYTES))):
-            text_hash.update(piece)
-            left -= len(piece)
+    with explaining(file):
+        if read_to is None or not read_to.offset or not file.is_file():
+            return False
+        text_hash, left = sha256(), read_to.offset
+        with open(file, "rb", opener=input_opener) as opened:
+            while left and (piece := opened.read(min(left, _PIECE_BYTES))):
+                text_hash.update(piece)
+                left -= len(piece)
     return not left and text_hash.digest() == read_to.fingerprint
 
 

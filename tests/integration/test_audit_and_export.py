@@ -119,11 +119,12 @@ def test_records_and_items_are_written_for_other_programs(batch, tmp_path):
 
 
 def test_what_cannot_be_exported_says_why(batch, tmp_path):
-    """Another format, a directory without a batch, and lines that are gone; no file is left."""
+    """Another format, a name that is too long, a directory without a batch, lines that are gone; no file is left."""
     copy = pulled(batch, tmp_path)
     (copy / "records.jsonl").write_bytes(b"")
     for arguments, code, words in (
         (("copy", "shop.pdf"), 2, ".jsonl, .csv, .xlsx"),
+        (("copy", f"shop{'p' * 300}.csv"), 6, "p.csv: File name too long"),
         (("nothing", "shop.csv"), 2, "nothing: there is no such directory"),
         ((".", "shop.csv"), 6, "holds no ledger"),
         (("copy", "shop.csv"), 6, "`batchrun repair copy`"),

@@ -1,6 +1,7 @@
 """The server's database: groups of operations, and the write-ahead log."""
 
 import gc
+import resource
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -55,6 +56,18 @@ async def test_a_file_that_is_no_database_is_named_and_not_touched(tmp_path: Pat
         async with open_database(file):
             pass
     assert file.read_bytes() == b"no database at all" * 500
+
+
+async def test_a_file_that_cannot_be_written_is_no_damaged_one(tmp_path: Path) -> None:
+    """Whoever restored a copy where the disk is full would lose what is stored."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        with pytest.raises(OutputError, match="Nothing is lost: fix that, and start the server again"):
+            async with open_database(tmp_path / "server.sqlite3"):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_an_operation_that_fails_takes_nothing_of_its_group_with_it(database: Database) -> None:

@@ -289,7 +289,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """Open the file.
 
     Raises:
-        OutputError: It is no database, is damaged, or another batchrun made it.
+        OutputError: It is no database, is damaged, or another batchrun made it; or the disk is full, say.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     try:
@@ -302,9 +302,11 @@ def _connect(path: Path) -> sqlite3.Connection:
         take_schema_steps(connection)
     except sqlite3.Error as error:
         connection.close()
-        raise OutputError(
-            f"the server's database {path} cannot be used: {error}. Restore a copy of it, or use another data directory"
-        ) from error
+        if is_of_the_file(error):
+            advice = "Nothing is lost: fix that, and start the server again"
+        else:
+            advice = "Restore a copy of it, or use another data directory"
+        raise OutputError(f"the server's database {path} cannot be used: {error}. {advice}") from error
     except OutputError:
         connection.close()
         raise

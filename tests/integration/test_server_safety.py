@@ -199,13 +199,22 @@ async def test_a_browser_plays_a_stored_video_and_loads_nothing_else(api: Api) -
     """Other addresses of this server can start a Run, whose document says who has looked."""
     store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
     seen: list[str] = []
-    for key, content_type in (("it's.mp4", "video/mp4"), ("page", "text/html"), ("upper", "Video/x;<video src='/x'>")):
+    given = {
+        "it's.mp4": "video/mp4",
+        "recorded": "video/webm;codecs=vp8,opus",
+        "page": "text/html",
+        "upper": "Video/x;<video src='/x'>",
+        "both": "audio/mpeg, text/html",  # to browsers, the last type counts
+        "parameter": "audio/mpeg; a=b,text/html",
+    }
+    for key, content_type in given.items():
         record = f"/v2/key-value-stores/{store}/records/{key}"
         await api.send("PUT", record, raw=b"<video src='/v2/acts'>", headers={"Content-Type": content_type})
         answer = await api.send("GET", f"{record}?x=1")
         seen.append(answer.headers["Content-Security-Policy"].removeprefix(STRANGER_POLICY))
     host = api.server.base_url.removeprefix("http://")
-    assert seen == [f"; media-src {host}/v2/key-value-stores/{store}/records/it%27s.mp4", "", ""]
+    own = f"; media-src {host}/v2/key-value-stores/{store}/records"
+    assert seen == [f"{own}/it%27s.mp4", f"{own}/recorded", "", "", "", ""]
     assert "default-src 'none'" in STRANGER_POLICY
     assert "media-src" not in STRANGER_POLICY
 

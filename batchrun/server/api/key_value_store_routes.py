@@ -7,7 +7,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.runtime.stranger_policy import STRANGER_POLICY
+from batchrun.runtime.stranger_policy import STRANGER_POLICY, is_played
 from batchrun.server.accounts.rate_limits import PER_RECORD
 from batchrun.server.api.addresses import own_storage_of, storage_id_of, storage_of
 from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query
@@ -103,7 +103,7 @@ def _player_headers(call: Call, content_type: str) -> dict[str, str]:
 
     It may load this address alone: another one of this server can start a Run, which says who looks at the value.
     """
-    if not content_type.startswith(("audio/", "video/")):
+    if not is_played(content_type):
         return {}
     address = f"{call.request.host}{quote(call.request.path)}"
     return {"Content-Security-Policy": f"{STRANGER_POLICY}; media-src {address}"}

@@ -120,6 +120,22 @@ async def test_the_scraper_follows_no_redirect_to_another_kind_of_address(tmp_pa
     assert (run["status"], "unknown url type: ftp" in run["statusMessage"]) == ("FAILED", True)
 
 
+@pytest.mark.parametrize("path", ["/v2/acts/apify~hello-world/run-sync", "//v2/acts/apify~hello-world/run-sync"])
+async def test_the_scraper_calls_no_api_of_its_server(api: Api, path: str) -> None:
+    """A GET there can start a Run, whose webhook starts the scraper again, without end; nor by a page's redirect."""
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        return web.Response(status=302, headers={"Location": url})
+
+    url = f"{api.server.base_url}{path}?token={api.server.token}"
+    async with web_site(answer) as port:
+        for start in (url, f"http://127.0.0.1:{port}/"):
+            run = await api.finish((await api.run_actor("batchrun~page-scraper", {"startUrls": [start]}))["id"])
+            assert run["status"] == "FAILED"
+            assert "is of the server's API; page-scraper is for pages" in run["statusMessage"]
+    assert (await api.get("/v2/acts/apify~hello-world/runs")).data["total"] == 0
+
+
 @asynccontextmanager
 async def web_site(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> AsyncIterator[int]:
     """Open a site on loopback; give its port."""

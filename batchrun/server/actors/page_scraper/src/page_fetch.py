@@ -45,7 +45,7 @@ def fetch(url: str, timeout_s: float) -> Fetched:
     """Fetch one page. An HTTP error status is a page too.
 
     Raises:
-        FetchFailed: there was no answer, or the URL is not an http or https URL.
+        FetchFailed: there was no answer, or the URL is not an http or https URL, or one of the server's API.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise FetchFailed(f"{url} is not an http or https URL")
@@ -95,8 +95,16 @@ def _check(address: tuple[str, int], resolved: str) -> None:
 def _trusted() -> set[tuple[str | None, int]]:
     """Return host and port of the platform and of proxies."""
     proxies = {name: url for name, url in urllib.request.getproxies().items() if name != "no"}
-    urls = [os.environ["APIFY_API_BASE_URL"], *(url if "//" in url else f"//{url}" for url in proxies.values())]
-    return {(parts.hostname, parts.port or 80) for parts in map(urlsplit, urls)}
+    return {_own_server(), *(_address(url if "//" in url else f"//{url}") for url in proxies.values())}
+
+
+def _own_server() -> tuple[str | None, int]:
+    return _address(os.environ["APIFY_API_BASE_URL"])
+
+
+def _address(url: str) -> tuple[str | None, int]:
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or 80
 
 
 def _connection(kind: type[http.client.HTTPConnection], *args: Any, **options: Any) -> http.client.HTTPConnection:
@@ -106,13 +114,19 @@ def _connection(kind: type[http.client.HTTPConnection], *args: Any, **options: A
 
 
 class _TargetHandler(urllib.request.BaseHandler):
-    """Looks at each host before a proxy is asked for it: this machine and its network may be open to the proxy."""
+    """Looks at each URL, those of redirects too.
+
+    A host before a proxy is asked for it: this machine and its network may be open to the proxy. The server's API: a
+    call from here is counted in no chain of webhooks.
+    """
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
         # As urllib sends it: it decodes %2e in the URL.
         target = urlsplit(f"//{request.host}")
         host = target.hostname or ""
         address = host, target.port or (443 if request.type == "https" else 80)
+        if address == _own_server() and request.selector.lstrip("/").startswith("v2/"):
+            raise PermissionError("it is of the server's API; page-scraper is for pages")
         if request.type in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
             if _NO_HOST.search(host) or host.endswith("."):
                 raise PermissionError(f"{host!r} is not the name of a host")

@@ -70,6 +70,8 @@ def refuse_exchanged(descriptor: int, path: str) -> None:
             found = os.stat("/".join([".", *[".."] * depth]), dir_fd=descriptor)
             if not os.path.samestat(found, os.fstat(kept)):
                 raise OSError(errno.ESTALE, "another directory was put in its place while this one was in use", path)
+        if each.name == "..":
+            return  # what is left of it leads elsewhere
 
 
 def is_confined(path: Path) -> bool:

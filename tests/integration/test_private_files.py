@@ -250,6 +250,15 @@ def test_nothing_is_written_to_a_directory_that_is_put_in_the_place_of_a_locked_
     assert (stat.S_IMODE((victim / "server").stat().st_mode), (victim / "batch.log").read_text()) == (0o755, "old\n")
 
 
+def test_a_path_that_leads_out_of_a_locked_directory_is_no_part_of_it(tmp_path, monkeypatch):
+    """Batches of one program may have `.` and `../b` as their directories."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    with locked(Path()), locked(Path("../b")), open(Path("../b/new"), "x", opener=private_opener):
+        assert (tmp_path / "b/new").exists()
+
+
 async def test_an_output_directory_holds_no_token_of_its_server(tmp_path):
     """Copies are given away; a token that an earlier version kept there, or `serve`, opens no later batch's server."""
 

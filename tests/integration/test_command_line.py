@@ -413,7 +413,7 @@ def test_a_secret_in_a_wrong_place_is_not_shown(tmp_path, arguments):
 def test_serve_leaves_a_directory_of_something_else_alone(tmp_path, name):
     """It would be closed to other users, and the person's file `token` be the server's."""
     (tmp_path / "site").mkdir(mode=0o755)
-    (tmp_path / "site" / name).write_text("my own")
+    (tmp_path / "site" / name).write_text("my own" * 2000)
     said = batchrun("serve", "--port", "0", "--data", "site", cwd=tmp_path)
     assert (said.code, f"site is no server's: it holds {name}" in said.err) == (2, True), said
     assert [each.name for each in (tmp_path / "site").iterdir()] == [name]

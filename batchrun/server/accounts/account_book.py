@@ -11,7 +11,7 @@ import orjson
 
 from batchrun.errors import ConfigError, OutputError
 from batchrun.model import JsonObject
-from batchrun.runtime.private_files import private_opener, read_private, refuse_anothers
+from batchrun.runtime.private_files import private_opener, refuse_anothers
 from batchrun.server.accounts.accounts import Accounts, ServerAccount
 from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import new_id, now_ms
@@ -25,8 +25,6 @@ MADE_TOKEN = "batchrun_api_"  # noqa: S105 - not a token
 STATE = "server.sqlite3"
 #: What a server that was killed before it had one may have left, and what systems put into any directory.
 _OF_A_SERVER = re.compile(r"lock|token(\..*)?|server\.log(\.\d+)?|\.gitignore|lost\+found|\.DS_Store")
-#: Max bytes of a file that may hold a token.
-_MAX_TOKEN_BYTES = 10_000
 _USERNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
@@ -91,8 +89,8 @@ def _is_made(file: Path) -> bool:
     """True for a file as a server makes it; a person may have a file called token, too."""
     if not file.name.startswith("token"):
         return True
-    token = read_private(file, _MAX_TOKEN_BYTES)
-    return not token or token.startswith(MADE_TOKEN.encode())
+    with open(file, "rb", opener=private_opener) as opened:
+        return opened.read(len(MADE_TOKEN)) in (b"", MADE_TOKEN.encode())
 
 
 def _kept_token(file: Path) -> str:

@@ -20,6 +20,10 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_closed_streams()
+    if sys.argv[1:2] == ["serve"]:  # an Actor that an earlier server has left may look while the rest loads
+        from batchrun.server.runs.process_groups import hide_own_environment  # noqa: PLC0415 - for this command alone
+
+        hide_own_environment()
     from batchrun.cli import main as command_line  # noqa: PLC0415 - see above
 
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

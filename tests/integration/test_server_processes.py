@@ -91,6 +91,29 @@ async def test_a_server_hides_its_environment_before_its_first_run(tmp_path: Pat
         assert libc.prctl(3, 0, 0, 0, 0) == 0
 
 
+#: Says whether a process could be looked into when it began to import the command line.
+_LOADING = """
+import ctypes, sys
+from batchrun import __main__
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "batchrun.cli":
+            sys.exit(f"dumpable: {ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)}")
+
+sys.meta_path.insert(0, Finder())
+__main__.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux hides it")
+@pytest.mark.parametrize(("command", "seen"), [("serve", 0), ("status", 1)])
+def test_serve_hides_its_environment_before_it_loads(command: str, seen: int) -> None:
+    """Its imports take seconds on a loaded machine; a debugger still sees into other commands."""
+    loading = subprocess.run([sys.executable, "-c", _LOADING, command], capture_output=True, text=True, check=False)
+    assert loading.stderr == f"dumpable: {seen}\n"
+
+
 @pytest.mark.parametrize(
     ("given", "seen"),
     [

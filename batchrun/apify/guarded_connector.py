@@ -23,8 +23,8 @@ class GuardedConnector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        #: User ids by host and port.
-        self._first_owners: dict[tuple[str | None, int | None], int] = {}
+        #: User ids by host and port; None: unknown, as of a container's program.
+        self._first_owners: dict[tuple[str | None, int | None], int | None] = {}
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
@@ -34,25 +34,25 @@ class GuardedConnector(aiohttp.TCPConnector):
         if transport is None or req.is_ssl() or req.proxy is not None:
             return handler
         owner = owner_of_peer(transport.get_extra_info("socket"))
-        if owner is None:
-            return handler
         first = self._first_owners.setdefault((req.url.host, req.url.port), owner)
         if owner in (os.geteuid(), 0, first):
             return handler
         transport.abort()
-        user = await anyio.to_thread.run_sync(_user, owner)
+        user = await anyio.to_thread.run_sync(_whose, owner)
         raise aiohttp.ClientConnectorError(
             req.connection_key,
             OSError(
                 0,
-                f"a program of another user ({user}) has taken port {req.url.port}, and nothing was sent to it; end"
-                " it, or start the server at another port",
+                f"{user} has taken port {req.url.port}, and nothing was sent to it; end it, or start the server at"
+                " another port",
             ),
         )
 
 
-def _user(uid: int) -> str:
+def _whose(uid: int | None) -> str:
+    if uid is None:
+        return "a program, nobody knows of which user,"
     try:
-        return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
+        return f"a program of another user ({pwd.getpwuid(uid).pw_name}, uid {uid})"
     except KeyError:
-        return f"uid {uid}"
+        return f"a program of another user (uid {uid})"

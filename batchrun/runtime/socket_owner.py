@@ -36,9 +36,9 @@ def owner_of_peer(connection: socket.socket | Any) -> int | None:
         with closing(
             socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG)
         ) as kernel:
-            family, device = connection.family, 0
-            for device in _devices(is_own_address=own[0] == peer[0]):
-                if (owner := _owner(kernel, family, peer, own, device)) is not None:
+            family, device, is_here = connection.family, 0, _is_of_this_machine(connection.family, peer)
+            for device in _devices(is_here=is_here):
+                if (owner := _owner(kernel, family, peer, own, device, takes_listener=is_here)) is not None:
                     break
             else:
                 return None
@@ -49,18 +49,40 @@ def owner_of_peer(connection: socket.socket | Any) -> int | None:
     return listening if listening is not None and 0 in (owner, listening) else owner
 
 
-def _devices(*, is_own_address: bool) -> list[int]:
+def _is_of_this_machine(family: int, peer: Sequence[Any]) -> bool:
+    """Return whether a program here can have this address; the caller's own one may be another."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((peer[0], 0, *peer[2:]))
+        except OSError:
+            return False
+    return True
+
+
+def _devices(*, is_here: bool) -> list[int]:
     """Return the devices by which a socket may have to be asked for: one that is bound to a device is found by it only.
 
     What stays within the machine comes in by the loopback; one of its other addresses belongs to a device of its own.
     """
     loopback = socket.if_nametoindex("lo")
-    others = [number for number, _ in socket.if_nameindex() if number != loopback] if is_own_address else []
+    others = [number for number, _ in socket.if_nameindex() if number != loopback] if is_here else []
     return [loopback, *others]
 
 
-def _owner(kernel: socket.socket, family: int, local: Sequence[Any], remote: Sequence[Any], device: int) -> int | None:
-    """Return whose socket has these two ends; without a remote one, the one that listens there."""
+def _owner(
+    kernel: socket.socket,
+    family: int,
+    local: Sequence[Any],
+    remote: Sequence[Any],
+    device: int,
+    *,
+    takes_listener: bool = True,
+) -> int | None:
+    """Return whose socket has these two ends; if none has, whose listens at the local one, unless that says nothing.
+
+    A listener need not have a socket for each connection: with SYN cookies (tcp_syncookies) it makes one when the first
+    data comes. Of another machine's address it says nothing: it listens at all addresses of this one.
+    """
     ends = [socket.inet_pton(family, str(each[0]).partition("%")[0]) for each in (local, remote)]
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + _PORTS.pack(local[1], remote[1])
     body += _ADDRESSES.pack(*ends) + _REST.pack(device, _ANY_COOKIE, _ANY_COOKIE)
@@ -69,6 +91,4 @@ def _owner(kernel: socket.socket, family: int, local: Sequence[Any], remote: Seq
     if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
         return None  # NLMSG_ERROR: there is no such socket
     _, state, _, _, _, _, _, uid, _ = _ANSWER.unpack_from(answer, _HEADER.size)
-    # The kernel answers with a listener where no connection has these ends: a program at all addresses, say.
-    is_listener = state == _LISTEN
-    return int(uid) if is_listener == (remote[1] == 0) else None
+    return int(uid) if takes_listener or state != _LISTEN else None

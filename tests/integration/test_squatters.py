@@ -40,6 +40,34 @@ while True:
     connection.close()
 """.replace("ANSWER", repr(READ_RUN.replace(b"Content-Length", b"Connection: close\r\nContent-Length")))
 
+_NOT_ALLOWED = 77
+#: In a network namespace where each connection begins with a SYN cookie, a listener drops what completes it.
+_WITH_SYN_COOKIES = f"""
+import ctypes, fcntl, os, socket, struct, sys
+from pathlib import Path
+from batchrun.runtime.socket_owner import owner_of_peer
+if ctypes.CDLL(None).unshare(0x40000000):
+    sys.exit({_NOT_ALLOWED})
+try:
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))  # the loopback, up
+    Path("/proc/sys/net/ipv4/tcp_syncookies").write_text("2")
+except OSError:
+    sys.exit({_NOT_ALLOWED})
+os.seteuid({NOBODY})
+listener = socket.socket()
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+os.seteuid(0)
+program = b"".join(struct.pack("HBBI", *each) for each in (
+    (0x30, 0, 0, 13), (0x45, 2, 0, 2), (0x80, 0, 0, 0), (0x25, 0, 1, 40), (6, 0, 0, 0xFFFFFFFF), (6, 0, 0, 0),
+))  # takes what has SYN set or is longer than a TCP header
+program = ctypes.create_string_buffer(program)
+listener.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 6, ctypes.addressof(program)))
+with socket.create_connection(listener.getsockname(), timeout=30) as connection:
+    print(owner_of_peer(connection))
+"""
+
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root can run a program of another user"
 )
@@ -175,3 +203,13 @@ async def test_the_kernel_knows_whose_program_answers_at_the_machine_s_own_addre
             os.seteuid(0)
         with listener, socket.create_connection(listener.getsockname(), timeout=60) as connection:
             assert owner_of_peer(connection) == NOBODY, device
+
+
+def test_the_kernel_knows_whose_listener_has_no_socket_for_a_connection_yet() -> None:
+    """With SYN cookies the client may send before there is one, and would be heard."""
+    found = subprocess.run(
+        [sys.executable, "-c", _WITH_SYN_COOKIES], capture_output=True, text=True, check=False, timeout=60
+    )
+    if found.returncode == _NOT_ALLOWED:
+        pytest.skip("a network namespace of one's own is not allowed here")
+    assert found.stdout == f"{NOBODY}\n", found.stderr

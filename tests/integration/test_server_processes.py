@@ -1,6 +1,8 @@
 """Actors as real processes: environment, log, limits, and that none of them outlives its Run."""
 
 import ctypes
+import hashlib
+import hmac
 import os
 import re
 import signal
@@ -272,6 +274,21 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escape
         assert (await api.send("GET", "/v2/users/me", token=stolen)).refusal == (401, "user-or-token-not-found")
         await api.items(run, 2)
         assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["migrationCount"] == 1
+
+
+async def test_a_copy_of_a_live_servers_state_makes_no_token(tmp_path: Path) -> None:
+    """Neither the page's nor that of a live Run: whoever looks into why a batch hangs may copy its directory."""
+    async with open_api(tmp_path, actors=(ACTORS,)) as api:
+        run = await api.run_actor("local~acrobat", {"do": "hang"})
+        user_id = (await api.get("/v2/users/me")).data["id"]
+        with closing(sqlite3.connect(tmp_path / "server.sqlite3")) as connection:
+            stored: dict[str, str] = dict(connection.execute("SELECT name, value FROM account"))
+        for prefix, of in (("batchrun_page_", user_id), ("batchrun_run_", run["id"])):
+            text = f"{prefix}{of} {stored['process']}"
+            signature = hmac.new(stored["secret"].encode(), text.encode(), hashlib.sha256).hexdigest()[:32]
+            made = await api.send("GET", "/v2/users/me", token=f"{prefix}{of}_{signature}")
+            assert made.refusal == (401, "user-or-token-not-found"), prefix
+        await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
 
 
 async def test_a_state_directory_chooses_no_process_that_is_killed(tmp_path: Path) -> None:

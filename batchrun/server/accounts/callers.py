@@ -30,7 +30,7 @@ class CallerTokens:
 
     A Run's token is derived from its id and is not stored. It is valid while the Run is live. It ends with this
     process, as a page's does: what outlives a killed server, a page or an Actor, sends it to whatever program takes the
-    port over.
+    port over. A copy of the state makes none of them.
 
     Args:
         accounts: of the server.
@@ -40,34 +40,35 @@ class CallerTokens:
 
     def __init__(self, accounts: Accounts, secret: str, process_before: str = "") -> None:
         self._accounts, self._secret, self._process_before = accounts, secret.encode(), process_before
-        #: Of this process only.
-        self.process = secrets.token_hex(16)
+        #: Of this process only: stored, so that the next one knows its Runs' processes; and in no file.
+        self.process, self._unstored = secrets.token_hex(16), secrets.token_hex(16)
         #: The page's name on this machine.
         self.page_host = new_page_host()
 
     def of_run(self, run_id: str) -> str:
-        return self._token(_RUN_TOKEN_PREFIX, run_id, self.process)
+        own = self._sign(f"{run_id} {self._unstored}")
+        return f"{self._token(_RUN_TOKEN_PREFIX, run_id, self.process)}.{own}"
 
     def of_orphan(self, run_id: str) -> str:
-        """Return the token that a Run had from the server before."""
+        """Return what the token that a Run had from the server before begins with, up to the dot; all of an old one."""
         if not self._process_before:  # of an earlier version
             return f"{_RUN_TOKEN_PREFIX}{run_id}_{self._sign(run_id)}"
         return self._token(_RUN_TOKEN_PREFIX, run_id, self._process_before)
 
     def of_page(self, user_id: str) -> str:
         """Return the token with which the server's page acts for an account."""
-        return self._token(_PAGE_TOKEN_PREFIX, user_id, self.process)
+        return self._token(_PAGE_TOKEN_PREFIX, user_id, self._unstored)
 
     def of_webhook(self, user_id: str) -> str:
         """Return the token with which an account's webhooks call this server."""
-        return self._token(_WEBHOOK_TOKEN_PREFIX, user_id, self.process)
+        return self._token(_WEBHOOK_TOKEN_PREFIX, user_id, self._unstored)
 
     def _token(self, prefix: str, id_: str, process: str) -> str:
         return f"{prefix}{id_}_{self._sign(f'{prefix}{id_} {process}')}"
 
     def events_key_of(self, run_id: str) -> str:
         """Return what opens the events of a Run beside its account's tokens; the address for its Actor has it."""
-        return self._sign(f"events {run_id}{self.process}")
+        return self._sign(f"events {run_id}{self._unstored}")
 
     def signing_key_of(self, storage_id: str) -> str:
         """Return the secret that signs the URLs of a storage's contents."""

@@ -29,7 +29,7 @@ class Orphan(NamedTuple):
     """A Run's process that a dead server process has left, as its state notes it."""
 
     run_id: str
-    #: The Run's token, which no other server gives.
+    #: The beginning of the Run's token, up to a dot: no other server gives it, and the rest is in no file.
     token: str
     #: Of the leader of its group.
     pid: int
@@ -40,6 +40,7 @@ class _Mark(NamedTuple):
     """What the environment of a process says of its Run."""
 
     run_id: str
+    #: Up to the dot.
     token: str
 
 
@@ -156,7 +157,7 @@ def _mark_of(pid: int) -> _Mark:
     except OSError:
         return _Mark("", "")
     variables = dict(variable.split("=", 1) for variable in environment.split("\0") if "=" in variable)
-    return _Mark(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
+    return _Mark(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", "").partition(".")[0])
 
 
 def _group_of(pid: int) -> int:

@@ -2,14 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
-from batchrun.runtime.fast_dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class SecretFile:
+class SecretFile(NamedTuple):
     #: As a message shows it, once there is such a file.
     name: str
     text: str

@@ -31,6 +31,7 @@ OWN_FOR_HELP = {
         "batchrun.cli.exit_codes",
         "batchrun.cli.main",
         "batchrun.cli.retry_options",
+        "batchrun.cli.secret_file",
         "batchrun.cli.task_command_line",
     ),
     *("batchrun.cli.terminal", "batchrun.cli.command_line", "batchrun.cli.worker_command_line", "batchrun.errors"),

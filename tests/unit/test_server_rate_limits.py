@@ -1,5 +1,7 @@
 """The server's rate limits, on a clock that the test sets."""
 
+import tracemalloc
+
 import pytest
 
 from batchrun.server.accounts.rate_limits import RateLimits
@@ -55,6 +57,19 @@ def test_resources_that_rest_are_forgotten() -> None:
         now += 0.01
         limits.admit("me", f"run{number}", 60)
     assert len(limits._full_at) <= 10_001
+
+
+def test_long_names_of_resources_are_not_kept() -> None:
+    """A stranger may name any; of 1,000 with 10,000 characters each, less than a tenth of their bytes stays."""
+    limits = RateLimits(lambda: 0.0, is_enforced=True)
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            limits.admit(f"stranger {number}", f"logs/{number:010000d}", 60)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_one_account_takes_nothing_from_another() -> None:

@@ -34,8 +34,9 @@ class RateLimits:
 
     def __init__(self, now: Callable[[], float], *, is_enforced: bool) -> None:
         self._now, self.is_enforced = now, is_enforced
-        #: (Caller, resource, limit) -> when its bucket will be full again, in seconds on `now`; the same by caller.
-        self._full_at: dict[tuple[str, str, int], float] = {}
+        #: (Caller, resource, limit) -> when its bucket will be full again, in seconds on `now`; the same by caller. A
+        #: resource stands there as its hash: a stranger may name one with thousands of characters.
+        self._full_at: dict[tuple[str, int, int], float] = {}
         self._account_full_at: dict[str, float] = {}
 
     def announced(self, per_s: int) -> int | None:
@@ -52,7 +53,7 @@ class RateLimits:
         """
         if not self.is_enforced:
             return
-        now, key = self._now(), (who, resource, per_s)
+        now, key = self._now(), (who, hash(resource), per_s)
         account_full_at = max(self._account_full_at.get(who, 0.0), now) + 60 / PER_ACCOUNT_MINUTE
         full_at = max(self._full_at.get(key, 0.0), now) + 1 / per_s
         if full_at > now + 1 + _ROUNDING_S or account_full_at > now + 60:

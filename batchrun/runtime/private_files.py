@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
@@ -244,20 +243,15 @@ def make_private_directory(directory: Path, *, follows_link: bool = True) -> Non
     close_directory(directory, follows_link=follows_link)
 
 
-def keep_out_of_git(directory: Path, own: Iterable[str], *kept: str) -> None:
-    """Let git leave out all of a directory, which holds tokens, but `kept`; a `.gitignore` that exists is left.
-
-    A directory that has anything else is somebody's project, whose files git is to see.
+def keep_out_of_git(directory: Path, own: Iterable[str]) -> None:
+    """Let git leave out batchrun's files in a directory, which hold tokens; a `.gitignore` that exists is left.
 
     Args:
-        directory: of this user, before or after anything is written there.
+        directory: of this user, before or after anything is written there; a person may keep other files in it.
         own: patterns of the names of batchrun's files in it.
-        kept: names of files and directories of a person.
     """
-    if any(not any(fnmatch(each.name, name) for name in (*own, *kept)) for each in directory.iterdir()):
-        return
     with suppress(FileExistsError), open(directory / ".gitignore", "x", opener=private_opener) as file:
-        file.writelines(["/*\n", *(f"!/{name}\n" for name in kept)])
+        file.write("".join(f"/{name}\n" for name in (".gitignore", *own)))
 
 
 def close_directory(directory: Path, *, follows_link: bool = True) -> None:

@@ -49,7 +49,7 @@ class DataDirectory:
             with explaining(directory):
                 make_private_directory(directory)
         with explaining(self.path):
-            keep_out_of_git(self.path, _OWN_NAMES, "worker.toml", "profiles")
+            keep_out_of_git(self.path, _OWN_NAMES)
 
     def of(self, submission_id: str) -> Path:
         """Return the directory of a submission."""

@@ -60,7 +60,7 @@ from tests.support.json_lines import to_lines
 from tests.support.worker_process import WorkerProcess
 
 #: What users put into a worker's directory; the directories are closed to others, so these are too.
-USERS = {"worker.toml", "stderr.txt", "shop.jsonl", "wrong.jsonl", "shop.toml", "wrong.toml"}
+USERS = {".gitignore", "worker.toml", "stderr.txt", "shop.jsonl", "wrong.jsonl", "shop.toml", "wrong.toml"}
 BATCH = f'''
 [task]
 actor = "{ACTOR}"

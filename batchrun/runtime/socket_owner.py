@@ -46,7 +46,7 @@ def owner_of_peer(connection: socket.socket | Any) -> int | None:
             listening = _owner(kernel, family, peer, _NOWHERE[family], device)
     except (OSError, KeyError):
         return None
-    return listening if listening is not None and 0 in (owner, listening) else owner
+    return listening if owner == 0 and listening is not None else owner
 
 
 def _is_of_this_machine(family: int, peer: Sequence[Any]) -> bool:

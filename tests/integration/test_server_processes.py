@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -274,6 +275,33 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escape
         assert (await api.send("GET", "/v2/users/me", token=stolen)).refusal == (401, "user-or-token-not-found")
         await api.items(run, 2)
         assert (await api.get(f"/v2/actor-runs/{run['id']}")).data["stats"]["migrationCount"] == 1
+
+
+async def test_a_server_on_a_copy_of_a_live_ones_state_leaves_its_processes(tmp_path: Path) -> None:
+    """Whoever looks into why a batch hangs may start a server on a copy of its state."""
+    command = [sys.executable, "-c", _SERVE, str(tmp_path / "live"), str(ACTORS)]
+    async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        received = b""
+        while not (opened := re.search(rb"^OPENED (\S+) (\S+)\n", received, re.MULTILINE)):
+            received += await process.stdout.receive()
+        headers = {"Authorization": f"Bearer {opened[2].decode()}"}
+        async with aiohttp.ClientSession(opened[1].decode(), headers=headers) as session:
+            async with session.post("/v2/actors/local~acrobat/runs", json={"do": "hang"}) as answer:
+                run = (await answer.json())["data"]
+            pids: list[int] = []
+            while not pids:
+                async with session.get(f"/v2/datasets/{run['defaultDatasetId']}/items") as answer:
+                    pids = [pid for item in await answer.json() for pid in item["pids"]]
+                await anyio.sleep(0.02)
+        await anyio.to_thread.run_sync(shutil.copytree, tmp_path / "live", tmp_path / "copy")
+        async with open_api(tmp_path / "copy", actors=(ACTORS,)):
+            are_left = all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    assert are_left
+    async with open_api(tmp_path / "live", actors=(ACTORS,)):
+        await _are_gone(pids)
 
 
 async def test_a_copy_of_a_live_servers_state_makes_no_token(tmp_path: Path) -> None:

@@ -295,8 +295,9 @@ async def test_a_server_on_a_copy_of_a_live_ones_state_leaves_its_processes(tmp_
                     pids = [pid for item in await answer.json() for pid in item["pids"]]
                 await anyio.sleep(0.02)
         await anyio.to_thread.run_sync(shutil.copytree, tmp_path / "live", tmp_path / "copy")
-        async with open_api(tmp_path / "copy", actors=(ACTORS,)):
-            are_left = all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
+        async with open_api(tmp_path / "copy", actors=(ACTORS,)) as copy:
+            await copy.items(run, 2)  # it has started the Run again
+        are_left = all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
         process.send_signal(signal.SIGKILL)
         await process.wait()
     assert are_left

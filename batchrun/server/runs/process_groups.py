@@ -36,12 +36,16 @@ class Orphan(NamedTuple):
     start_time: str
 
 
-class _Mark(NamedTuple):
-    """What the environment of a process says of its Run."""
+class RunMark(NamedTuple):
+    """What the environment of a process says of its Run. A server on a copy of the state gives it another token."""
 
     run_id: str
     #: Up to the dot.
     token: str
+
+    @classmethod
+    def of(cls, run_id: str, token: str) -> "RunMark":
+        return cls(run_id, token.partition(".")[0])
 
 
 @dataclass(slots=True)
@@ -84,7 +88,7 @@ def end_orphans(noted: Collection[Orphan]) -> set[str]:
         for each in left:
             end_group(each.pid)
         return {each.run_id for each in left}
-    by_mark = {_Mark(each.run_id, each.token): each for each in noted}
+    by_mark = {RunMark(each.run_id, each.token): each for each in noted}
     found = {pid: by_mark[mark] for pid in _pids() if (mark := _mark_of(pid)) in by_mark}
     for pid, orphan in found.items():
         if _group_of(pid) == orphan.pid > 1:
@@ -93,10 +97,10 @@ def end_orphans(noted: Collection[Orphan]) -> set[str]:
     return {orphan.run_id for orphan in found.values()}
 
 
-def end_runs(run_ids: Collection[str]) -> None:
-    """Kill the processes of these Runs in any group, and the processes that those start meanwhile."""
+def end_runs(marks: Collection[RunMark]) -> None:
+    """Kill the processes with these marks in any group, and the processes that those start meanwhile."""
     if _IS_LINUX:
-        _end_all(lambda pid: _mark_of(pid).run_id in run_ids)
+        _end_all(lambda pid: _mark_of(pid) in marks)
 
 
 def _end_all(is_meant: Callable[[int], bool]) -> None:
@@ -150,14 +154,14 @@ def _pids() -> Iterator[int]:
             yield int(entry.name)
 
 
-def _mark_of(pid: int) -> _Mark:
+def _mark_of(pid: int) -> RunMark:
     """Return what the environment of this user's process says of its Run; empty texts if nothing."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     except OSError:
-        return _Mark("", "")
+        return RunMark("", "")
     variables = dict(variable.split("=", 1) for variable in environment.split("\0") if "=" in variable)
-    return _Mark(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", "").partition(".")[0])
+    return RunMark.of(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
 
 
 def _group_of(pid: int) -> int:

@@ -29,7 +29,7 @@ from batchrun.server.runs.hosted_run import (
     ending_of,
     mark_status,
 )
-from batchrun.server.runs.process_groups import GroupUsage
+from batchrun.server.runs.process_groups import GroupUsage, RunMark
 from batchrun.server.store import run_table, storage_table
 from batchrun.server.store.database import Database
 
@@ -94,7 +94,7 @@ class ProcessRunner:
         self._over_memory: set[int] = set()
         self._meter = process_groups.Meter()
         #: Runs whose escaped processes are to be killed. One search covers all Runs that wait.
-        self._to_clear: set[str] = set()
+        self._to_clear: set[RunMark] = set()
         self._clearing = anyio.Lock()
 
     async def watch_memory(self) -> None:
@@ -143,12 +143,12 @@ class ProcessRunner:
             return RunEnd(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
         self._running[process.pid] = live
         try:
-            return await self._attend(live, process)
+            return await self._attend(live, process, RunMark.of(live.id, token))
         finally:
             self._running.pop(process.pid, None)
             self._over_memory.discard(process.pid)
 
-    async def _attend(self, live: HostedRun, process: anyio.abc.Process) -> RunEnd:
+    async def _attend(self, live: HostedRun, process: anyio.abc.Process, mark: RunMark) -> RunEnd:
         try:
             await self._open_gate(live, process)
             with anyio.CancelScope(deadline=live.deadline) as limit:
@@ -156,7 +156,7 @@ class ProcessRunner:
                     children.start_soon(self._copy_log, live, process)
                     await process.wait()
                     # Processes that the Actor has left behind keep its log open, and must not outlive the Run.
-                    await self._end_all(live, process)
+                    await self._end_all(process, mark)
             # A Run that is being aborted is ABORTED, even if its time limit is reached meanwhile.
             if limit.cancelled_caught and live.status is not RunStatus.ABORTING:
                 await mark_status(self._database, live, RunStatus.TIMING_OUT)
@@ -165,25 +165,25 @@ class ProcessRunner:
             return await self._ending(live, process)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._end_all(live, process)
+                await self._end_all(process, mark)
                 with anyio.move_on_after(_KILL_WAIT_S):
                     await process.aclose()
 
-    async def _end_all(self, live: HostedRun, process: anyio.abc.Process) -> None:
+    async def _end_all(self, process: anyio.abc.Process, mark: RunMark) -> None:
         """Kill the group, wait until its leader is reaped, and kill the processes that have left the group."""
         process_groups.end_group(process.pid)
         with anyio.move_on_after(_KILL_WAIT_S):
             await process.wait()
-        await self._end_escaped(live.id)
+        await self._end_escaped(mark)
 
-    async def _end_escaped(self, run_id: str) -> None:
+    async def _end_escaped(self, mark: RunMark) -> None:
         """Kill the processes that have left a Run's group. Without a timeout: the Run may restart right after."""
-        self._to_clear.add(run_id)
+        self._to_clear.add(mark)
         async with self._clearing:
             # Another caller's search may have covered this Run.
-            if run_id in self._to_clear:
-                run_ids, self._to_clear = self._to_clear, set()
-                await anyio.to_thread.run_sync(process_groups.end_runs, run_ids)
+            if mark in self._to_clear:
+                marks, self._to_clear = self._to_clear, set()
+                await anyio.to_thread.run_sync(process_groups.end_runs, marks)
 
     async def _open_gate(self, live: HostedRun, process: anyio.abc.Process) -> None:
         started = await anyio.to_thread.run_sync(process_groups.start_time, process.pid)

@@ -23,6 +23,7 @@ _IS_ANOTHERS_TO_CLOSE = (
     "it is open to other users, and not yours to close; run this as its owner, or name a directory inside it"
 )
 _IS_ANOTHERS = "it belongs to another user; make it yours (chown), or remove it if you did not put it there"
+_IS_PLANTED = "another user has made it in a directory that all users share; name a directory elsewhere"
 _IS_NO_FILE = "it is no regular file (a FIFO, a device or a directory); remove it if you did not put it there"
 _NAMES_A_FILE = "it names a file that SQLite would delete, as none of batchrun's does; remove it, if it is not yours"
 _IS_OPEN = "other users can write to it, and so choose what is in it; close it (chmod go-w) if you trust what is there"
@@ -263,15 +264,21 @@ def close_directory(directory: Path, *, follows_link: bool = True) -> None:
         refuse_link(directory)
         raise
     try:
-        found = os.fstat(descriptor)
-        is_shared = found.st_mode & S_ISVTX and found.st_mode & S_IWOTH
-        if is_shared or os.path.samestat(found, os.stat("..", dir_fd=descriptor)):
+        found, parent = os.fstat(descriptor), os.stat("..", dir_fd=descriptor)
+        if _is_shared(found) or os.path.samestat(found, parent):
             raise PermissionError(errno.EPERM, "all users share it; name a directory inside it", str(directory))
+        if _is_shared(parent) and found.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, _IS_PLANTED, str(directory))
         _refuse_escape(descriptor, str(directory))
         refuse_exchanged(descriptor, str(directory))
         _narrow(descriptor, str(directory), _IS_ANOTHERS_TO_CLOSE)
     finally:
         os.close(descriptor)
+
+
+def _is_shared(directory: os.stat_result) -> bool:
+    """Return whether all users put files into a directory, as into `/tmp`."""
+    return bool(directory.st_mode & S_ISVTX and directory.st_mode & S_IWOTH)
 
 
 def close_to_others(path: Path | str, within: int | None = None) -> None:

@@ -415,6 +415,19 @@ def test_no_token_is_taken_that_another_user_has_put_there(tmp_path):
     assert read_or_make_token(anothers) == with_tokens(ServerSettings(data_dir=tmp_path))[0].token == "known"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_no_directory_is_taken_that_another_user_has_made_where_all_may(tmp_path):
+    """Root works in directories of others that he was led to; in /tmp, their tokens would lie in wait for him."""
+    shared, planted = tmp_path / "shared", tmp_path / "shared/planted"
+    planted.mkdir(parents=True, mode=0o700)
+    shared.chmod(0o1777)
+    os.chown(planted, 54321, 54321)
+    with pytest.raises(OSError, match="another user has made it in a directory that all users share"):
+        make_private_directory(planted)
+    shared.chmod(0o755)
+    make_private_directory(planted)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_no_configuration_is_taken_that_another_user_has_put_there(tmp_path):
     """He would choose the platform that gets the token. What root or the directory's owner has put there counts."""

@@ -128,7 +128,7 @@ HELD = {
         "integration/test_private_files.py::test_what_a_batch_carries_along_and_serve_are_for_their_user_only",
         "integration/test_server_safety.py::test_its_files_are_for_its_user_only",
     ),
-    "a symbolic link, FIFO or device in the place of a file, are refused": (
+    "a symbolic link, FIFO or device in a file's place are refused": (
         "integration/test_private_files.py::test_no_symbolic_link_is_followed_out_of_an_output_directory",
         "integration/test_private_files.py::test_nothing_is_written_to_a_directory_that_is_put_in_the_place_of_a_locked_one",
         "integration/test_private_files.py::test_a_directory_that_all_users_share_is_refused",

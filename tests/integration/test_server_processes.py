@@ -11,8 +11,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import anyio
@@ -235,6 +237,7 @@ async def test_a_closed_server_ends_its_processes_and_starts_the_run_again(tmp_p
 _SERVE = """
 import sys, anyio
 from pathlib import Path
+from typing import Any
 from batchrun.server import ServerSettings, open_server
 
 async def main():
@@ -246,26 +249,35 @@ anyio.run(main)
 """
 
 
+@asynccontextmanager
+async def _serving(directory: Path, **given: Any) -> AsyncIterator[tuple[Any, list[int]]]:
+    """Serve in a process that ends by SIGKILL; give a Run that hangs there, and the pids of its processes."""
+    command = [sys.executable, "-c", _SERVE, str(directory), str(ACTORS)]
+    async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        try:
+            received = b""
+            while not (opened := re.search(rb"^OPENED (\S+) (\S+)\n", received, re.MULTILINE)):
+                received += await process.stdout.receive()
+            headers = {"Authorization": f"Bearer {opened[2].decode()}"}
+            async with aiohttp.ClientSession(opened[1].decode(), headers=headers) as session:
+                async with session.post("/v2/actors/local~acrobat/runs", json={"do": "hang", **given}) as answer:
+                    run = (await answer.json())["data"]
+                pids: list[int] = []
+                while not pids:
+                    async with session.get(f"/v2/datasets/{run['defaultDatasetId']}/items") as answer:
+                        pids = [pid for item in await answer.json() for pid in item["pids"]]
+                    await anyio.sleep(0.02)
+            yield run, pids
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
 @ESCAPES
 async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escapes: bool) -> None:
     """After SIGKILL the Actor's processes live on; the next server ends them, then starts the Run again."""
-    command, given = [sys.executable, "-c", _SERVE, str(tmp_path), str(ACTORS)], {"do": "hang", "escapes": escapes}
-    async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        received = b""
-        while not (opened := re.search(rb"^OPENED (\S+) (\S+)\n", received, re.MULTILINE)):
-            received += await process.stdout.receive()
-        base_url, token = opened[1].decode(), opened[2].decode()
-        async with aiohttp.ClientSession(base_url, headers={"Authorization": f"Bearer {token}"}) as session:
-            async with session.post("/v2/actors/local~acrobat/runs", json=given) as answer:
-                run = (await answer.json())["data"]
-            pids: list[int] = []
-            while not pids:
-                async with session.get(f"/v2/datasets/{run['defaultDatasetId']}/items") as answer:
-                    pids = [pid for item in await answer.json() for pid in item["pids"]]
-                await anyio.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+    async with _serving(tmp_path, escapes=escapes) as (run, pids):
+        pass
     assert all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
     variables = (await anyio.Path(f"/proc/{pids[0]}/environ").read_text()).split("\0")
     stolen = next(each.removeprefix("APIFY_TOKEN=") for each in variables if each.startswith("APIFY_TOKEN="))
@@ -279,28 +291,11 @@ async def test_orphans_of_a_killed_server_are_ended_first(tmp_path: Path, escape
 
 async def test_a_server_on_a_copy_of_a_live_ones_state_leaves_its_processes(tmp_path: Path) -> None:
     """Whoever looks into why a batch hangs may start a server on a copy of its state."""
-    command = [sys.executable, "-c", _SERVE, str(tmp_path / "live"), str(ACTORS)]
-    async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        received = b""
-        while not (opened := re.search(rb"^OPENED (\S+) (\S+)\n", received, re.MULTILINE)):
-            received += await process.stdout.receive()
-        headers = {"Authorization": f"Bearer {opened[2].decode()}"}
-        async with aiohttp.ClientSession(opened[1].decode(), headers=headers) as session:
-            async with session.post("/v2/actors/local~acrobat/runs", json={"do": "hang"}) as answer:
-                run = (await answer.json())["data"]
-            pids: list[int] = []
-            while not pids:
-                async with session.get(f"/v2/datasets/{run['defaultDatasetId']}/items") as answer:
-                    pids = [pid for item in await answer.json() for pid in item["pids"]]
-                await anyio.sleep(0.02)
+    async with _serving(tmp_path / "live") as (run, pids):
         await anyio.to_thread.run_sync(shutil.copytree, tmp_path / "live", tmp_path / "copy")
         async with open_api(tmp_path / "copy", actors=(ACTORS,)) as copy:
             await copy.items(run, 2)  # it has started the Run again
-        are_left = all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-    assert are_left
+        assert all([await anyio.to_thread.run_sync(start_time, pid) for pid in pids])
     async with open_api(tmp_path / "live", actors=(ACTORS,)):
         await _are_gone(pids)
 

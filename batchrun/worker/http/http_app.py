@@ -24,6 +24,8 @@ from batchrun.worker.http import (
     openapi_document,
     output_routes,
     page_routes,
+    plan_routes,
+    submit_routes,
     worker_routes,
 )
 from batchrun.worker.http.error_envelope import put_errors_into_envelope
@@ -40,6 +42,8 @@ MAX_BODY_BYTES = 1 << 20
 MAX_CONNECTIONS = 512
 
 _ROUTE_MODULES = (
+    submit_routes,
+    plan_routes,
     batch_routes,
     output_routes,
     line_routes,
@@ -70,12 +74,12 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     app[WORKER], app[PAGE] = worker, page
     app.on_response_prepare.append(_keep_from_browsers)
     for module in (
-        batch_routes,
         history_routes,
         live_event_routes,
         live_run_routes,
         metrics_routes,
         output_routes,
+        submit_routes,
     ):
         module.prepare(app)
     routes = [route for module in _ROUTE_MODULES for route in module.ROUTES]

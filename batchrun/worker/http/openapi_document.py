@@ -29,9 +29,12 @@ from batchrun.worker.http import (
     live_run_routes,
     output_routes,
     page_routes,
+    plan_routes,
+    submit_routes,
+    submitted_form,
     worker_routes,
 )
-from batchrun.worker.http.request_context import MAX_SEARCH
+from batchrun.worker.http.request_context import MAX_KEY, MAX_SEARCH
 from batchrun.worker.http.token_check import OPEN_PATHS
 from batchrun.worker.views import (
     BatchPage,
@@ -97,7 +100,7 @@ _FORM = {
         "profile": {"type": "string", "description": "The name of a batch file in DATA/profiles."},
         "jobs": {"type": "string", "format": "binary", "description": "The job file; its name shows its format."},
         "schema": {**_TEXT, "description": "The JSON Schema of an item, for output.expect_item_schema."},
-        "name": {"type": "string", "maxLength": batch_routes.MAX_NAME},
+        "name": {"type": "string", "maxLength": submitted_form.MAX_NAME},
         "weight": {"type": "number", "minimum": 0.001, "maximum": 1000},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
         "shards": {
@@ -138,15 +141,15 @@ _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "A repeated key returns the batch that was submitted with it, with 200; other content is refused.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": batch_routes.MAX_KEY},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
 }
 _RETRY_KEY = {**_KEY, "description": "A retry with a repeated key is carried out once."}
 
 #: The answer of each handler: a model, or a media type.
 _ANSWERS: dict[Any, Any] = {
     batch_routes.list_batches: BatchPage,
-    batch_routes.submit: BatchView,
-    batch_routes.plan: Plan,
+    submit_routes.submit: BatchView,
+    plan_routes.plan: Plan,
     batch_routes.get_batch: BatchView,
     batch_routes.delete_batch: None,
     batch_routes.patch_batch: BatchView,
@@ -195,9 +198,9 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
     line_routes.get_log_page: _LINE_PAGE,
     history_routes.get_history: [_LAST],
     live_run_routes.get_runs: _RUNS,
-    batch_routes.submit: [_KEY],
-    batch_routes.plan: [
-        _query("inputs", "Number of inputs to show.", type="integer", minimum=0, maximum=batch_routes.MAX_INPUTS)
+    submit_routes.submit: [_KEY],
+    plan_routes.plan: [
+        _query("inputs", "Number of inputs to show.", type="integer", minimum=0, maximum=plan_routes.MAX_INPUTS)
     ],
     batch_routes.retry_batch: [_RETRY_KEY],
     output_routes.get_cost: [
@@ -210,8 +213,8 @@ _PARAMETERS: dict[Any, list[dict[str, Any]]] = {
     },
 }
 _BODIES: dict[Any, dict[str, Any]] = {
-    batch_routes.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
-    batch_routes.plan: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
+    submit_routes.submit: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
+    plan_routes.plan: {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}},
     batch_routes.retry_batch: {
         "required": False,
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/RetryRequest"}}},
@@ -292,7 +295,7 @@ def _answers(handler: Any) -> dict[str, Any]:
         schema = {"type": "array", "items": {"$ref": f"#/components/schemas/{each.__name__}"}}
         return {"200": {"description": "The content.", "content": {_JSON: {"schema": schema}}}}
     status = {"description": "The status after the request.", "content": _content(answer.__name__)}
-    return {"200": status, "201": status} if handler is batch_routes.submit else {"200": status}
+    return {"200": status, "201": status} if handler is submit_routes.submit else {"200": status}
 
 
 def _content(schema: str) -> dict[str, Any]:

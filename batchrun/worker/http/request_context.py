@@ -22,6 +22,8 @@ BODY_TIMEOUT_S = 120
 MIN_BYTES_PER_S = 10_000
 #: Max characters that are searched for.
 MAX_SEARCH = 200
+#: Max characters of an idempotency key.
+MAX_KEY = 200
 #: Seconds between two looks whether a client is still there.
 _LOOK_S = 0.5
 M = TypeVar("M", bound=BaseModel)
@@ -57,6 +59,14 @@ def batch_to_order(request: web.Request) -> Submission:
         problem = f"batch {submission.id} is a part of {submission.part_of}: give the order for that batch"
         raise Refused(409, "wrong-state", problem)
     return submission
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """Return the Idempotency-Key of a request; None without one."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise Refused(400, "bad-value", f"Idempotency-Key: send 1 to {MAX_KEY} printable characters")
+    return key
 
 
 def whole_number(request: web.Request, name: str, default: int, most: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from batchrun.apify.api_token import ApiToken
+from batchrun.apify.current_token import ApiToken
 from batchrun.errors import TokenUnconfirmed, Unauthorized
 
 #: 401s of one request in a row that a second look did not confirm; the next one is believed.

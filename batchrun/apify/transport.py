@@ -23,7 +23,6 @@ from pydantic import SecretStr
 from batchrun.apify import wire
 from batchrun.apify.aiohttp_errors import NO_ANSWER_ERRORS, transport_error
 from batchrun.apify.api_errors import foreign_answer, parse_error
-from batchrun.apify.api_token import ApiToken
 from batchrun.apify.connections import (
     READ_TIMEOUT_S,
     Answer,
@@ -31,6 +30,7 @@ from batchrun.apify.connections import (
     open_socket,
     timeouts,
 )
+from batchrun.apify.current_token import ApiToken
 from batchrun.apify.foreign_answers import is_foreign
 from batchrun.apify.guarded_connector import GuardedConnector
 from batchrun.apify.local_names import LocalNames

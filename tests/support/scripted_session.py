@@ -11,8 +11,8 @@ import orjson
 import yarl
 from pydantic import SecretStr
 
-from batchrun.apify.api_token import ApiToken
 from batchrun.apify.client import ApifyClient
+from batchrun.apify.current_token import ApiToken
 from batchrun.apify.transport import Transport
 
 

@@ -3,6 +3,7 @@
 The token is not part of it: `read_token` takes it from the environment or from a separate file.
 """
 
+from batchrun.config.api_token import read_token
 from batchrun.config.batch_settings import (
     AccountLimitsConfig,
     ApiConfig,
@@ -12,7 +13,7 @@ from batchrun.config.batch_settings import (
     ServerConfig,
     TaskConfig,
 )
-from batchrun.config.load import load_api, load_config, parse_setting, read_token
+from batchrun.config.load import load_api, load_config, parse_setting
 
 __all__ = [
     "AccountLimitsConfig",

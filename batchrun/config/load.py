@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from batchrun.config.batch_settings import PATHS, ApiConfig, Config, relative_to
 from batchrun.config.ineffective_settings import find_settings_without_effect
@@ -110,34 +110,6 @@ def load_api(base_url: str | None, *, environ: Mapping[str, str] | None = None) 
         raise ConfigError(_problem([(finding["type"], finding["msg"])], key), key=key) from None
 
 
-def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> SecretStr | None:
-    """Return the API token from APIFY_TOKEN, or else from `api.token_file`; None only if Runs stay on this machine.
-
-    Raises:
-        ConfigError: there is no token, the file cannot be read, or the token holds characters that no token has.
-    """
-    token, source = (os.environ if environ is None else environ).get("APIFY_TOKEN", ""), "APIFY_TOKEN"
-    if not token.strip() and api.token_file is not None:
-        source = str(api.token_file)
-        try:
-            token = api.token_file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot be read: {_reason(error)}", key="api.token_file", file=api.token_file) from error
-    token = token.strip()
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(f"the token in {source} holds characters that no token has; copy it again")
-    if token:
-        return SecretStr(token)
-    if api.is_loopback:
-        return None
-    empty = f"{api.token_file} is empty; " if api.token_file is not None else ""
-    raise ConfigError(
-        f"{empty}{api.base_url} needs an API token: export APIFY_TOKEN=… (Apify Console, Settings, API & Integrations),"
-        " or name a file that holds it as api.token_file. Without an account: `--api-url embedded` (api.base_url),"
-        " whose Runs are processes of this machine"
-    )
-
-
 def parse_setting(text: str) -> tuple[str, Any]:
     """Split `a.b=c` into dotted key and value, which is read as TOML if it is valid TOML, else as text."""
     key, equals, value = text.partition("=")
@@ -172,7 +144,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         advice = f"to write one for a job file: {_init_command('JOBS')}"
         raise ConfigError(f"there is no such file; {advice}", file=file) from error
     except OSError as error:
-        raise ConfigError(f"cannot be read: {_reason(error)}", file=file) from error
+        raise ConfigError(f"cannot be read: {error.strerror or error}", file=file) from error
     except UnicodeDecodeError as error:
         raise ConfigError("is not a TOML file (not UTF-8 text)", file=file) from error
     except ValueError as error:
@@ -181,10 +153,6 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def _init_command(jobs: Path | str) -> str:
     return shell_command("batchrun", "init", jobs, "--task", "you~your-task")
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:

@@ -1,7 +1,7 @@
 """The one place where logging is configured: JSON lines, written to files by a thread.
 
-Nothing is redacted here: no event has a token, overrides or a body. Only `apify/current_token.py` reads the token out of
-its `SecretStr`; `policy/secret_fields.py` masks secret values in the platform's texts.
+Nothing is redacted here: no event has a token, overrides or a body. Only `apify/current_token.py` reads the token out
+of its `SecretStr`; `policy/secret_fields.py` masks secret values in the platform's texts.
 """
 
 import os

@@ -12,7 +12,7 @@ import aiohttp
 import anyio.to_thread
 from aiohttp.client_proto import ResponseHandler
 
-from batchrun.runtime.socket_owner import owner_of_peer
+from batchrun.runtime.socket_owner import nameless_users, owner_in_tables, owner_of_peer
 
 
 class GuardedConnector(aiohttp.TCPConnector):
@@ -25,6 +25,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         super().__init__(**options)
         #: User ids by host and port; None: unknown, as of a container's program.
         self._first_owners: dict[tuple[str | None, int | None], int | None] = {}
+        self._nameless_users: set[int] | None = None
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
@@ -33,20 +34,35 @@ class GuardedConnector(aiohttp.TCPConnector):
         transport = handler.transport
         if transport is None or req.is_ssl() or req.proxy is not None:
             return handler
-        owner = owner_of_peer(transport.get_extra_info("socket"))
-        first = self._first_owners.setdefault((req.url.host, req.url.port), owner)
+        try:
+            if (refusal := await self._refusal(req, transport.get_extra_info("socket"))) is not None:
+                raise aiohttp.ClientConnectorError(req.connection_key, OSError(0, refusal))
+        except BaseException:
+            transport.abort()
+            raise
+        return handler
+
+    async def _refusal(self, req: aiohttp.ClientRequest, connection: Any) -> str | None:
+        """Return why nothing may be sent by a connection; None: it may."""
+        port = req.url.port
+        try:
+            owner = owner_of_peer(connection)
+            if owner is None:
+                owner = await anyio.to_thread.run_sync(owner_in_tables, connection)
+        except OSError as error:
+            return f"nothing was sent to port {port}: whose program answers there cannot be asked ({error.strerror})"
+        if self._nameless_users is None:
+            self._nameless_users = await anyio.to_thread.run_sync(nameless_users)
+        if owner in self._nameless_users:
+            return (
+                f"nothing was sent to port {port}: a program of another user answers there, and this user namespace"
+                " does not tell of which; start both as one user, or outside of the namespace"
+            )
+        first = self._first_owners.setdefault((req.url.host, port), owner)
         if owner in (os.geteuid(), 0, first):
-            return handler
-        transport.abort()
+            return None
         user = await anyio.to_thread.run_sync(_whose, owner)
-        raise aiohttp.ClientConnectorError(
-            req.connection_key,
-            OSError(
-                0,
-                f"{user} has taken port {req.url.port}, and nothing was sent to it; end it, or start the server at"
-                " another port",
-            ),
-        )
+        return f"{user} has taken port {port}, and nothing was sent to it; end it, or start the server at another port"
 
 
 def _whose(uid: int | None) -> str:

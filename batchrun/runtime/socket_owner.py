@@ -1,10 +1,12 @@
-"""Which user's program has the other end of a connection within this machine, from Linux's kernel (sock_diag(7))."""
+"""Which user's program has the other end of a connection within this machine, from Linux's kernel."""
 
+import errno
 import socket
 import struct
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 #: linux/netlink.h and linux/sock_diag.h
@@ -20,7 +22,12 @@ _PORTS, _ADDRESSES, _REST = struct.Struct("!HH"), struct.Struct("16s16s"), struc
 _REQUEST = struct.Struct("=BBBBI")
 _ANSWER = struct.Struct("=BBBB48xIIIII")
 _ANY_STATE = _ANY_COOKIE = 0xFFFFFFFF
-_NOWHERE = {socket.AF_INET: ("0.0.0.0", 0), socket.AF_INET6: ("::", 0)}  # noqa: S104 - nothing is bound there
+_NOWHERE: dict[int, tuple[str, int]] = {socket.AF_INET: ("0.0.0.0", 0), socket.AF_INET6: ("::", 0)}  # noqa: S104 - nothing is bound there
+#: Why a question fails that the kernel would answer at another time; ENOTCONN: the other end has gone.
+_JUST_NOW = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOTCONN}
+_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_MAPPED = "::ffff:"
+_ALL_USERS = 0xFFFFFFFF
 
 
 def owner_of_peer(connection: socket.socket | Any) -> int | None:
@@ -28,15 +35,18 @@ def owner_of_peer(connection: socket.socket | Any) -> int | None:
 
     It is unknown of another machine, another network namespace (a container's), and where the kernel answers no such
     question. It waits for nothing. A server of root that gives its rights up later is root's.
+
+    Raises:
+        OSError: it cannot be asked just now, as with too many open files.
     """
     if sys.platform != "linux":
         return None
+    family, own, peer = _ends(connection)
     try:
-        own, peer = connection.getsockname(), connection.getpeername()
         with closing(
             socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG)
         ) as kernel:
-            family, device, is_here = connection.family, 0, _is_of_this_machine(connection.family, peer)
+            device, is_here = 0, _is_of_this_machine(family, peer)
             for device in _devices(is_here=is_here):
                 if (owner := _owner(kernel, family, peer, own, device, takes_listener=is_here)) is not None:
                     break
@@ -44,9 +54,68 @@ def owner_of_peer(connection: socket.socket | Any) -> int | None:
                 return None
             # Older kernels say 0 of a connection that is not accepted yet; its listener's owner is right there, too.
             listening = _owner(kernel, family, peer, _NOWHERE[family], device)
-    except (OSError, KeyError):
+    except OSError as error:
+        if error.errno in _JUST_NOW:
+            raise
         return None
     return listening if owner == 0 and listening is not None else owner
+
+
+def owner_in_tables(connection: socket.socket | Any) -> int | None:
+    """Return what `owner_of_peer` does, from the kernel's lists of all sockets (proc_net(5)). Blocks for milliseconds.
+
+    It is for where the kernel answers no question, as in a unit with `RestrictAddressFamilies`. Listeners of several
+    users at one port say nothing, since the lists do not tell which of them has the connection.
+
+    Raises:
+        OSError: they cannot be read just now, as with too many open files.
+    """
+    if sys.platform != "linux":
+        return None
+    family, own, peer = _ends(connection)
+    try:
+        if not _is_of_this_machine(family, peer):
+            return None
+        rows = [line.split() for table in _TABLES if table.exists() for line in table.read_text("ascii").splitlines()]
+    except OSError as error:
+        if error.errno in _JUST_NOW:
+            raise
+        return None
+    here, there = _in_tables(family, peer), _in_tables(family, own)
+    anywhere = _in_tables(family, (_NOWHERE[family][0], peer[1])) | _in_tables(socket.AF_INET6, ("::", peer[1]))
+    owners = {int(row[7]) for row in rows if row[1] in here and row[2] in there}
+    if owners <= {0}:
+        owners |= {int(row[7]) for row in rows if row[3] == f"{_LISTEN:02X}" and row[1] in here | anywhere}
+    return owners.pop() if len(owners) == 1 else None
+
+
+def nameless_users() -> set[int]:
+    """Return the user id that stands for all users without a number in this user namespace, if there are any. Blocks.
+
+    In a container of a user without rights, the kernel gives it of every program of another user (user_namespaces(7)).
+    """
+    try:
+        if Path("/proc/self/uid_map").read_text("ascii").split() == ["0", "0", str(_ALL_USERS)]:
+            return set()
+        return {int(Path("/proc/sys/kernel/overflowuid").read_text("ascii"))}
+    except OSError:
+        return set()
+
+
+def _ends(connection: socket.socket | Any) -> tuple[int, Sequence[Any], Sequence[Any]]:
+    """Return the family, this end and the other one; of IPv4 in the clothes of IPv6, as the kernel has it."""
+    own, peer = connection.getsockname(), connection.getpeername()
+    if not str(peer[0]).startswith(_MAPPED):
+        return connection.family, own, peer
+    own, peer = ((str(each[0]).removeprefix(_MAPPED), each[1]) for each in (own, peer))
+    return socket.AF_INET, own, peer
+
+
+def _in_tables(family: int, end: Sequence[Any]) -> set[str]:
+    """Return how the lists of sockets write an address and port; a server for IPv6 and IPv4 is in the one for IPv6."""
+    packed = socket.inet_pton(family, str(end[0]).partition("%")[0])
+    forms = [packed, bytes(10) + b"\xff\xff" + packed] if family == socket.AF_INET else [packed]
+    return {"".join(f"{word:08X}" for (word,) in struct.iter_unpack("=I", form)) + f":{end[1]:04X}" for form in forms}
 
 
 def _is_of_this_machine(family: int, peer: Sequence[Any]) -> bool:

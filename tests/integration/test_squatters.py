@@ -1,6 +1,7 @@
 """Another user's program that has taken a server's port gets no token from the server's clients."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from batchrun.apify.client import open_client
 from batchrun.errors import OutputError
 from batchrun.model import RunId
 from batchrun.policy.retry import Backoff
-from batchrun.runtime.socket_owner import owner_of_peer
+from batchrun.runtime.socket_owner import owner_in_tables, owner_of_peer
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker_client import WorkerAddress, WorkerClient, WorkerUnreachable
 from batchrun.worker.worker_client import open_client as open_client_of_worker
@@ -41,6 +42,8 @@ while True:
 """.replace("ANSWER", repr(READ_RUN.replace(b"Content-Length", b"Connection: close\r\nContent-Length")))
 
 _NOT_ALLOWED = 77
+#: A family of addresses that no kernel has.
+_NO_FAMILY = 99
 #: In a network namespace where each connection begins with a SYN cookie, a listener drops what completes it.
 _WITH_SYN_COOKIES = f"""
 import ctypes, fcntl, os, socket, struct, sys
@@ -66,6 +69,22 @@ program = ctypes.create_string_buffer(program)
 listener.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 6, ctypes.addressof(program)))
 with socket.create_connection(listener.getsockname(), timeout=30) as connection:
     print(owner_of_peer(connection))
+"""
+#: In a user namespace that gives no other user a number, a client of a worker calls a port.
+_WITHOUT_NUMBERS = f"""
+import ctypes, sys
+if ctypes.CDLL(None).unshare(0x10000000):
+    sys.exit({_NOT_ALLOWED})
+import anyio
+from batchrun.worker.token_file import Token
+from batchrun.worker.worker_client import WorkerAddress, open_client
+async def call():
+    async with open_client(WorkerAddress("http://127.0.0.1:" + sys.argv[1], Token("secret")), print) as client:
+        try:
+            await client.worker()
+        except BaseException as error:
+            print(error)
+anyio.run(call)
 """
 
 pytestmark = pytest.mark.skipif(
@@ -106,6 +125,19 @@ def open_worker_client(port: int) -> AbstractAsyncContextManager[WorkerClient]:
     return open_client_of_worker(WorkerAddress(f"http://127.0.0.1:{port}", Token("secret")), lambda _: None)
 
 
+@contextmanager
+def one_more_file() -> Iterator[None]:
+    """Let this process open one file more, such as a connection."""
+    with open("/dev/null", "rb") as lowest_free:  # noqa: PTH123 - its number is wanted
+        limit = lowest_free.fileno() + 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
     with anyio.fail_after(30):
@@ -144,8 +176,11 @@ async def test_a_batch_sends_nothing_to_a_program_that_has_taken_its_servers_por
             await until(has_answer.is_set)
 
 
-async def test_a_server_may_run_as_another_user() -> None:
+@pytest.mark.parametrize("answers", [True, False], ids=["netlink", "no netlink"])
+async def test_a_server_may_run_as_another_user(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> None:
     """Whose it is when the client's first connection opens counts; a third user's program gets nothing later."""
+    if not answers:  # as in a unit that may use addresses of the internet alone
+        monkeypatch.setattr(socket, "AF_NETLINK", _NO_FAMILY)
     async with AsyncExitStack() as stack:
         with squatter() as (port, _):
             client = await stack.enter_async_context(open_worker_client(port))
@@ -160,11 +195,39 @@ async def test_a_server_may_run_as_another_user() -> None:
             assert taken.communicate()[0] == ""
 
 
+async def test_while_it_cannot_be_asked_whose_program_answers_nothing_is_sent() -> None:
+    """And what cannot be asked for lack of open files is not taken for the first answer."""
+    async with AsyncExitStack() as stack:
+        with squatter() as (port, _):
+            client = await stack.enter_async_context(open_worker_client(port))
+            with one_more_file(), pytest.raises(WorkerUnreachable, match="Too many open files") as caught:
+                await client.worker()
+            assert not caught.value.was_sent
+            with pytest.raises(OutputError, match="not as a worker would"):
+                await client.worker()
+        with squatter(port, NOBODY - 1), pytest.raises(WorkerUnreachable, match=f"uid {NOBODY - 1}"):
+            await client.worker()
+
+
+def test_nothing_is_sent_where_all_other_users_are_one() -> None:
+    """A user namespace without their numbers gives all of them the same one, and so may the client's own be."""
+    with squatter() as (port, taken):
+        argv = [sys.executable, "-c", _WITHOUT_NUMBERS, str(port)]
+        called = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        if called.returncode == _NOT_ALLOWED:
+            pytest.skip("a user namespace of one's own is not allowed here")
+        assert "this user namespace does not tell of which" in called.stdout, called.stderr
+        taken.kill()
+        assert taken.communicate()[0] == ""
+
+
+@pytest.mark.parametrize("whose", [owner_of_peer, owner_in_tables])
 @pytest.mark.parametrize("device", ["", "lo"])
-async def test_the_kernel_knows_whose_program_answers(device: str) -> None:
+def test_the_kernel_knows_whose_program_answers(device: str, whose: Callable[[socket.socket], int | None]) -> None:
     """Also before the connection is accepted, of a server at all addresses, and of one that is bound to a device."""
     for host, family, address in (
         ("127.0.0.1", socket.AF_INET, "127.0.0.1"),
+        ("127.0.0.1", socket.AF_INET, "::ffff:127.0.0.1"),
         ("::", socket.AF_INET6, "127.0.0.1"),
         ("::1", socket.AF_INET6, "::1"),
     ):
@@ -179,9 +242,9 @@ async def test_the_kernel_knows_whose_program_answers(device: str) -> None:
         finally:
             os.seteuid(0)
         with listener, socket.create_connection((address, listener.getsockname()[1])) as connection:
-            assert owner_of_peer(connection) == NOBODY
+            assert whose(connection) == NOBODY
             with listener.accept()[0] as accepted:
-                assert owner_of_peer(accepted) == 0
+                assert whose(accepted) == 0
 
 
 async def test_the_kernel_knows_whose_program_answers_at_the_machine_s_own_addresses() -> None:

@@ -21,6 +21,8 @@ HELD = {
     "only programs of your user, root, and the user who answered the command first": (
         "integration/test_squatters.py::test_a_batch_sends_nothing_to_a_program_that_has_taken_its_servers_port",
         "integration/test_squatters.py::test_a_server_may_run_as_another_user",
+        "integration/test_squatters.py::test_while_it_cannot_be_asked_whose_program_answers_nothing_is_sent",
+        "integration/test_squatters.py::test_nothing_is_sent_where_all_other_users_are_one",
     ),
     "A batch leaves it in no file or message": (
         "integration/test_private_files.py::test_a_batch_is_for_its_user_only",

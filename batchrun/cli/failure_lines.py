@@ -6,7 +6,7 @@ from pathlib import Path
 from batchrun.maintenance.job_selection import CANNOT_BE_READ_AGAIN
 from batchrun.maintenance.noted_config import why_unread
 from batchrun.model import RunId
-from batchrun.report.failure_causes import cause_words
+from batchrun.report.failure_list import cause_words
 from batchrun.report.number_words import counted
 from batchrun.report.shown_failures import ShownFailure, ShownFailures
 from batchrun.report.terminal_text import last_lines, one_line

@@ -19,7 +19,7 @@ from batchrun.model import (
     RunStatus,
     is_writable,
 )
-from batchrun.policy.failure_kind import with_exit_code
+from batchrun.policy.failure_cause import with_exit_code
 from batchrun.policy.retry import OUTCOME_OF_STATUS, cause_of
 from batchrun.policy.secret_fields import without
 from batchrun.runtime.fast_dataclasses import replace

@@ -41,7 +41,7 @@ from batchrun.model import (
     write_json,
 )
 from batchrun.policy.breaker import Trip
-from batchrun.policy.failure_kind import failure_id
+from batchrun.policy.failure_cause import failure_id
 from batchrun.runtime.fast_dataclasses import replace
 
 T = TypeVar("T")

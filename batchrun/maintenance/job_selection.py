@@ -8,7 +8,7 @@ from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
-from batchrun.report.failure_causes import Tripped, count_failures, read_tripped, read_unknown
+from batchrun.report.failure_list import Tripped, count_failures, read_tripped, read_unknown
 from batchrun.report.number_words import counted
 from batchrun.report.progress_words import outcome_counts
 from batchrun.report.shown_failures import can_be_read_again

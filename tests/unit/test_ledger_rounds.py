@@ -10,7 +10,7 @@ from batchrun.ledger.sqlite.cost_groups import COST_COLUMNS
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection
-from batchrun.policy.failure_kind import with_exit_code
+from batchrun.policy.failure_cause import with_exit_code
 from tests.support.memory_ledger import make_bad_line, make_job
 from tests.unit.test_ledger import AT, make_ended, make_run
 

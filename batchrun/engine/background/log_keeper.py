@@ -16,7 +16,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchrun.errors import ApiError
 from batchrun.model import Outcome, Record, RunId
 from batchrun.output.log_tails import MAX_KEPT, MAX_KEPT_PER_KIND, MAX_TAIL_BYTES, LogTails
-from batchrun.policy.failure_kind import failure_id
+from batchrun.policy.failure_cause import failure_id
 from batchrun.policy.secret_fields import MASK
 
 #: Max logs that are fetched at the same time.

@@ -46,7 +46,7 @@ from batchrun.model import (
     read_json,
 )
 from batchrun.output.layout import LEDGER
-from batchrun.policy.failure_kind import failure_id
+from batchrun.policy.failure_cause import failure_id
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from batchrun.output.log_tails import LogTails
 from batchrun.policy.secret_fields import without
 from batchrun.preflight.builds import read_build
 from batchrun.preflight.preparation import input_secrets
-from batchrun.report.failure_causes import run_address
+from batchrun.report.failure_list import run_address
 from batchrun.report.sent_overrides import sent_override
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.worker.http.batch_files import has_ledger, out_dir_of, secret_fields

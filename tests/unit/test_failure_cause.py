@@ -1,6 +1,6 @@
 import pytest
 
-from batchrun.policy.failure_kind import failure_id, with_exit_code, without_exit_code
+from batchrun.policy.failure_cause import failure_id, with_exit_code, without_exit_code
 
 ALIKE = [
     ("403 blocked at https://a.example/1", "403 blocked at https://b.example/2?x=y"),

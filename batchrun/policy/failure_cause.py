@@ -1,4 +1,4 @@
-"""What makes two failures one kind: outcome, error type, exit code, and message without numbers, ids and addresses."""
+"""What makes two failures one cause: outcome, error type, exit code, and message without numbers, ids and addresses."""
 
 import re
 from hashlib import sha256
@@ -28,7 +28,7 @@ def without_exit_code(message: str, exit_code: int | None) -> str:
 
 
 def failure_id(outcome: str, error_type: str | None, exit_code: int | None, message: str | None) -> str:
-    """Return a short id, the same for all failures of one kind."""
+    """Return a short id, the same for all failures of one cause."""
     said = without_exit_code(message or "", exit_code)
     parts = (outcome, error_type or "", "" if exit_code is None else str(exit_code), _without_particulars(said))
     return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -17,6 +17,7 @@ from batchrun.apify import answers, wire
 from batchrun.apify.held_polls import LATE_S, HeldPolls
 from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.apify.transport import Transport, open_transport
+from batchrun.apify.user_agent import user_agent
 from batchrun.apify.wire import Denied, segment
 from batchrun.errors import ApiError, NotFound, NoUsableAnswer, ServerFailed, TransportError, Unauthorized
 from batchrun.model import (
@@ -139,7 +140,7 @@ class ApifyClient:
                 answers.run_of,
                 query={**wire.options_query(options), "waitForFinish": "0"},
                 body=body,
-                headers={**_JSON, "User-Agent": wire.user_agent(__version__, mark)},
+                headers={**_JSON, "User-Agent": user_agent(__version__, mark)},
                 limit=self.start_limit,
                 max_bytes=_MAX_RUN_BYTES,
                 may_send=may_send,

@@ -41,6 +41,7 @@ from batchrun.apify.redirects import MAX_REDIRECTS, NearbySockets, redirect_of
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
 from batchrun.apify.second_look import MAX_UNCONFIRMED, SecondLook
 from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
+from batchrun.apify.user_agent import user_agent
 from batchrun.errors import (
     AnswerTooLarge,
     ApiError,
@@ -536,7 +537,7 @@ async def open_transport(
     if token is not None and not allow_plain_http:
         _refuse_plain_http(base_url)
     api_token = ApiToken(token, read_token_again)
-    headers = {"User-Agent": wire.user_agent(__version__), "Accept": "*/*"}
+    headers = {"User-Agent": user_agent(__version__), "Accept": "*/*"}
     # Looked up once: aiohttp's own `trust_env` reads files and environment again for every request.
     proxy = proxy_for(base_url, os.environ, has_token=token is not None)
     sockets = NearbySockets().open_socket

@@ -21,7 +21,6 @@ from batchrun.model import (
     CostSource,
     DatasetId,
     JsonObject,
-    Mark,
     Run,
     RunId,
     RunOptions,
@@ -69,17 +68,6 @@ def query_text(query: Mapping[str, str]) -> str:
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def user_agent(version: str, mark: Mark | None = None) -> str:
-    """Return our User-Agent. The platform shows that of a start as the Run's `meta.userAgent`, with the mark."""
-    return f"batchrun/{version}" + (f" ({mark})" if mark is not None else "")
-
-
-def mark_of(agent: str | None) -> Mark | None:
-    """Return the mark in the User-Agent of a start; None if there is none."""
-    found = re.search(r"batchrun/\S+ \(([^()\s]+)\)", agent or "")
-    return Mark(found[1]) if found else None
 
 
 def line_of(text: str, max_chars: int) -> str:

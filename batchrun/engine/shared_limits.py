@@ -3,7 +3,7 @@
 import anyio
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.doubt.user_agents import UserAgents
+from batchrun.engine.doubt.seen_user_agents import UserAgents
 from batchrun.engine.follow.polls import Polls
 from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.engine.doubt.user_agents import by_mark
+from batchrun.apify.user_agent import by_mark
 from batchrun.engine.follow.live_run import UNKNOWN_RETRY_S
 from batchrun.engine.follow.polls import LOST_AFTER_S
 from batchrun.engine.ports import RunClient

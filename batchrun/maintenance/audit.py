@@ -12,7 +12,7 @@ import orjson
 
 from batchrun.account.connect import open_platform, read_account
 from batchrun.account.connected_task import refuse_other_account
-from batchrun.apify.wire import mark_of
+from batchrun.apify.user_agent import mark_of
 from batchrun.config import ApiConfig, ServerConfig
 from batchrun.engine.doubt.second_runs import MAX_READ, repeats
 from batchrun.errors import ConfigError

@@ -13,7 +13,7 @@ from batchrun.account.connected_task import refuse_other_account
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.engine.doubt.candidates import Candidates, Listing
-from batchrun.engine.doubt.user_agents import UserAgents
+from batchrun.engine.doubt.seen_user_agents import UserAgents
 from batchrun.ledger.facts import ACCOUNT
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.reader import open_for_reading

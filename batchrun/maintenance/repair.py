@@ -18,10 +18,10 @@ import anyio
 import orjson
 
 from batchrun.apify.client import ApifyClient
+from batchrun.apify.user_agent import by_mark
 from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
-from batchrun.engine.doubt.user_agents import by_mark
 from batchrun.engine.run_outcome import outcome_of, with_end
 from batchrun.errors import BatchRefused, ConfigError, JobFileError, LedgerError, NotFound, OutputError
 from batchrun.jobs import JobFile

@@ -10,7 +10,7 @@ import pytest
 
 from batchrun.engine.doubt import candidates
 from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler, StillInDoubt
-from batchrun.engine.doubt.user_agents import MAX_OPEN_READS, UserAgents
+from batchrun.engine.doubt.seen_user_agents import MAX_OPEN_READS, UserAgents
 from batchrun.engine.limits.permits import Demand, Permit
 from batchrun.errors import BatchRefused
 from batchrun.ledger.facts import WATCHED_S

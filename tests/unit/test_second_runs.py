@@ -5,7 +5,6 @@ from datetime import datetime
 import anyio
 import pytest
 
-from batchrun.apify.wire import mark_of
 from batchrun.engine.doubt import second_runs
 from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.notices import Notice, SecondRunAborted
@@ -183,14 +182,6 @@ async def test_it_is_reported_once() -> None:
     await engine.run()
     told: list[Notice] = [each for each in engine.progress.notices.take() if isinstance(each, SecondRunAborted)]
     assert len(told) == 1
-
-
-def test_nothing_else_reads_as_a_mark() -> None:
-    """Hostile User-Agents included."""
-    assert [mark_of(text) for text in ("batchrun/1 (m)", "x batchrun/1 (m) proxy/2")] == ["m", "m"]
-    assert [mark_of(text) for text in (None, "", "batchrun/1", "batchrun/1 ()", "curl (m)", "batchrun/1 (a b)")] == [
-        None
-    ] * 6
 
 
 async def test_many_are_aborted_side_by_side() -> None:

@@ -25,9 +25,8 @@ from batchrun.apify.wire import (
     parse_time,
     segment,
     task_options,
-    user_agent,
 )
-from batchrun.model import CostSource, Mark, Outcome, Record, Run, RunOptions, RunStatus
+from batchrun.model import CostSource, Outcome, Record, Run, RunOptions, RunStatus
 from batchrun.policy.run_cost import Prices
 
 RUN = {
@@ -290,11 +289,6 @@ def test_task_options_have_the_names_of_a_task() -> None:
 def test_an_id_or_name_is_one_segment_of_a_path(name: str, path: str) -> None:
     """No character in it can lead to another endpoint."""
     assert segment(name) == path
-
-
-def test_the_user_agent_carries_the_mark() -> None:
-    """Only if there is one."""
-    assert (user_agent("1.0", Mark("m")), user_agent("1.0")) == ("batchrun/1.0 (m)", "batchrun/1.0")
 
 
 def test_an_account_is_read() -> None:

@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from batchrun.apify.wire import MAX_LIST_LIMIT
-from batchrun.engine.doubt.user_agents import MAX_OPEN_READS, UserAgents
+from batchrun.engine.doubt.seen_user_agents import MAX_OPEN_READS, UserAgents
 from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, TransportError

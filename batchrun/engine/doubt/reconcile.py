@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 import anyio
 import structlog
 
+from batchrun.apify.user_agent import by_mark
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates
 from batchrun.engine.doubt.second_runs import SecondRuns
-from batchrun.engine.doubt.user_agents import UserAgents, by_mark
+from batchrun.engine.doubt.seen_user_agents import UserAgents
 from batchrun.engine.limits.permits import Permit
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress

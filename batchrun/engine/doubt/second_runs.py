@@ -11,7 +11,7 @@ from datetime import datetime
 import anyio
 import structlog
 
-from batchrun.apify.wire import mark_of
+from batchrun.apify.user_agent import mark_of
 from batchrun.engine.doubt.candidates import Candidates
 from batchrun.engine.notices import SecondRunAborted
 from batchrun.engine.ports import RunClient

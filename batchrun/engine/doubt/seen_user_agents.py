@@ -3,21 +3,17 @@
 Lists leave the User-Agent out. Without this, every batch of a task would read the Runs of all the others.
 """
 
-import re
 from collections import OrderedDict
-from datetime import UTC, datetime
 
 import anyio
 
 from batchrun.engine.ports import RunClient
-from batchrun.model import Mark, Run, RunId
+from batchrun.model import Run, RunId
 
 #: Max Runs that are read at the same time, for all batches of an account.
 MAX_OPEN_READS = 32
 #: Max Runs of which the client is remembered, about 6 MB. At 200 starts per second, those of the last 100 seconds.
 MAX_KNOWN = 20_000
-#: Stands for the beginning of a Run that waits in the platform's queue, to sort Runs by age.
-_NOT_YET = datetime.max.replace(tzinfo=UTC)
 
 
 class UserAgents:
@@ -61,12 +57,3 @@ class UserAgents:
             is_read.set()
         self._remember(run)
         return run.user_agent
-
-
-def by_mark(runs: list[Run], marks: set[Mark]) -> dict[Mark, list[Run]]:
-    """Return the Runs whose User-Agent contains one of the marks as a word; of each mark, oldest first."""
-    found: dict[Mark, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.started_at or _NOT_YET, run.id)):
-        for mark in marks.intersection(map(Mark, re.findall(r"[\w-]+", run.user_agent or ""))):
-            found.setdefault(mark, []).append(run)
-    return found

@@ -189,7 +189,7 @@ async def test_a_runs_token_acts_for_its_account(api: Api) -> None:
     tokens = api.server._backend.tokens
     owner = (await _bob(api, "GET", "/v2/users/me")).data["id"]
     assert run["userId"] == owner
-    caller, account, run_id = tokens.recognise(tokens.of_run("r" * 17), lambda _: owner)
+    caller, account, run_id = tokens.recognise(tokens.of_run("r" * 17, 0), lambda _: (owner, 0))
     assert (caller.name, account and account.username, run_id) == ("RUN", "bob", "r" * 17)
 
 
@@ -206,7 +206,7 @@ async def test_what_a_run_has_begun_is_not_carried_out_after_its_end(
     monkeypatch.setattr(call_module, "receive_body", noted)
     async with open_api(tmp_path, inline_actors={"test/waits": lambda _: anyio.sleep_forever()}) as api:
         run = await api.run_actor("test~waits")
-        token = api.server._backend.tokens.of_run(run["id"])
+        token = api.server._backend.tokens.of_run(run["id"], 0)
 
         async def body() -> AsyncIterator[bytes]:
             yield b'{"a"'

@@ -25,6 +25,7 @@ from batchrun.server.runs.process_groups import hide_own_environment, start_time
 from tests.support.server_api import ACTORS, Api, open_api
 
 SERVER = {"actors": (ACTORS,)}
+_TEXT, _CLOSE = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.CLOSE
 
 
 async def _are_gone(pids: list[int]) -> None:
@@ -145,11 +146,24 @@ async def test_an_actor_reaches_the_server_without_a_proxy(
 
 
 async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
-    """What a process could do while its Run was live, nobody can do with its token later."""
-    run = await api.run_actor("local~acrobat", {"do": "environment"})
-    await api.finish(run["id"])
-    token = (await api.items(run, 2))[0]["APIFY_TOKEN"]
-    assert (await api.send("GET", "/v2/users/me", token=token)).error_type == "user-or-token-not-found"
+    """What a process could do while its Run was live, nobody can do with its token later, resurrected or not."""
+    run = await api.run_actor("local~acrobat", {"do": "environment", "wait_s": 1000})
+    await api.send("PUT", f"/v2/actor-runs/{run['id']}", {"generalAccess": "RESTRICTED"})
+    tokens: list[str] = []
+    events: list[str] = []
+    async with aiohttp.ClientSession() as session:
+        for life in (1, 2):
+            seen = (await api.items(run, 2 * life))[-2]
+            tokens, events = [*tokens, seen["APIFY_TOKEN"]], [*events, seen["ACTOR_EVENTS_WEBSOCKET_URL"]]
+            assert [(await api.send("GET", "/v2/users/me", token=one)).status for one in tokens] == [401, 200][-life:]
+            for url, kind in zip(events, [_CLOSE, _TEXT][-life:], strict=True):
+                async with session.ws_connect(url) as socket:
+                    assert (await socket.receive()).type is kind
+            await api.send("POST", f"/v2/actor-runs/{run['id']}/abort")
+            await api.finish(run["id"])
+            refused = await api.send("GET", "/v2/users/me", token=tokens[-1])
+            assert refused.error_type == "user-or-token-not-found"
+            await api.send("POST", f"/v2/actor-runs/{run['id']}/resurrect")
 
 
 async def test_the_log_has_a_time_before_every_line(api: Api) -> None:

@@ -101,7 +101,7 @@ async def test_a_run_signs_urls_of_its_own_storages_alone(api: Api) -> None:
         assert [answer.status for answer in answers] == [200] * len(paths)
         return [b"ignature=" in orjson.dumps(each.body) or b"SecretKey" in orjson.dumps(each.body) for each in answers]
 
-    run_token, webhook_token = tokens.of_run(run["id"]), tokens.of_webhook(run["userId"])
+    run_token, webhook_token = tokens.of_run(run["id"], 0), tokens.of_webhook(run["userId"])
     assert await shown([*own, *others], api.server.token) == [True] * 7
     assert await shown([*own, *others], run_token) == [True] * 2 + [False] * 5
     assert await shown([*own, *others], webhook_token) == [False] * 7

@@ -516,7 +516,7 @@ async def test_a_chain_goes_through_what_its_runs_start_and_through_a_restart(
     apis: list[Api] = []
 
     async def heir(context: InlineContext) -> None:
-        token = apis[-1].server._backend.tokens.of_run(context.run_id)
+        token = apis[-1].server._backend.tokens.of_run(context.run_id, 0)
         await apis[-1].send("POST", "/v2/actors/test~echo/runs", token=token)
 
     hook = {"eventTypes": ["ACTOR.RUN.SUCCEEDED"], "condition": {"actorId": "test~echo"}, "doNotRetry": True}

@@ -28,9 +28,9 @@ class Caller(Enum):
 class CallerTokens:
     """Makes and recognises tokens.
 
-    A Run's token is derived from its id and is not stored. It is valid while the Run is live. It ends with this
-    process, as a page's does: what outlives a killed server, a page or an Actor, sends it to whatever program takes the
-    port over. A copy of the state makes none of them.
+    A Run's token is derived from its id and is not stored. It is valid while the Run is live, and not again once it is
+    resurrected. It ends with this process, as a page's does: what outlives a killed server, a page or an Actor, sends
+    it to whatever program takes the port over. A copy of the state makes none of them.
 
     Args:
         accounts: of the server.
@@ -45,8 +45,8 @@ class CallerTokens:
         #: The page's name on this machine.
         self.page_host = new_page_host()
 
-    def of_run(self, run_id: str) -> str:
-        own = self._sign(f"{run_id} {self._unstored}")
+    def of_run(self, run_id: str, resurrections: int) -> str:
+        own = self._sign(f"{run_id} {resurrections} {self._unstored}")
         return f"{self._token(_RUN_TOKEN_PREFIX, run_id, self.process)}.{own}"
 
     def of_orphan(self, run_id: str) -> str:
@@ -66,20 +66,20 @@ class CallerTokens:
     def _token(self, prefix: str, id_: str, process: str) -> str:
         return f"{prefix}{id_}_{self._sign(f'{prefix}{id_} {process}')}"
 
-    def events_key_of(self, run_id: str) -> str:
+    def events_key_of(self, run_id: str, resurrections: int) -> str:
         """Return what opens the events of a Run beside its account's tokens; the address for its Actor has it."""
-        return self._sign(f"events {run_id}{self._unstored}")
+        return self._sign(f"events {run_id} {resurrections} {self._unstored}")
 
     def signing_key_of(self, storage_id: str) -> str:
         """Return the secret that signs the URLs of a storage's contents."""
         return self._sign(f"storage {storage_id}")
 
     def recognise(
-        self, token: str | None, owner_of: Callable[[str], str | None]
+        self, token: str | None, owner_of: Callable[[str], tuple[str, int] | None]
     ) -> tuple[Caller, ServerAccount | None, str]:
         """Return the kind of caller, its account, and the id of the Run that calls, else an empty one.
 
-        `owner_of` returns the user id of a live Run.
+        `owner_of` returns the user id of a live Run, and how often it was resurrected.
         """
         if not token:
             return Caller.ANONYMOUS, None, ""
@@ -93,7 +93,8 @@ class CallerTokens:
             if _is_same(token, of(user_id)) and (account := self._accounts.get(user_id)) is not None:
                 return caller, account, ""
         run_id = token.removeprefix(_RUN_TOKEN_PREFIX).partition("_")[0]
-        account = self._accounts.get(owner_of(run_id) or "") if _is_same(token, self.of_run(run_id)) else None
+        owner, resurrections = owner_of(run_id) or ("", 0)
+        account = self._accounts.get(owner) if _is_same(token, self.of_run(run_id, resurrections)) else None
         if account is None:
             raise token_invalid()
         return Caller.RUN, account, run_id

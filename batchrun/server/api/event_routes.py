@@ -44,7 +44,7 @@ async def follow_events(call: Call) -> web.StreamResponse:
         raise request_invalid("This address takes websockets only")
     await socket.prepare(call.request)
     live = call.backend.runs.find_live(call.path["run"])
-    is_own = live is not None and (_has_key(call, live.id) or call.is_by(live.doc["userId"]))
+    is_own = live is not None and (_has_key(call, live) or call.is_by(live.doc["userId"]))
     is_permitted = live is not None and (is_own or may_read(call, live.doc["generalAccess"], live.doc["userId"]))
     if live is None or not live.is_process or not is_permitted:
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"No such Actor run is live")
@@ -57,9 +57,10 @@ async def follow_events(call: Call) -> web.StreamResponse:
     return socket
 
 
-def _has_key(call: Call, run_id: str) -> bool:
+def _has_key(call: Call, live: HostedRun) -> bool:
     given = call.query.text("signature") or ""
-    return hmac.compare_digest(given.encode(errors="replace"), call.backend.tokens.events_key_of(run_id).encode())
+    key = call.backend.tokens.events_key_of(live.id, live.resurrections)
+    return hmac.compare_digest(given.encode(errors="replace"), key.encode())
 
 
 async def _attend(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:

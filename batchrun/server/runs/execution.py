@@ -19,7 +19,7 @@ _MAX_RESTARTS, _RESTART_WINDOW_S = 3, 60
 class RunExecutor:
     """Executes Actors, as processes or as coroutines. `token_of` makes the token of a Run."""
 
-    def __init__(self, database: Database, processes: ProcessRunner, token_of: Callable[[str], str]) -> None:
+    def __init__(self, database: Database, processes: ProcessRunner, token_of: Callable[[str, int], str]) -> None:
         self._database, self._processes, self._token_of = database, processes, token_of
         #: True: an Actor that would begin again waits until the server closes.
         self.is_parking = False
@@ -63,4 +63,4 @@ class RunExecutor:
         if not isinstance(runner, LocalCommand):
             return await run_inline(self._database, live, runner)
         await append_log(self._database, live, "ACTOR: Starting a local process.")
-        return await self._processes.run(live, runner, self._token_of(live.id))
+        return await self._processes.run(live, runner, self._token_of(live.id, live.resurrections))

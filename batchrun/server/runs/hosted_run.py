@@ -110,6 +110,10 @@ class HostedRun:
         return str(self.doc["id"])
 
     @property
+    def resurrections(self) -> int:
+        return int(self.doc["stats"]["resurrectCount"])
+
+    @property
     def memory_mb(self) -> int:
         return int(self.doc["options"]["memoryMbytes"])
 

@@ -106,9 +106,9 @@ class Runs:
         accounts: Accounts,
         final_usage: FinalUsage,
         webhook_book: WebhookBook,
-        token_of: Callable[[str], str],
+        token_of: Callable[[str, int], str],
         token_of_webhook: Callable[[str], str],
-        events_key_of: Callable[[str], str],
+        events_key_of: Callable[[str, int], str],
         actor_proxy: ActorProxy,
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
@@ -157,9 +157,10 @@ class Runs:
         live.has_used_proxy |= reaches_site
         return True
 
-    def owner_of_live(self, run_id: str) -> str | None:
+    def owner_of_live(self, run_id: str) -> tuple[str, int] | None:
+        """Return the user id of a live Run, and how often it was resurrected."""
         live = self._live.get(run_id)
-        return live.doc["userId"] if live is not None else None
+        return (live.doc["userId"], live.resurrections) if live is not None else None
 
     async def start(self, order: RunOrder) -> HostedRun:
         """Start a Run, unless its account's quota is used up. It goes on if the caller is cancelled."""

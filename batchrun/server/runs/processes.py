@@ -83,7 +83,7 @@ class ProcessRunner:
         base_url: str,
         actor_proxy: ActorProxy,
         *,
-        events_key_of: Callable[[str], str],
+        events_key_of: Callable[[str, int], str],
         allow_private_addresses: bool,
     ) -> None:
         self._database, self._base_url, self._actor_proxy = database, base_url, actor_proxy
@@ -121,7 +121,8 @@ class ProcessRunner:
     async def run(self, live: HostedRun, command: LocalCommand, token: str) -> RunEnd:
         """Execute one Run. Its process group is gone when this returns or is cancelled."""
         # The server listens before any Actor starts: an SDK that cannot connect here exits at once.
-        events = f"{self._base_url.replace('http', 'ws', 1)}/events/{live.id}?signature={self._events_key_of(live.id)}"
+        key = self._events_key_of(live.id, live.resurrections)
+        events = f"{self._base_url.replace('http', 'ws', 1)}/events/{live.id}?signature={key}"
         own = dict.fromkeys(_EVENTS, events) | self._settings
         environment = _environment(live, command, self._base_url, token, self._actor_proxy) | own
         argv = command.argv

@@ -42,6 +42,7 @@ match given["do"]:
     case "environment":
         push(dict(os.environ))
         push(json.loads(call("GET", "users/me"))["data"])
+        time.sleep(given.get("wait_s", 0))
     case "eat":
         hoard = []
         while True:

@@ -45,8 +45,8 @@ from batchrun.ledger.facts import (
 )
 from batchrun.ledger.protocol import FinalCost, NotedWait, Notified, OpenJob, ReadTo, Settlement
 from batchrun.ledger.shared_commits import LogClaim, LogPosition
-from batchrun.ledger.sqlite.own_schema import SCHEMA_STEPS
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
+from batchrun.ledger.sqlite.schema_version import SCHEMA_STEPS
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger, open_tables
 from batchrun.model import (
     RUN_UNREADABLE,

@@ -19,7 +19,7 @@ import zstandard
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.shared_commits import Commit, FileGrowth, Parameters
-from batchrun.ledger.sqlite.own_schema import SCHEMA_VERSION
+from batchrun.ledger.sqlite.schema_version import SCHEMA_VERSION
 from batchrun.runtime.bounded_zstd import open_bounded
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 from batchrun.runtime.free_memory import PARSED_BYTES_PER_BYTE, parsed_bytes

@@ -1,4 +1,4 @@
-"""The connection to a ledger's file: opening it, its schema steps, and its errors in words for a user."""
+"""The connection to a ledger's file: opening it, and its errors in words for a user."""
 
 import os
 import sqlite3
@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrun.errors import DamagedLedger, LedgerError
 from batchrun.ledger.shared_commits import Parameters
-from batchrun.ledger.sqlite.own_schema import OLDEST_VERSION, SCHEMA_VERSION, foreign_part, steps_after
+from batchrun.ledger.sqlite.foreign_schema import foreign_part
 from batchrun.runtime.private_files import refuse_special
 from batchrun.runtime.shell_command import shell_command
 
@@ -223,42 +223,5 @@ def is_blank(file: Path) -> bool:
         return not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'job'").fetchone()[0]
 
 
-def check_schema(connection: Connection, file: Path) -> None:
-    """Check that this batchrun can read a ledger's tables.
-
-    Raises:
-        LedgerError: An older or a newer batchrun wrote them.
-    """
-    if _version(connection, file) < SCHEMA_VERSION:
-        raise LedgerError(
-            f"{file}: was written by an older batchrun. `{_repair(file)}` brings it up"
-            " to date and starts nothing; `batchrun run` does so too, and resumes the batch"
-        )
-
-
-def apply_schema_steps(connection: Connection, file: Path) -> None:
-    """Bring a ledger's tables up to date in one transaction: who reads them meanwhile finds none, or all of them.
-
-    Raises:
-        LedgerError: A newer batchrun wrote them.
-    """
-    steps = steps_after(_version(connection, file))
-    if not steps:
-        return
-    try:
-        connection.executescript(f"BEGIN;\n{steps}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
-    except sqlite3.Error as error:
-        raise _explain(error, file) from error
-
-
 def _repair(file: Path) -> str:
     return shell_command("batchrun", "repair", file.parent)
-
-
-def _version(connection: Connection, file: Path) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise LedgerError(f"{file}: was written by a newer batchrun; use that one")
-    if 0 < version < OLDEST_VERSION:
-        raise LedgerError(f"{file}: is too old for this batchrun (before 27 November 2026); use the one that wrote it")
-    return version

@@ -19,7 +19,7 @@ from batchrun.ledger.protocol import (
     SettledJob,
     Totals,
 )
-from batchrun.ledger.sqlite.connection import Connection, check_schema, is_blank, is_missing, open_connection
+from batchrun.ledger.sqlite.connection import Connection, is_blank, is_missing, open_connection
 from batchrun.ledger.sqlite.cost_groups import CostGroups
 from batchrun.ledger.sqlite.failed_jobs import FailedJobs
 from batchrun.ledger.sqlite.measures import Measures
@@ -31,6 +31,7 @@ from batchrun.ledger.sqlite.row_values import (
     settled_job_of,
     time_of,
 )
+from batchrun.ledger.sqlite.schema_version import check_schema
 from batchrun.model import (
     CLOCK_DOUBT,
     RUN_UNREADABLE,

@@ -16,9 +16,10 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.facts import LOG_POSITION, Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth
-from batchrun.ledger.sqlite.connection import Connection, apply_schema_steps, open_connection
+from batchrun.ledger.sqlite.connection import Connection, open_connection
 from batchrun.ledger.sqlite.failed_jobs import SELECTED, parameters
 from batchrun.ledger.sqlite.reader import IS_BEGUN, LedgerReader
+from batchrun.ledger.sqlite.schema_version import apply_schema_steps
 from batchrun.model import (
     Attempt,
     BadLine,
@@ -485,5 +486,6 @@ def open_writable(directory: Path, name: str = LEDGER) -> Iterator[Connection]:
         # Every commit reaches the disk before it counts: no record may outlive its note.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        apply_schema_steps(connection, file)
+        with connection.explaining():
+            apply_schema_steps(connection, file)
         yield connection

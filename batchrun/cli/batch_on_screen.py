@@ -1,26 +1,19 @@
 """An open batch on a terminal: what opens it, its progress until it ends or is stopped, and what closes it."""
 
-import sys
-
 import anyio
-import typer
 
 from batchrun.batch.opened_batch import Batch
 from batchrun.cli.closing_lines import show_closing
-from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.cli.live_progress import watch_progress
 from batchrun.cli.opening_lines import show_opening
+from batchrun.cli.start_question import confirm_start
 from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
 from batchrun.config import Config
-from batchrun.errors import BatchRefused, ConfigError
+from batchrun.errors import BatchRefused
 from batchrun.maintenance.job_selection import JobsToRetry
 from batchrun.model import Command, Summary
 from batchrun.report.notice_words import notice_words
-from batchrun.report.number_words import counted
-
-#: Max Runs that are started without asking, on a platform that costs money.
-ASK_ABOVE_RUNS = 100
 
 
 async def carry_out(
@@ -33,7 +26,7 @@ async def carry_out(
     """
     show_opening(batch, config)
     if not is_confirmed:
-        await _confirm(batch, config, to_retry.jobs if to_retry is not None else 0)
+        await confirm_start(batch, config, to_retry.jobs if to_retry is not None else 0)
     if to_retry is not None:
         await batch.reopen(to_retry.selection)
     return await _run(batch, config)
@@ -70,25 +63,3 @@ async def _run(batch: Batch, config: Config) -> BatchRefused | None:
                 refused = error
         children.cancel_scope.cancel()
     return refused
-
-
-async def _confirm(batch: Batch, config: Config, retried: int) -> None:
-    """Ask before starting many Runs that cost money.
-
-    Raises:
-        ConfigError: the answer was no, or there is no terminal to ask at.
-    """
-    count = batch.opening.job_count
-    left = None if count is None else count - batch.opening.settled_before + retried
-    if config.api.is_loopback or (left is not None and left <= ASK_ABOVE_RUNS):
-        return
-    for line in forecast_lines(await batch.forecast(retried)):
-        say(line)
-    if batch.opening.first_input:
-        say(f"input     {batch.opening.first_input}")
-    question = "Start an unknown number of Runs?" if left is None else f"Start {counted(left, 'Run')}?"
-    if not sys.stdin.isatty() or str(config.jobs.file) == "-":
-        raise ConfigError(f"{question} There is no terminal to ask at: --yes starts them")
-    # Nothing runs yet, so blocking the loop is harmless; Ctrl-C ends the process.
-    if not typer.confirm(question, err=True):
-        raise ConfigError("nothing was started")

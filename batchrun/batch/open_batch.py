@@ -36,8 +36,8 @@ from batchrun.runtime.private_files import make_private_directory
 if TYPE_CHECKING:
     from batchrun.account.account import Account
     from batchrun.batch.opened_batch import Batch
-    from batchrun.ledger.shared_log.claim import Standby
     from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
+    from batchrun.ledger.shared_log.standby import Standby
     from batchrun.server import InlineActor
 
 

@@ -20,7 +20,7 @@ from batchrun.report.number_words import counted
 from batchrun.runtime.late_imports import need_module
 
 if TYPE_CHECKING:
-    from batchrun.ledger.shared_log.claim import Standby
+    from batchrun.ledger.shared_log.standby import Standby
     from batchrun.maintenance.job_selection import JobsToRetry
 
 

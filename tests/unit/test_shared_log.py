@@ -36,9 +36,8 @@ from batchrun.ledger.shared_log import (
     packs,
     replica,
 )
-from batchrun.ledger.shared_log import claim as claim_module
+from batchrun.ledger.shared_log import standby as standby_module
 from batchrun.ledger.shared_log.bucket_store import BucketStore
-from batchrun.ledger.shared_log.claim import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import (
     MAX_ENTRY_BYTES,
@@ -54,6 +53,7 @@ from batchrun.ledger.shared_log.log_store import open_part, open_store, part_url
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.packs import Packer
 from batchrun.ledger.shared_log.replica import open_replica
+from batchrun.ledger.shared_log.standby import SILENT_LEASES, Claimant, Standby
 from batchrun.ledger.sqlite import foreign_statements
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import BadLine, Position
@@ -818,7 +818,7 @@ class Unreadable(DirectoryStore):
 def standby(tmp_path, monkeypatch) -> Iterator[tuple[Callable[[float], OwnedLog | Standby], Unreadable]]:
     """Return what looks at a log at some second, with a lease of 20 s, and its store; the owner is silent after 0 s."""
     now = 0.0
-    monkeypatch.setattr(claim_module, "boot_time", lambda: now)
+    monkeypatch.setattr(standby_module, "boot_time", lambda: now)
     claim(open_log(tmp_path / "log"), tmp_path / "a", lease_s=20.0)
     store = Unreadable(tmp_path / "log")
     (tmp_path / "b").mkdir()

@@ -18,13 +18,13 @@ from batchrun.ledger.facts import JOB_COUNT, LOG_CLAIM, LOG_POSITION
 from batchrun.ledger.shared_commits import FileGrowth
 from batchrun.ledger.shared_log import replica as replica_module
 from batchrun.ledger.shared_log import snapshots
-from batchrun.ledger.shared_log.claim import _claim
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import digest
 from batchrun.ledger.shared_log.followed_files import FollowedFiles
 from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.shared_log.snapshots import SnapshotMaker, read_snapshots
+from batchrun.ledger.shared_log.standby import stand_by
 from batchrun.ledger.sqlite import foreign_statements, table_copy
 from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
@@ -313,7 +313,7 @@ def test_a_snapshot_is_given_up_when_the_process_ends(tmp_path, loaded, monkeypa
 
     async def end_soon() -> None:
         async with anyio.create_task_group() as children:
-            children.start_soon(partial(_claim, store, 60.0, tmp_path / "b", **CLAIM))
+            children.start_soon(partial(stand_by, store, 60.0, tmp_path / "b", **CLAIM))
             await anyio.to_thread.run_sync(began.wait, 60)
             children.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import anyio
 
-from batchrun.engine.background.aborter import Aborter
+from batchrun.engine.background.batch_abort import Aborter
 from batchrun.engine.background.final_costs import CostReader
 from batchrun.engine.background.log_keeper import LogKeeper
 from batchrun.engine.child_pool import ChildPool

@@ -30,11 +30,11 @@ from batchrun.ledger.shared_log import (
     bucket_store,
     directory_store,
     entries,
+    first_commit,
     followed_files,
     nats_store,
     owned_log,
     packs,
-    replica,
 )
 from batchrun.ledger.shared_log import standby as standby_module
 from batchrun.ledger.shared_log.bucket_store import BucketStore
@@ -496,7 +496,7 @@ def test_a_batch_that_was_begun_without_a_log_follows_no_other(tmp_path, monkeyp
     claim(store, tmp_path / "b")
     with pytest.raises(LedgerError, match="names another batch's"):
         replay(store, tmp_path / "a")
-    monkeypatch.setattr(replica, "MAX_UNLOGGED_BYTES", 4)
+    monkeypatch.setattr(first_commit, "MAX_UNLOGGED_BYTES", 4)
     with pytest.raises(LedgerError, match="run it to its end without"):
         claim(open_log(tmp_path / "empty"), tmp_path / "a")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
-from batchrun.ledger.shared_commits import Commit, FileGrowth, LogClaim, LogPosition
+from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.ledger.shared_log.entries import (
     NOTHING,
     Entry,
@@ -20,6 +20,7 @@ from batchrun.ledger.shared_log.entries import (
     digest,
     encode,
 )
+from batchrun.ledger.shared_log.first_commit import first_commit
 from batchrun.ledger.shared_log.followed_files import FollowedFiles
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
@@ -28,10 +29,8 @@ from batchrun.ledger.shared_log.snapshots import MAX_TRIED, Snapshot, check_entr
 from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
 from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.table_copy import COPY
-from batchrun.output.layout import LEDGER
 from batchrun.output.sink import explaining
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.runtime.private_files import private_opener
 from batchrun.runtime.steady_time import boot_time
 
 #: Max entries and bytes of them per commit of a replay: one sync for all.
@@ -39,8 +38,6 @@ ENTRIES_PER_COMMIT = 2_000
 BYTES_PER_COMMIT = 16 << 20
 #: Bytes of memory that a change takes beside its text.
 _CHANGE_BYTES = 200
-#: Max bytes of a batch that was begun without a log: all of them are in memory for its first entry.
-MAX_UNLOGGED_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,26 +167,6 @@ class Replica:
             self._ledger.note_fact(LOG_POSITION, read.position)
         self._last, self._is_unlogged = read, False
 
-    def _everything(self) -> Commit:
-        """Return a commit that makes this directory's batch in an empty one.
-
-        Raises:
-            LedgerError: It is too large for one commit.
-        """
-        lengths = {name: length for name, length in self._files.lengths.items() if length}
-        size = sum(lengths.values()) + (self._directory / LEDGER).stat().st_size
-        if size > MAX_UNLOGGED_BYTES:
-            raise LedgerError(
-                f"{self._directory}: this batch was begun without a shared log. Its {size >> 20:,} MB are more than the"
-                f" {MAX_UNLOGGED_BYTES >> 20} MB that a log can begin with: run it to its end without [replica]"
-            )
-        files = {}
-        for name, length in lengths.items():
-            path = self._directory / name
-            with explaining(path), open(path, "rb", opener=private_opener) as file:
-                files[name] = FileGrowth(offset=0, data=file.read(length))
-        return Commit(changes=self._ledger.all_rows(but=(LOG_POSITION, LOG_CLAIM)), files=files)
-
     @property
     def _next(self) -> int:
         return self._last.position.entry + 1 if self._last is not None else 0
@@ -305,7 +282,10 @@ class Replica:
         with self._ledger.transaction():
             self._ledger.note_fact(LOG_CLAIM, LogClaim(owner_id=owner.id, host=host))
         previous = self._last.position.digest if self._last is not None else ""
-        content = commit_content(self._everything(), is_first=self._may_begin_large) if self._is_unlogged else NOTHING
+        content = NOTHING
+        if self._is_unlogged:
+            begun = first_commit(self._directory, self._ledger, self._files.lengths)
+            content = commit_content(begun, is_first=self._may_begin_large)
         for name, part in content.objects.items():
             self._store.put_object(name, part)
         encoded, sent_at = encode(EntryKind.CLAIM, owner, previous, content), boot_time()

@@ -9,7 +9,8 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from batchrun.runtime.fast_dataclasses import dataclass
 
-from .page_fetch import Fetched, FetchFailed, fetch, read_page
+from .page_fetch import Fetched, FetchFailed, fetch
+from .page_item import read_page
 
 
 @dataclass(frozen=True)

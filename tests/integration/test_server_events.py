@@ -5,7 +5,9 @@ from typing import Any
 
 import aiohttp
 import anyio
+import pytest
 
+from batchrun.server import InlineContext
 from batchrun.server.runs.actor_events import MAX_FOLLOWERS
 from tests.support.server_api import ACTORS, Api, open_api
 
@@ -114,6 +116,48 @@ async def test_strangers_take_no_place_of_a_runs_own(tmp_path: Path) -> None:
                     assert await _name(own) == "systemInfo"
             await api.send("POST", f"/v2/actor-runs/{run['id']}/abort", gracefully="true")
             assert {"event": "aborting"} in await api.items(run, 3)  # told to the Actor
+
+
+@pytest.mark.parametrize("why", ["token ended", "restricted"])
+async def test_what_is_followed_ends_with_the_right_to_it(tmp_path: Path, why: str) -> None:
+    """Of a Run's events and log: with the token of the Run that follows, and once its account restricts it."""
+    says, is_said = anyio.Event(), anyio.Event()
+
+    async def speaks(context: InlineContext) -> None:
+        await context.log("first")
+        await says.wait()
+        await context.log("second")
+        is_said.set()
+        await anyio.sleep_forever()
+
+    inline = {"test/speaks": speaks, "test/waits": lambda _: anyio.sleep_forever()}
+    async with open_api(tmp_path, actors=(ACTORS,), inline_actors=inline) as api:
+        speaker, hangs, follower = [
+            (await api.run_actor(actor, {"do": "hang"}))["id"]
+            for actor in ("test~speaks", "local~acrobat", "test~waits")
+        ]
+        headers = {"Authorization": f"Bearer {api.server._backend.tokens.of_run(follower, 0)}"}
+        log = f"{api.server.base_url}/v2/logs/{speaker}?stream=1"
+        async with (
+            aiohttp.ClientSession(headers=headers if why == "token ended" else {}) as session,
+            session.get(log) as lines,
+            session.ws_connect(_url(api, hangs)) as socket,
+        ):
+            assert (await lines.content.readline()).endswith(b"first\n")
+            assert await _name(socket) == "systemInfo"
+            if why == "token ended":
+                await api.send("POST", f"/v2/actor-runs/{follower}/abort")
+                await api.finish(follower)
+            else:
+                for run_id in (speaker, hangs):
+                    await api.send("PUT", f"/v2/actor-runs/{run_id}", {"generalAccess": "RESTRICTED"})
+            says.set()
+            await is_said.wait()
+            with anyio.fail_after(30):
+                assert await lines.content.read() == b""
+                async for _ in socket:
+                    pass
+            assert socket.close_code == 1008
 
 
 async def test_a_closing_server_lets_an_actor_save_its_state(tmp_path: Path) -> None:

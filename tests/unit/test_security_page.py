@@ -87,6 +87,7 @@ HELD = {
         "integration/test_server_processes.py::test_a_runs_token_dies_with_its_run",
         "integration/test_server_processes.py::test_orphans_of_a_killed_server_are_ended_first",
         "integration/test_server_accounts.py::test_what_a_run_has_begun_is_not_carried_out_after_its_end",
+        "integration/test_server_events.py::test_what_is_followed_ends_with_the_right_to_it",
     ),
     "What it made or signed (URLs of its Run's storages alone) lasts": (
         "integration/test_server_signed_urls.py::test_a_run_signs_urls_of_its_own_storages_alone",

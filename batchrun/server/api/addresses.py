@@ -15,6 +15,7 @@ from batchrun.server.error_answers import (
 )
 from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call
+from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.store import build_table, run_table, storage_table
 from batchrun.server.store.run_table import RunFilter
 from batchrun.server.store.storage_table import Kind, Storage
@@ -151,6 +152,12 @@ def may_read(call: Call, access: str | None, owner_id: str) -> bool:
         owner = call.backend.accounts.get(owner_id) or call.backend.settings
         return not owner.is_restricted
     return access != _RESTRICTED
+
+
+def may_follow(call: Call, live: HostedRun) -> bool:
+    """True if the caller may read on in a live Run: the Run that calls may have ended, or access been restricted."""
+    has_ended = call.live is not None and call.live.is_ended
+    return not has_ended and may_read(call, live.doc["generalAccess"], live.doc["userId"])
 
 
 def refuse_anothers_run(call: Call, doc: JsonObject) -> None:

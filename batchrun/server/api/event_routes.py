@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, web
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.server.api.addresses import may_read
+from batchrun.server.api.addresses import may_follow
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.routing.call import Call
@@ -38,23 +38,30 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def follow_events(call: Call) -> web.StreamResponse:
-    """Send a live Run's events until either side closes."""
+    """Send a live Run's events until either side closes, or the caller may read no more of it."""
     socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_MESSAGE_BYTES)
     if not socket.can_prepare(call.request):
         raise request_invalid("This address takes websockets only")
     await socket.prepare(call.request)
     live = call.backend.runs.find_live(call.path["run"])
     is_own = live is not None and (_has_key(call, live) or call.is_by(live.doc["userId"]))
-    is_permitted = live is not None and (is_own or may_read(call, live.doc["generalAccess"], live.doc["userId"]))
-    if live is None or not live.is_process or not is_permitted:
-        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"No such Actor run is live")
+    if live is None or not live.is_process or not _is_permitted(call, live):
+        await _refuse(socket, b"No such Actor run is live")
         return socket
     try:
         with live.events.follow(is_own=is_own) as events:
-            await _attend(socket, live, events)
+            await _attend(call, socket, live, events)
     except TooManyFollowers:
-        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Too many connections for this Actor run")
+        await _refuse(socket, b"Too many connections for this Actor run")
     return socket
+
+
+async def _refuse(socket: web.WebSocketResponse, reason: bytes) -> None:
+    await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason)
+
+
+def _is_permitted(call: Call, live: HostedRun) -> bool:
+    return _has_key(call, live) or may_follow(call, live)
 
 
 def _has_key(call: Call, live: HostedRun) -> bool:
@@ -63,9 +70,11 @@ def _has_key(call: Call, live: HostedRun) -> bool:
     return hmac.compare_digest(given.encode(errors="replace"), key.encode())
 
 
-async def _attend(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:
+async def _attend(
+    call: Call, socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]
+) -> None:
     async with anyio.create_task_group() as children:
-        children.start_soon(_send_events, socket, live, events)
+        children.start_soon(_send_events, call, socket, live, events)
         if live.status is RunStatus.ABORTING:
             live.announce_abort()
         async for _ in socket:
@@ -73,13 +82,18 @@ async def _attend(socket: web.WebSocketResponse, live: HostedRun, events: Memory
         children.cancel_scope.cancel()
 
 
-async def _send_events(socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]) -> None:
+async def _send_events(
+    call: Call, socket: web.WebSocketResponse, live: HostedRun, events: MemoryObjectReceiveStream[str]
+) -> None:
     persist_at = anyio.current_time() + _PERSIST_EVERY_S
     with contextlib.suppress(ConnectionError, anyio.EndOfStream):
         while True:
             event = None
             with anyio.move_on_after(_USAGE_EVERY_S):
                 event = await events.receive()
+            if not _is_permitted(call, live):
+                await _refuse(socket, b"The token has ended, or access was restricted")
+                return
             for message in [event] if event is not None else _usage(live):
                 await socket.send_str(message)
             if anyio.current_time() >= persist_at:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import anyio
 from aiohttp import web
 
-from batchrun.server.api.addresses import RUN_PREFIXES, may_read, read_build, run_id_of
+from batchrun.server.api.addresses import RUN_PREFIXES, may_follow, may_read, read_build, run_id_of
 from batchrun.server.content.body_spool import LARGE_BYTES
 from batchrun.server.error_answers import not_permitted
 from batchrun.server.routing.call import Call, raw_answer, stream_answer
@@ -28,7 +28,9 @@ def add_routes(table: RouteTable) -> None:
 
 
 async def get_log(call: Call) -> web.StreamResponse:
-    """Answer with a log; `stream=1` goes on until the Run ends, `download=1` suggests a file name.
+    """Answer with a log; `stream=1` goes on until the Run ends, or the caller may read no more of it.
+
+    `download=1` suggests a file name.
 
     Escape codes of terminals are removed unless `raw=1`. Chunks are whole lines, so none is split.
     """
@@ -53,6 +55,8 @@ async def _lines(call: Call, run_id: str, *, is_followed: bool, is_raw: bool) ->
     sent = 0
     while True:
         live = call.backend.runs.find_live(run_id)
+        if is_followed and live is not None and not may_follow(call, live):
+            break
         grown = live.next_log() if live is not None else None
         chunks = await call.backend.database.read(run_table.read_log, run_id, sent, LARGE_BYTES)
         if chunks:

@@ -5,14 +5,11 @@ from datetime import timedelta
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.batch.resume import Resumed
 from batchrun.config import Config, OutputConfig
-from batchrun.config.policy_builders import (
-    breaker_limits,
-    deadlines,
-    expectation,
-    group_limits,
-    group_weights,
-    retry_policy,
-)
+from batchrun.config.breaker_settings import breaker_limits
+from batchrun.config.deadlines_settings import deadlines
+from batchrun.config.groups_settings import group_limits, group_weights
+from batchrun.config.output_expectation import expectation
+from batchrun.config.retry_settings import retry_policy
 from batchrun.engine.background.log_keeper import LogKeeper
 from batchrun.engine.build import BatchLimits, Engine, build_engine
 from batchrun.engine.collect import OutputPlan

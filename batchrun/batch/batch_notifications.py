@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from batchrun.config.batch_settings import NotifyEvent
+from batchrun.config.notify_settings import NotifyEvent
 from batchrun.engine.notices import (
     MAX_QUIET,
     BatchEnded,

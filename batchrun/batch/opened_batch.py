@@ -25,7 +25,7 @@ from batchrun.batch.resumed_jobs import reopen
 from batchrun.batch.time_limit import stop_in_time
 from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig
-from batchrun.config.policy_builders import breaker_limits
+from batchrun.config.breaker_settings import breaker_limits
 from batchrun.engine.build import Engine
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.notices import DiskLow, UsageUnbounded

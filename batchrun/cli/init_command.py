@@ -16,7 +16,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.init_questions import MAX_OFFERED, ask_column, ask_value, choose, is_terminal
 from batchrun.cli.terminal import answer, say
 from batchrun.config import ServerConfig, TaskConfig, load_api, load_config, parse_setting
-from batchrun.config.batch_settings import AccountLimitsConfig
+from batchrun.config.limits_settings import AccountLimitsConfig
 from batchrun.errors import ApiError, BatchRefused, ConfigError, JobFileError, OutputError
 from batchrun.jobs import NO_JOBS, JobFile, JobFormat
 from batchrun.jobs.job_file import HEAD_JOBS

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from batchrun.config.batch_settings import ApiConfig
+from batchrun.config.api_settings import ApiConfig
 from batchrun.errors import ConfigError
 
 

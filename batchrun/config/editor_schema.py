@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from batchrun.config.batch_settings import Section
+from batchrun.config.section import Section
 
 
 def editor_schema(model: type[Section], title: str) -> dict[str, Any]:

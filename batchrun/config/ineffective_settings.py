@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from batchrun.config.batch_settings import Config
+from batchrun.config.batch_config import Config
 
 
 def find_settings_without_effect(config: Config) -> dict[str, str]:

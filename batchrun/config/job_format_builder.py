@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from batchrun.config.batch_settings import Config
+from batchrun.config.batch_config import Config
 from batchrun.jobs import JobFormat, Shard
 from batchrun.model import JsonObject
 from batchrun.output.layout import JOB_FILE

@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from batchrun.config.batch_settings import PATHS, ApiConfig, Config, relative_to
+from batchrun.config.api_settings import ApiConfig
+from batchrun.config.batch_config import PATHS, Config, relative_to
 from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.text_bounds import parse_toml, read_bounded
 from batchrun.errors import ConfigError

@@ -7,8 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from batchrun.config.batch_settings import AccountLimitsConfig, ApiConfig, NotifyConfig, Section, ServerConfig
+from batchrun.config.api_settings import ApiConfig
+from batchrun.config.limits_settings import AccountLimitsConfig
 from batchrun.config.load import as_config_error, read_settings
+from batchrun.config.notify_settings import NotifyConfig
+from batchrun.config.section import Section
+from batchrun.config.server_settings import ServerConfig
 from batchrun.errors import ConfigError
 from batchrun.runtime.private_files import refuse_anothers
 
@@ -47,9 +51,9 @@ class ServiceConfig(Section):
     """Seconds that SIGTERM waits for live Runs; those still live then go on, and the next start resumes them."""
     keep_finished_days: Annotated[float, Field(ge=0)] | None = None
     """Days after which ended batches are deleted; default: never. Batches of the spool keep their files."""
-    keep_days: dict[RetainedState, Annotated[float, Field(ge=0)]] = {}  # noqa: RUF012 - pydantic copies it
+    keep_days: dict[RetainedState, Annotated[float, Field(ge=0)]] = {}
     """Days by state, like { failed = 90, tripped = 30 }, after which batches that rest in it are deleted."""
-    keep_mb: dict[RetainedState, Annotated[int, Field(ge=0)]] = {}  # noqa: RUF012 - pydantic copies it
+    keep_mb: dict[RetainedState, Annotated[int, Field(ge=0)]] = {}
     """Megabytes by state that all batches in it take together; the oldest are deleted first."""
     log_level: Literal["debug", "info", "warning"] = "info"
     """Least level of lines in worker.log and in the batches' logs; "debug" has a line for each started Run."""

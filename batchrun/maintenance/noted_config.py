@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from batchrun.config import Config
-from batchrun.config.batch_settings import PATHS, ReplicaConfig
+from batchrun.config.batch_config import PATHS
+from batchrun.config.replica_settings import ReplicaConfig
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.facts import COMMAND, CONFIG, LOG_POSITION, READ_TO, SIGNATURE, TASK_ID
 from batchrun.ledger.sqlite.reader import open_for_reading

@@ -10,7 +10,7 @@ from typing import Protocol
 import anyio
 import structlog
 
-from batchrun.config.batch_settings import NotifyConfig
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.errors import OutputError
 from batchrun.model import JsonObject
 from batchrun.notify.command_channel import CommandChannel

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretBytes, SecretStr
 
-from batchrun.config.batch_settings import NotifyConfig
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.errors import ConfigError
 from batchrun.runtime.fast_dataclasses import dataclass
 

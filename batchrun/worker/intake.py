@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.config import Config
-from batchrun.config.policy_builders import expectation
+from batchrun.config.output_expectation import expectation
 from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from batchrun.config.batch_settings import MAX_SHARDS, Weight
+from batchrun.config.jobs_settings import MAX_SHARDS
+from batchrun.config.section import Weight
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.model import JsonObject, Outcome, Selection
 

@@ -10,8 +10,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from batchrun.config import Config, load_config
-from batchrun.config.batch_settings import PATHS, NotifyConfig
+from batchrun.config.batch_config import PATHS
 from batchrun.config.load import ENVIRONMENT_PREFIX, read_settings
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.config.worker_config import WorkerConfig, refuse_planted
 from batchrun.errors import ConfigError
 from batchrun.worker.data_directory import DataDirectory

@@ -6,7 +6,7 @@ Each is sent once while it lasts, and once more by a worker that is restarted me
 import secrets
 from dataclasses import asdict
 
-from batchrun.config.batch_settings import NotifyEvent
+from batchrun.config.notify_settings import NotifyEvent
 from batchrun.engine.notices import BudgetNearlySpent, DiskLow, Notice, OutageLasts
 from batchrun.notify.notification import Notification
 from batchrun.notify.notifier import Notifier

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from batchrun.config import Config
-from batchrun.config.batch_settings import PATHS
+from batchrun.config.batch_config import PATHS
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.server import load_faults
 from tests.support.command_line import batchrun, serving

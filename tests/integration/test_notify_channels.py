@@ -13,7 +13,7 @@ import anyio
 import orjson
 import pytest
 
-from batchrun.config.batch_settings import NotifyConfig
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.errors import ConfigError
 from batchrun.notify import command_channel
 from batchrun.notify.notification import Notification, Undelivered

@@ -20,7 +20,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
 from batchrun.config import ApiConfig
-from batchrun.config.batch_settings import ServerConfig
+from batchrun.config.server_settings import ServerConfig
 from batchrun.config.worker_config import load_worker_config
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
 from batchrun.ledger.sqlite.connection import is_blank

@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from batchrun.config.batch_settings import NotifyConfig
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.errors import ConfigError
 from batchrun.worker import batch_orders

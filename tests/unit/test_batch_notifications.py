@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from batchrun.batch.batch_notifications import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, ConditionWatch
-from batchrun.config.batch_settings import NotifyConfig
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.engine.notices import BreakerTripped, RunSuspect
 from batchrun.engine.progress import Progress
 from batchrun.errors import BatchRefused

@@ -2,8 +2,7 @@
 
 import pytest
 
-from batchrun.config.batch_settings import BreakerConfig
-from batchrun.config.policy_builders import breaker_limits
+from batchrun.config.breaker_settings import BreakerConfig, breaker_limits
 from batchrun.model import Items, JobKey, Outcome, Record
 from batchrun.policy.breaker import SAME_RUNS, Breaker, SameItems, Trip
 

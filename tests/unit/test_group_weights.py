@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 import anyio
 import pytest
 
-from batchrun.config.batch_settings import GroupConfig
-from batchrun.config.policy_builders import group_limits, group_weights
+from batchrun.config.groups_settings import GroupConfig, group_limits, group_weights
 from batchrun.engine.start_queue import FAIR_DEPTH, MAX_CHUNK, MAX_LOOK_AHEAD, MIN_CHUNK
 from batchrun.model import RunStatus
 from batchrun.policy.breaker import BreakerLimits

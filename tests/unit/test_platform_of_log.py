@@ -8,7 +8,11 @@ import anyio.to_thread
 import pytest
 
 from batchrun.cli.retry_command import resume_command
-from batchrun.config.batch_settings import ApiConfig, Config, JobsConfig, OutputConfig, TaskConfig
+from batchrun.config.api_settings import ApiConfig
+from batchrun.config.batch_config import Config
+from batchrun.config.jobs_settings import JobsConfig
+from batchrun.config.output_settings import OutputConfig
+from batchrun.config.task_settings import TaskConfig
 from batchrun.errors import ConfigError, DamagedLedger
 from batchrun.ledger.facts import COMMAND, CONFIG, DUPLICATES, JOB_COUNT, LOG_POSITION, SIGNATURE, TRIPS, WAIT, Fact
 from batchrun.ledger.shared_commits import LogPosition

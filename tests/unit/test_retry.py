@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from batchrun.config.batch_settings import RetryConfig
-from batchrun.config.policy_builders import retry_policy
+from batchrun.config.retry_settings import RetryConfig, retry_policy
 from batchrun.model import Attempt, AttemptState, Cause, Mark, Outcome, RunId, RunOptions
 from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule, cause_of
 

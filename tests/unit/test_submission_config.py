@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel
 
 from batchrun.config import ApiConfig, Config
-from batchrun.config.batch_settings import PATHS, NotifyConfig
+from batchrun.config.batch_config import PATHS
 from batchrun.config.job_format_builder import job_format
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.config.text_bounds import parse_json
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError

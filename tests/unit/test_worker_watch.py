@@ -2,7 +2,7 @@
 
 import anyio
 
-from batchrun.config.batch_settings import NotifyConfig
+from batchrun.config.notify_settings import NotifyConfig
 from batchrun.notify.notification import Notification
 from batchrun.notify.notifier import Notifier
 from batchrun.policy.budget import Budget

@@ -14,7 +14,7 @@ import structlog
 from pydantic import ValidationError
 
 from batchrun.config import Config
-from batchrun.config.batch_settings import ReplicaConfig
+from batchrun.config.replica_settings import ReplicaConfig
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, part_url
 from batchrun.output.replacement import replace_text

@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 
-from batchrun.config.batch_settings import MAX_SHARDS
+from batchrun.config.jobs_settings import MAX_SHARDS
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.ledger.protocol import CostRow
 from batchrun.maintenance.repair import Repaired

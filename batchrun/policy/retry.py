@@ -1,6 +1,6 @@
 """Whether, when and with what options a job is retried, from the attempts so far.
 
-The rules come from `config/policy_builders.py`, which follows the keys of `[retry]`; their defaults are here.
+The rules come from `config/retry_settings.py`; their defaults are here.
 """
 
 import math

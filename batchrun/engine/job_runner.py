@@ -17,7 +17,8 @@ from batchrun.engine.doubt.reconcile import Reconciler, StillInDoubt
 from batchrun.engine.follow.deadline_watch import DeadlineWatch
 from batchrun.engine.follow.elapsed_time import elapsed_s
 from batchrun.engine.follow.live_run import LiveRun
-from batchrun.engine.follow.polls import Follower, Sight
+from batchrun.engine.follow.lost_run import Sight
+from batchrun.engine.follow.polls import Follower
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import Start, StartGate

@@ -8,7 +8,7 @@ import anyio
 
 from batchrun.apify.user_agent import by_mark
 from batchrun.engine.follow.live_run import UNKNOWN_RETRY_S
-from batchrun.engine.follow.polls import LOST_AFTER_S
+from batchrun.engine.follow.lost_run import LOST_AFTER_S
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, LedgerError, NotFound, NoUsableAnswer
 from batchrun.ledger.facts import ABORTED

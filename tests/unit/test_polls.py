@@ -4,7 +4,7 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.engine.follow.polls import GIVEN_UP_AFTER_S, LOST_AFTER_S
+from batchrun.engine.follow.lost_run import GIVEN_UP_AFTER_S, LOST_AFTER_S
 from batchrun.errors import BatchRefused, BatchrunError, TransportError
 from batchrun.model import Cause, Outcome, Run, RunId, RunsPage, RunStatus
 from batchrun.policy.deadlines import Deadlines

@@ -9,7 +9,7 @@ import pytest
 
 from batchrun.engine.child_pool import MAX_IDLE
 from batchrun.engine.follow import sweep
-from batchrun.engine.follow.polls import LOST_AFTER_S
+from batchrun.engine.follow.lost_run import LOST_AFTER_S
 from batchrun.engine.follow.sweep import LISTING_LAG_S, MAX_INTERVAL_S, MAX_LOOKS, MIN_INTERVAL_S
 from batchrun.engine.work import Work
 from batchrun.errors import BatchRefused

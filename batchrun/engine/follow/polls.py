@@ -3,26 +3,20 @@
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 import anyio
 import structlog
 
 from batchrun.apify.wire import MAX_WAIT_FOR_FINISH_S
 from batchrun.engine.follow.live_run import LiveRun
+from batchrun.engine.follow.lost_run import STILL_LIVE, Sight, must_be_listed, sight_of_unread
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound, ServerFailed, TransportError
-from batchrun.model import Attempt, Run, TaskId
+from batchrun.model import Attempt, TaskId
 from batchrun.runtime.fast_dataclasses import replace
 from batchrun.runtime.steady_time import loop_time
 
-#: A Run whose id we hold counts as lost after the platform has not known it for this long, in seconds, if it does not
-#: list it either.
-LOST_AFTER_S = 10.0
-#: A Run that the platform neither describes nor lists, while it answers other requests, is given up after this long, in
-#: seconds. It may be live.
-GIVEN_UP_AFTER_S = 600.0
 #: Min seconds from one poll of a Run to the next, in case the server answers early although the Run goes on.
 MIN_POLL_INTERVAL_S = 0.5
 
@@ -79,22 +73,6 @@ class Polls:
         return any(sweep.give_poll() for sweep in self._sweeps)
 
 
-class Sight(NamedTuple):
-    """What the platform has answered about a Run."""
-
-    #: Whether the Run has ended, is lost, or is given up.
-    is_over: bool
-    #: The Run as it ended; None if it is lost or given up, or not over.
-    run: Run | None = None
-    #: Why the Run is given up, although it may be live; None: it is not given up.
-    unreadable: ServerFailed | TransportError | None = None
-    #: True if the Run is another task's: it is none of ours, and is left alone.
-    is_foreign: bool = False
-
-
-_STILL_LIVE = Sight(is_over=False)
-
-
 class Follower:
     """Follows each Run with a poll, if one is free; else leaves it to the sweep.
 
@@ -133,7 +111,7 @@ class Follower:
         Raises:
             BatchRefused: the platform refuses to describe the Run.
         """
-        sight = _STILL_LIVE
+        sight = STILL_LIVE
         if live.is_let_go:
             sight = await self._look_once(live)
         if not sight.is_over and (live.has_poll or self._polls.take()):
@@ -168,13 +146,9 @@ class Follower:
             now = loop_time()
             live.unknown_since = now if live.unknown_since is None else live.unknown_since
             unknown_s = now - live.unknown_since
-            if isinstance(error, NotFound) and unknown_s <= LOST_AFTER_S:
-                return _STILL_LIVE
-            listed = await self._sweep.find(live)
+            listed = await self._sweep.find(live) if must_be_listed(error, unknown_s) else None
             if listed is None:
-                if isinstance(error, NotFound):
-                    return Sight(is_over=True)
-                return Sight(is_over=True, unreadable=error) if unknown_s > GIVEN_UP_AFTER_S else _STILL_LIVE
+                return sight_of_unread(error, unknown_s)
             _log.warning("run_seen_in_list_only", run_id=live.run_id, status=listed.status, reason=str(error))
             run = replace(listed, timeout_s=live.attempt.timeout_s)  # lists leave it out
         except ApiError as error:
@@ -186,4 +160,4 @@ class Follower:
         live.unknown_since = None
         self._note_cost(live.attempt, run.cost_usd)
         await live.watch.look(run)
-        return _STILL_LIVE
+        return STILL_LIVE

@@ -26,6 +26,7 @@ from batchrun.runtime.loopback import is_loopback_host
 from batchrun.runtime.private_files import read_private
 from batchrun.worker.batch_deletion import retain
 from batchrun.worker.batch_list import list_rows
+from batchrun.worker.data_directory import open_data_directory
 from batchrun.worker.fleet_duty import leave_fleet, serve_fleet, set_all_aside
 from batchrun.worker.http import PageAccess, open_http
 from batchrun.worker.systemd_notify import SystemdNotifier
@@ -44,26 +45,32 @@ def start_worker(data: Path, flags: dict[str, Any]) -> ExitCode:
 
 
 async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
-    config = load_worker_config(data, flags=flags)
-    # Before the worker listens and says that it is ready: without a token it could only stop.
-    await anyio.to_thread.run_sync(read_token, config.api, os.environ)
-    async with open_worker(data, config, os.environ) as worker:
-        with logging_to(worker.directory.log, level=config.worker.log_level, file_of=worker.log_file):
-            token = await anyio.to_thread.run_sync(read_or_make_token, worker.directory.token)
-            page = PageAccess()
-            async with (
-                open_tracing(config.worker.traces, os.environ) as trace,
-                open_http(worker, token, page) as address,
-            ):
-                if worker.fleet is not None:
-                    worker.fleet.join_as(address)
-                worker.trace = trace
-                # Before the address is known: its readers may send signals.
-                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-                    async with _noted(address, worker.directory.address):
-                        _show_opening(worker, address, page)
-                        await _work(worker, data, flags, signals)
+    async with open_data_directory(data) as directory:
+        config = await anyio.to_thread.run_sync(lambda: load_worker_config(data, flags=flags))
+        # Before the worker listens and says that it is ready: without a token it could only stop.
+        await anyio.to_thread.run_sync(read_token, config.api, os.environ)
+        async with open_worker(directory, config, os.environ) as worker:
+            await _serve(worker, data, flags)
     return ExitCode.SUCCEEDED
+
+
+async def _serve(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
+    service = worker.config.worker
+    with logging_to(worker.directory.log, level=service.log_level, file_of=worker.log_file):
+        token = await anyio.to_thread.run_sync(read_or_make_token, worker.directory.token)
+        page = PageAccess()
+        async with (
+            open_tracing(service.traces, os.environ) as trace,
+            open_http(worker, token, page) as address,
+        ):
+            if worker.fleet is not None:
+                worker.fleet.join_as(address)
+            worker.trace = trace
+            # Before the address is known: its readers may send signals.
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+                async with _noted(address, worker.directory.address):
+                    _show_opening(worker, address, page)
+                    await _work(worker, data, flags, signals)
 
 
 @asynccontextmanager

@@ -218,9 +218,9 @@ def _last_bytes(file: Path, count: int) -> bytes:
 def refuse_anothers(file: Path, found: os.stat_result) -> None:
     """Raise OSError if what was found at a path is another user's: he knows or has chosen what is in it.
 
-    Its directory is closed to others by now. The directory's owner may own it: root works in directories of others.
+    Its directory is closed to others by now. Root works in directories of others, whose files are in them.
     """
-    if found.st_uid not in (0, os.geteuid(), file.parent.stat().st_uid):
+    if _is_anothers(found) and (os.geteuid() != 0 or found.st_uid != file.parent.stat().st_uid):
         raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(file))
 
 
@@ -274,6 +274,10 @@ def close_directory(directory: Path, *, follows_link: bool = True) -> None:
         _narrow(descriptor, str(directory), _IS_ANOTHERS_TO_CLOSE)
     finally:
         os.close(descriptor)
+
+
+def _is_anothers(found: os.stat_result) -> bool:
+    return found.st_uid not in (0, os.geteuid())
 
 
 def _is_shared(directory: os.stat_result) -> bool:

@@ -1,11 +1,16 @@
 """The data directory of a worker: where each of its files is."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
+
+import anyio
 
 from batchrun.errors import LedgerError
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
 from batchrun.output.layout import LEDGER, OUTBOX
+from batchrun.output.lock import enter_lock
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory
 from batchrun.worker.submission import BatchState, Submission
@@ -43,9 +48,11 @@ class DataDirectory:
         Raises:
             OutputError: a directory cannot be made, or is another user's.
         """
+        with explaining(self.path):
+            make_private_directory(self.path)
         for path in (self.batches, self.log, self.token, self.taken_files):
             close_to_others(path)
-        for directory in (self.path, self.batches, self.spool, self.profiles):
+        for directory in (self.batches, self.spool, self.profiles):
             with explaining(directory):
                 make_private_directory(directory)
         with explaining(self.path):
@@ -84,6 +91,19 @@ class DataDirectory:
         """Return the file for a submission's summary."""
         out_dir = self.out_dir(submission)
         return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
+
+
+@asynccontextmanager
+async def open_data_directory(path: Path) -> AsyncIterator[DataDirectory]:
+    """Make and lock a data directory, before anything in it is read: another user may have made it.
+
+    Raises:
+        OutputError: another process has locked it, it is another user's, or it cannot be written.
+    """
+    directory = DataDirectory(path)
+    await anyio.to_thread.run_sync(directory.make)
+    async with enter_lock(path):
+        yield directory
 
 
 def has_ledger(out_dir: Path) -> bool:

@@ -20,7 +20,6 @@ from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
-from batchrun.output.lock import enter_lock
 from batchrun.policy.budget import Budget, is_larger
 from batchrun.preflight.plan import Plan, plan_batch
 from batchrun.report.progress_words import Speed
@@ -557,18 +556,18 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_worker(data_dir: Path, config: WorkerConfig, environ: Mapping[str, str]) -> AsyncIterator[Worker]:
-    """Lock a data directory and read its batches; they run while the worker's `run` does.
+async def open_worker(
+    directory: DataDirectory, config: WorkerConfig, environ: Mapping[str, str]
+) -> AsyncIterator[Worker]:
+    """Read the batches of an open data directory; they run while the worker's `run` does.
 
     Raises:
-        OutputError: another process has locked the directory, or it cannot be written.
+        OutputError: the directory cannot be read or written.
         ConfigError: a secret of `[notify]` cannot be read, or is none.
     """
-    directory = DataDirectory(data_dir)
     channels = await anyio.to_thread.run_sync(open_channels, config.notify, environ)
-    await anyio.to_thread.run_sync(directory.make)
     with confined(directory.spool):
-        async with enter_lock(data_dir), _fleet_of(directory, config) as fleet:
+        async with _fleet_of(directory, config) as fleet:
             worker = Worker(directory, config, environ, channels, fleet)
             # Before any batch can be submitted: `load` removes directories of incomplete submissions.
             await anyio.to_thread.run_sync(worker.store.load)

@@ -428,6 +428,33 @@ def test_no_directory_is_taken_that_another_user_has_made_where_all_may(tmp_path
     make_private_directory(planted)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_nothing_in_a_workers_directory_is_read_before_it_is_known_whose_it_is(tmp_path):
+    """Its maker could take it away meanwhile: the worker would make its own, and keep what it had read."""
+    planted = tmp_path / "worker"
+    planted.mkdir()
+    (planted / "worker.toml").write_text("wrong")
+    (planted / "token").touch(0o644)
+    tmp_path.chmod(0o1777)
+    os.chown(planted, 54321, 54321)
+    said = batchrun("worker", "start", cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN})
+    assert (said.code, "worker: another user has made it in a directory" in said.err) == (6, True), said.err
+    assert {each.name for each in planted.iterdir()} == {"token", "worker.toml"}
+    assert (planted / "token").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_owner_of_a_directory_is_trusted_by_root_alone(tmp_path, monkeypatch):
+    """Another user who works there would take his platform, and send it the token."""
+    (tmp_path / "worker.toml").touch()
+    for each in (tmp_path, tmp_path / "worker.toml"):
+        os.chown(each, 54321, 54321)
+    load_worker_config(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(ConfigError, match=r"worker.toml: it belongs to another user"):
+        load_worker_config(tmp_path)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_no_configuration_is_taken_that_another_user_has_put_there(tmp_path):
     """He would choose the platform that gets the token. What root or the directory's owner has put there counts."""

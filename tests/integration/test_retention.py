@@ -12,6 +12,7 @@ import pytest
 
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.worker import batch_deletion, retention
+from batchrun.worker.data_directory import open_data_directory
 from batchrun.worker.retention import Retention
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker, open_worker
@@ -24,7 +25,10 @@ MB = 1 << 20
 @asynccontextmanager
 async def worker_that_keeps(path: Path, **kept: Any) -> AsyncIterator[Worker]:
     """Open a worker without running its batches."""
-    async with open_worker(path, WorkerConfig.model_validate({"worker": kept}), {}) as worker:
+    async with (
+        open_data_directory(path) as directory,
+        open_worker(directory, WorkerConfig.model_validate({"worker": kept}), {}) as worker,
+    ):
         yield worker
 
 

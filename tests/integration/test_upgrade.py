@@ -13,6 +13,7 @@ import pytest
 
 from batchrun.config.worker_config import load_worker_config
 from batchrun.worker import batch_orders
+from batchrun.worker.data_directory import open_data_directory
 from batchrun.worker.submission import BatchState
 from batchrun.worker.worker import open_worker
 from tests.support.crash import ROOT
@@ -37,7 +38,11 @@ def data(tmp_path: Path) -> Path:
 async def test_batches_of_an_earlier_version_are_carried_on(data: Path) -> None:
     """Each job has one record, and each Run of the server, old or new, is in exactly one of them."""
     config = await anyio.to_thread.run_sync(lambda: load_worker_config(data, environ={}))
-    async with open_worker(data, config, {}) as worker, anyio.create_task_group() as children:
+    async with (
+        open_data_directory(data) as directory,
+        open_worker(directory, config, {}) as worker,
+        anyio.create_task_group() as children,
+    ):
         by_name = {each.name: each for each in worker.store}
         states = {name: each.state for name, each in by_name.items()}
         assert states == {

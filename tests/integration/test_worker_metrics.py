@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from batchrun.apify.request_meter import endpoint_of
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.worker import metrics
+from batchrun.worker.data_directory import open_data_directory
 from batchrun.worker.http import PageAccess, metrics_routes, open_http
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker, open_worker
@@ -82,7 +83,8 @@ async def _metrics_without_platform(data_dir, config) -> tuple[int, str]:
     """Return the answer of /metrics before the platform has answered."""
     checked = WorkerConfig.model_validate({"worker": {"port": 0}, **config})
     async with (
-        open_worker(data_dir, checked, {}) as worker,
+        open_data_directory(data_dir) as directory,
+        open_worker(directory, checked, {}) as worker,
         open_http(worker, Token("t"), PageAccess()) as address,
         ClientSession() as session,
         session.get(f"{address}/metrics") as answer,
@@ -114,7 +116,8 @@ async def test_many_who_ask_without_a_token_share_what_is_made(tmp_path, monkeyp
     checked = WorkerConfig.model_validate({"worker": {"port": 0}})
     answers: list[tuple[int, str]] = []
     async with (
-        open_worker(tmp_path, checked, {}) as worker,
+        open_data_directory(tmp_path) as directory,
+        open_worker(directory, checked, {}) as worker,
         open_http(worker, Token("t"), PageAccess()) as address,
         ClientSession() as session,
         anyio.create_task_group() as children,

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 from batchrun.config.worker_config import WorkerConfig, load_worker_config
+from batchrun.worker.data_directory import open_data_directory
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker, open_worker
 from tests.support.api_process import ACTOR, TOKEN
@@ -114,7 +115,8 @@ async def working(data: Path, api: Api, **flags: Any) -> AsyncIterator[Worker]:
     """Run a worker in this process while the context lasts; its Runs keep running."""
     config = await anyio.to_thread.run_sync(lambda: worker_config(data, api, **flags))
     async with (
-        open_worker(data, config, {"APIFY_TOKEN": TOKEN}) as worker,
+        open_data_directory(data) as directory,
+        open_worker(directory, config, {"APIFY_TOKEN": TOKEN}) as worker,
         anyio.create_task_group() as children,
     ):
         children.start_soon(worker.run)

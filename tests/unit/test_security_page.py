@@ -136,6 +136,8 @@ HELD = {
         "integration/test_private_files.py::test_nothing_is_written_to_a_directory_that_is_put_in_the_place_of_a_locked_one",
         "integration/test_private_files.py::test_a_directory_that_all_users_share_is_refused",
         "integration/test_private_files.py::test_what_belongs_to_another_user_is_refused",
+        "integration/test_private_files.py::test_nothing_in_a_workers_directory_is_read_before_it_is_known_whose_it_is",
+        "integration/test_private_files.py::test_the_owner_of_a_directory_is_trusted_by_root_alone",
         "integration/test_private_files.py::test_a_fifo_in_the_place_of_a_file_holds_nobody_up",
         "integration/test_private_files.py::test_what_others_may_have_put_there_is_opened_in_one_way",
     ),

@@ -8,6 +8,14 @@ STRANGER_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-s
 
 #: One type alone: of two (`audio/mpeg, text/html`), browsers show the last. A type has a slash, a list of codecs none.
 _PLAYED = re.compile(r"(audio|video)/[\w.+-]+ *(;[^/]*)?")
+#: What browsers show in a page, which the policy holds. They act on some of the other types by themselves: a "signed
+#: exchange" leads the tab elsewhere. Of two types, they take the last.
+_SHOWN = re.compile(r"((text|image)/[\w.+-]+|application/([\w.+-]+\+)?(json|xml|pdf)) *(;[^,]*)?")
+
+
+def is_shown(content_type: str) -> bool:
+    """Whether a browser may show a value of this type; it should save others."""
+    return is_played(content_type) or _SHOWN.fullmatch(content_type.lower()) is not None
 
 
 def is_played(content_type: str) -> bool:

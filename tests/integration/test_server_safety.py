@@ -219,6 +219,32 @@ async def test_a_browser_plays_a_stored_video_and_loads_nothing_else(api: Api) -
     assert "media-src" not in STRANGER_POLICY
 
 
+async def test_a_browser_saves_what_it_would_act_on_by_itself(api: Api) -> None:
+    """A signed exchange takes the tab to any address, before any policy holds; other types may learn such things."""
+    store = (await api.send("POST", "/v2/key-value-stores")).data["id"]
+    types = {
+        "text/html; charset=utf-8": None,
+        "image/png": None,
+        "video/webm;codecs=vp8,opus": None,
+        "application/json": None,
+        "application/rss+xml": None,
+        "application/signed-exchange;v=b3": "attachment",
+        "Application/Signed-Exchange": "attachment",
+        "text/plain, application/signed-exchange;v=b3": "attachment",
+        "image/png;a=b,application/signed-exchange": "attachment",
+        "multipart/related": "attachment",
+        "application/webbundle": "attachment",
+    }
+    seen: dict[str, str | None] = {}
+    for content_type in types:
+        record = f"/v2/key-value-stores/{store}/records/value"
+        await api.send("PUT", record, raw=b"{}", headers={"Content-Type": content_type})
+        answer = await api.send("GET", record)
+        assert answer.headers["Content-Type"] == content_type
+        seen[content_type] = answer.headers.get("Content-Disposition")
+    assert seen == types
+
+
 async def test_a_page_of_the_demo_site_loads_nothing(api: Api) -> None:
     """Its own policy; browsers that scrape it may run scripts in it."""
     for path in ("/demo/", "/demo/json.html"):

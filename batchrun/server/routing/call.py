@@ -14,7 +14,7 @@ from batchrun.runtime.byte_budget import Room
 from batchrun.runtime.fair_turns import FairTurns
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_memory import check_memory, parsed_bytes
-from batchrun.runtime.stranger_policy import STRANGER_POLICY
+from batchrun.runtime.stranger_policy import STRANGER_POLICY, is_shown
 from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.accounts.callers import Caller
 from batchrun.server.accounts.rate_limits import PER_RESOURCE
@@ -192,7 +192,8 @@ def data_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None 
 def add_common_headers(response: web.StreamResponse, per_s: int | None) -> None:
     """Add the headers of every answer: the rate limit, unless it is there, CORS for any origin, and no scripts.
 
-    What an Actor or a caller has stored may hold scripts: a browser must not run them with the server's origin.
+    What an Actor or a caller has stored may hold scripts: a browser must not run them with the server's origin. Of a
+    type that it does not show, it saves the answer.
     """
     if per_s is not None:
         response.headers.setdefault(RATE_LIMIT, str(per_s))
@@ -200,6 +201,8 @@ def add_common_headers(response: web.StreamResponse, per_s: int | None) -> None:
     response.headers["Access-Control-Expose-Headers"] = _EXPOSED
     response.headers.setdefault("Content-Security-Policy", STRANGER_POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if not is_shown(response.headers.get("Content-Type", JSON_TYPE)):
+        response.headers.setdefault("Content-Disposition", "attachment")
 
 
 async def stream_answer(

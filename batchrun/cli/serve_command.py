@@ -1,6 +1,5 @@
 """`batchrun serve`: the embedded server on its own."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import anyio
 
 from batchrun import server as embedded_server
 from batchrun.cli.event_loop import run_async
+from batchrun.cli.stop_signals import heeded_signals
 from batchrun.cli.terminal import answer, say
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.shell_command import shell_command
@@ -15,7 +15,7 @@ from batchrun.server.accounts.account_book import MADE_TOKEN, refuse_anothers_di
 
 
 def serve_api(settings: embedded_server.ServerSettings) -> None:
-    """Serve until Ctrl-C.
+    """Serve until Ctrl-C, SIGTERM, or the end of the terminal.
 
     Raises:
         ConfigError: the data directory is something else's.
@@ -28,7 +28,7 @@ async def _serve(settings: embedded_server.ServerSettings) -> None:
     with logging_to(settings.data_dir / "server.log"):
         async with embedded_server.open_server(settings) as server:
             _show(server, settings)
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            with anyio.open_signal_receiver(*heeded_signals()) as signals:
                 async for _ in signals:
                     break
     say("stopped; the next serve on the same --data starts its live Runs again")

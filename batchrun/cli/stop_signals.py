@@ -11,11 +11,14 @@ from batchrun.report.number_words import counted
 _WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "hang-up"}
 
 
+def heeded_signals() -> list[signal.Signals]:
+    """Return the signals that stop a process; one that was ignored at its start (nohup) stays ignored."""
+    return [number for number in _WORDS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 async def obey_signals(batch: Batch, running: anyio.CancelScope, drain_s: float) -> None:
     """Wait for signals until cancelled; `running` is cancelled to exit, at the latest `drain_s` after the first one."""
-    # Signals ignored at our start (nohup) stay ignored.
-    handled = [number for number in _WORDS if signal.getsignal(number) is not signal.SIG_IGN]
-    with anyio.open_signal_receiver(*handled) as signals:
+    with anyio.open_signal_receiver(*heeded_signals()) as signals:
         is_draining = False
         async for number in signals:
             batch.stop_starting()

@@ -1,6 +1,7 @@
 """The command line in real processes: output and exit codes."""
 
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -362,7 +363,8 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
         files = [tmp_path / line.partition(", token: cat ")[2] for line in said["account"]]
         made = [file.read_text().strip() for file in (files[0], files[2])]
         names = [_username(base_url, token) for token in ("mine", made[0], "his", made[1])]
-        process.terminate()
+        process.send_signal(signal.SIGHUP)  # as of a terminal that is closed
+        assert process.stderr.read().splitlines()[-1].startswith("stopped; ")
     assert names == ["local", "alice", "bob", "carol"]
     assert said["account"][1] == "bob"
     assert "token" not in said

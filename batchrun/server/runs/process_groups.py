@@ -1,7 +1,8 @@
 """Process groups: their members, memory and start times as the operating system reports them; and killing them.
 
-On Linux a process that has left its Run's group (setsid) is found by the Run's id in its inherited environment. A
-process that has cleared its environment escapes, as does one on other systems.
+On Linux a process that has left its Run's group (setsid) is found by the Run's id and token in its inherited
+environment; by the id alone, if it has no Run's token and is this user's. A process that has cleared its environment
+escapes, as does one on other systems.
 
 Everything here may block briefly: callers on the loop use a thread.
 """
@@ -37,7 +38,7 @@ class Orphan(NamedTuple):
 
 
 class RunMark(NamedTuple):
-    """What the environment of a process says of its Run. A server on a copy of the state gives it another token."""
+    """A Run as the environment of its processes names it. A server on a copy of the state gives them another token."""
 
     run_id: str
     #: Up to the dot.
@@ -46,6 +47,20 @@ class RunMark(NamedTuple):
     @classmethod
     def of(cls, run_id: str, token: str) -> "RunMark":
         return cls(run_id, token.partition(".")[0])
+
+
+class _Named(NamedTuple):
+    """What a process says of its Run: empty texts if nothing, or if its environment cannot be read."""
+
+    mark: RunMark
+    #: Whether it is this user's. Anybody can name a Run's id, and only its own processes know its token.
+    is_own: bool
+
+    def is_of(self, run: RunMark) -> bool:
+        """True if it is a process of this Run, whose Actor may have put in another token that is no Run's, or none."""
+        begins = run.token.partition(run.run_id)[0]  # as the tokens of all Runs of all servers
+        without_token = self.is_own and not self.mark.token.startswith(begins)
+        return self.mark.run_id == run.run_id and (without_token or self.mark.token == run.token)
 
 
 @dataclass(slots=True)
@@ -89,18 +104,26 @@ def end_orphans(noted: Collection[Orphan]) -> set[str]:
             end_group(each.pid)
         return {each.run_id for each in left}
     by_mark = {RunMark(each.run_id, each.token): each for each in noted}
-    found = {pid: by_mark[mark] for pid in _pids() if (mark := _mark_of(pid)) in by_mark}
+    found = {pid: by_mark[mark] for pid in _pids() if (mark := _named_by(pid).mark) in by_mark}
     for pid, orphan in found.items():
         if _group_of(pid) == orphan.pid > 1:
             end_group(orphan.pid)  # with those of its members that have cleared their environment
-    _end_all(lambda pid: _mark_of(pid) in by_mark)
+    _end_all(lambda pid: _named_by(pid).mark in by_mark)
     return {orphan.run_id for orphan in found.values()}
 
 
-def end_runs(marks: Collection[RunMark]) -> None:
-    """Kill the processes with these marks in any group, and the processes that those start meanwhile."""
-    if _IS_LINUX:
-        _end_all(lambda pid: _mark_of(pid) in marks)
+def end_runs(runs: Collection[RunMark]) -> None:
+    """Kill the processes of these Runs in any group, and the processes that those start meanwhile."""
+    if not _IS_LINUX:
+        return
+    by_id = {run.run_id: run for run in runs}
+
+    def is_meant(pid: int) -> bool:
+        named = _named_by(pid)
+        run = by_id.get(named.mark.run_id)
+        return run is not None and named.is_of(run)
+
+    _end_all(is_meant)
 
 
 def _end_all(is_meant: Callable[[int], bool]) -> None:
@@ -119,24 +142,25 @@ class Meter:
     """Measures process groups, including processes that have left their group."""
 
     def __init__(self) -> None:
-        #: (Pid, start time) of a process outside of the groups -> its Run. A cache: an environment is slow to read.
-        self._runs: dict[tuple[int, str], str] = {}
+        #: What processes outside of the groups say, by pid and start time. A cache: an environment is slow to read.
+        self._named: dict[tuple[int, str], _Named] = {}
 
-    def measure(self, groups: Mapping[int, str]) -> dict[int, GroupUsage]:
-        """Return the usage of each Run's process group, given {leader's pid: Run id}. One that is gone uses nothing."""
+    def measure(self, groups: Mapping[int, RunMark]) -> dict[int, GroupUsage]:
+        """Return the usage of each Run's process group, given {leader's pid: Run}. One that is gone uses nothing."""
         usages = {group: GroupUsage() for group in groups}
-        group_of_run = {run_id: group for group, run_id in groups.items()}
-        outside: dict[tuple[int, str], str] = {}
+        by_id = {run.run_id: (run, usages[group]) for group, run in groups.items()}
+        outside: dict[tuple[int, str], _Named] = {}
         for process in _linux_processes() if _IS_LINUX else _posix_processes():
             usage = usages.get(process.group)
             if usage is None and _IS_LINUX:
                 key = process.pid, process.start_time
-                run_id = outside[key] = self._runs[key] if key in self._runs else _mark_of(process.pid).run_id
-                usage = usages.get(group_of_run.get(run_id, 0))
+                named = outside[key] = self._named[key] if key in self._named else _named_by(process.pid)
+                run, of_run = by_id.get(named.mark.run_id, (None, None))
+                usage = of_run if run is not None and named.is_of(run) else None
             if usage is not None:
                 usage.resident_bytes += process.resident_bytes
                 usage.cpu_s += process.cpu_s
-        self._runs = outside
+        self._named = outside
         return usages
 
 
@@ -154,14 +178,15 @@ def _pids() -> Iterator[int]:
             yield int(entry.name)
 
 
-def _mark_of(pid: int) -> RunMark:
-    """Return what the environment of this user's process says of its Run; empty texts if nothing."""
+def _named_by(pid: int) -> _Named:
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+        with Path(f"/proc/{pid}/environ").open("rb") as file:
+            environment, owner = file.read().decode(errors="replace"), os.fstat(file.fileno()).st_uid
     except OSError:
-        return RunMark("", "")
+        return _Named(RunMark("", ""), is_own=False)
     variables = dict(variable.split("=", 1) for variable in environment.split("\0") if "=" in variable)
-    return RunMark.of(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
+    mark = RunMark.of(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
+    return _Named(mark, is_own=owner == os.geteuid())
 
 
 def _group_of(pid: int) -> int:

@@ -73,7 +73,14 @@ _NO_PAGE = (
 )
 #: A shell that starts the Actor when it reads a line, which is sent once its pid is stored. If the server dies before
 #: that, the shell reads the end of its input and exits: no unknown orphan is left.
-_GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
+#: From then on its input stays open for as long as the server lives: a shell beside the Actor, which is no child of it,
+#: reads its end and kills the group. Else the Actor would go on without limits, and talk to who takes the port.
+_GATE = (
+    "/bin/sh",
+    "-c",
+    'read -r _ || exit; exec 3<&0; ( (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & ); exec "$@" 3<&- </dev/null',
+    "sh",
+)
 
 
 class ProcessRunner:
@@ -90,7 +97,8 @@ class ProcessRunner:
         self._events_key_of = events_key_of
         #: Variables of the server's settings, for the bundled page-scraper.
         self._settings = {"BATCHRUN_ALLOW_PRIVATE_ADDRESSES": "1"} if allow_private_addresses else {}
-        self._running: dict[int, HostedRun] = {}
+        #: By the pid of its group's leader.
+        self._running: dict[int, tuple[HostedRun, RunMark]] = {}
         self._over_memory: set[int] = set()
         self._meter = process_groups.Meter()
         #: Runs whose escaped processes are to be killed. One search covers all Runs that wait.
@@ -105,14 +113,15 @@ class ProcessRunner:
             if not self._running:
                 continue
             with contained("memory_not_measured"):
-                groups = {pid: live.id for pid, live in self._running.items()}
+                groups = {pid: mark for pid, (_, mark) in self._running.items()}
                 usages = await anyio.to_thread.run_sync(self._meter.measure, groups)
                 for pid, usage in usages.items():
                     self._judge(pid, usage, anyio.current_time() - began)
 
     def _judge(self, pid: int, usage: GroupUsage, elapsed_s: float) -> None:
-        if (live := self._running.get(pid)) is None:
+        if pid not in self._running:
             return
+        live, _ = self._running[pid]
         live.note_usage(usage.resident_bytes, usage.cpu_s, elapsed_s)
         if usage.resident_bytes > live.memory_mb * 1024 * 1024:
             self._over_memory.add(pid)
@@ -142,9 +151,10 @@ class ProcessRunner:
         except OSError as error:
             message = f"The Actor could not be started: {error}"
             return RunEnd(status=RunStatus.FAILED, exit_code=EXIT_KILLED, message=message)
-        self._running[process.pid] = live
+        mark = RunMark.of(live.id, token)
+        self._running[process.pid] = live, mark
         try:
-            return await self._attend(live, process, RunMark.of(live.id, token))
+            return await self._attend(live, process, mark)
         finally:
             self._running.pop(process.pid, None)
             self._over_memory.discard(process.pid)
@@ -194,7 +204,6 @@ class ProcessRunner:
         assert process.stdin is not None
         try:
             await process.stdin.send(b"\n")
-            await process.stdin.aclose()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             _log.info("actor_process_vanished", run_id=live.id)
 

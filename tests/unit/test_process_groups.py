@@ -1,0 +1,43 @@
+"""Which processes outside of a Run's group count as its own."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from batchrun.server.runs.process_groups import Meter, RunMark, end_runs
+
+RUN = RunMark.of("LiveRun", "batchrun_run_LiveRun_signed.rest")
+NOBODY = 65534
+NO_GROUP = (1 << 31) - 1
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, processes outside of the group escape")
+
+
+@pytest.mark.parametrize(
+    ("named", "user", "is_meant"),
+    [
+        ({"APIFY_TOKEN": "batchrun_run_LiveRun_signed.rest"}, None, True),
+        ({"APIFY_TOKEN": "apify_api_of_its_own"}, None, True),
+        ({}, None, True),
+        ({"APIFY_TOKEN": "batchrun_run_LiveRun_of_a_copy.rest"}, None, False),
+        ({"ACTOR_RUN_ID": "Another"}, None, False),
+        ({}, NOBODY, False),
+        ({"APIFY_TOKEN": "batchrun_run_LiveRun_signed.rest"}, NOBODY, True),
+    ],
+)
+def test_a_process_counts_for_the_run_that_it_is_of(named: dict[str, str], user: int | None, is_meant: bool) -> None:
+    """Not for one that it only names: anybody can, and a copy's server has Runs of the same ids."""
+    if user is not None and os.geteuid() != 0:
+        pytest.skip("needs root, to start another user's process")
+    environment = {"ACTOR_RUN_ID": RUN.run_id, **named}
+    with subprocess.Popen(["/bin/sleep", "600"], env=environment, user=user, start_new_session=True) as process:
+        try:
+            usage = Meter().measure({NO_GROUP: RUN})[NO_GROUP]
+            assert (usage.resident_bytes > 0) is is_meant
+            end_runs([RUN])
+            assert (process.poll() is None) is not is_meant or process.wait(60) == -signal.SIGKILL
+        finally:
+            process.kill()

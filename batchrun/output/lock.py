@@ -17,9 +17,9 @@ from batchrun.errors import OutputError
 from batchrun.output.layout import LEDGER, LOCK, NAMES
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import (
-    close_directory,
     close_to_others,
     kept_in_place,
+    open_closed_directory,
     private_opener,
     refuse_link,
 )
@@ -39,22 +39,21 @@ def locked(directory: Path) -> Iterator[None]:
         OutputError: another process works there (the message names its pid), the directory is another user's, or the
             lock cannot be written.
     """
-    with explaining(directory):
-        close_directory(directory)
-        own = [each for each in directory.iterdir() if each.name in NAMES or each.name.startswith(LEDGER)]
-    for each in own:
-        with explaining(each):
-            refuse_link(each)
-        close_to_others(each)
     file = directory / LOCK
     with ExitStack() as stack:
+        with explaining(directory):
+            directory_fd = open_closed_directory(directory)
+            stack.callback(os.close, directory_fd)
+            stack.enter_context(kept_in_place(directory, directory_fd))
+            own = [each for each in directory.iterdir() if each.name in NAMES or each.name.startswith(LEDGER)]
+        for each in own:
+            with explaining(each):
+                refuse_link(each)
+            close_to_others(each.name, directory_fd)
         with explaining(file):
             fd = private_opener(str(file), os.O_RDWR | os.O_CREAT)
             stack.callback(os.close, fd)
-            directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, directory_fd)
         _take(fd, directory_fd, directory)
-        stack.enter_context(kept_in_place(directory, directory_fd))
         yield
 
 

@@ -55,11 +55,15 @@ def kept_in_place(directory: Path, descriptor: int) -> Iterator[None]:
     Its owner can exchange it for a link to any directory while root works in it.
     """
     path = directory.absolute()
+    before = _kept.get(path)
     _kept[path] = descriptor
     try:
         yield
     finally:
-        _kept.pop(path, None)
+        if before is None:
+            del _kept[path]
+        else:  # this process is in the directory already, and is refused here
+            _kept[path] = before
 
 
 def refuse_exchanged(descriptor: int, path: str) -> None:
@@ -82,12 +86,11 @@ def is_confined(path: Path) -> bool:
 def input_opener(path: str, flags: int) -> int:
     """Open a file that a person or a batch file names, as an `opener` of `open`; not outside of a confined directory.
 
-    In a confined directory only a regular file is opened: to open a FIFO may take for ever.
+    In a confined directory only a regular file is opened: to open a FIFO may take for ever. A directory that is kept in
+    place is the one that is meant.
     """
-    flags |= os.O_CLOEXEC
-    if not _confined:
-        return os.open(path, flags)
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    flags |= os.O_CLOEXEC | (os.O_NONBLOCK if _confined else 0)
+    descriptor = _open_in_place(path, flags) if _lies_in_kept(path) else os.open(path, flags)
     try:
         if _refuse_escape(descriptor, path) and not S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, _IS_NO_FILE, path)
@@ -95,6 +98,20 @@ def input_opener(path: str, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _lies_in_kept(path: str) -> bool:
+    return bool(_kept) and not _kept.keys().isdisjoint(Path(path).absolute().parents)
+
+
+def _open_in_place(path: str, flags: int) -> int:
+    parent, name = os.path.split(path)
+    directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        refuse_exchanged(directory, parent)
+        return os.open(name, flags, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def _refuse_escape(descriptor: int, path: str) -> bool:
@@ -257,6 +274,11 @@ def keep_out_of_git(directory: Path, own: Iterable[str]) -> None:
 
 def close_directory(directory: Path, *, follows_link: bool = True) -> None:
     """Narrow a directory; see `make_private_directory`."""
+    os.close(open_closed_directory(directory, follows_link=follows_link))
+
+
+def open_closed_directory(directory: Path, *, follows_link: bool = True) -> int:
+    """Narrow a directory as `close_directory` does, and return it open: by its path, another could be meant later."""
     how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         descriptor = os.open(directory, how if follows_link else how | os.O_NOFOLLOW)
@@ -272,8 +294,10 @@ def close_directory(directory: Path, *, follows_link: bool = True) -> None:
         _refuse_escape(descriptor, str(directory))
         refuse_exchanged(descriptor, str(directory))
         _narrow(descriptor, str(directory), _IS_ANOTHERS_TO_CLOSE)
-    finally:
+    except OSError:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _is_anothers(found: os.stat_result) -> bool:

@@ -101,8 +101,10 @@ async def open_data_directory(path: Path) -> AsyncIterator[DataDirectory]:
         OutputError: another process has locked it, it is another user's, or it cannot be written.
     """
     directory = DataDirectory(path)
-    await anyio.to_thread.run_sync(directory.make)
+    with explaining(path):
+        await anyio.to_thread.run_sync(make_private_directory, path)
     async with enter_lock(path):
+        await anyio.to_thread.run_sync(directory.make)
         yield directory
 
 

@@ -21,8 +21,10 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
 from batchrun.config import ApiConfig
 from batchrun.config.server_settings import ServerConfig
+from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import load_worker_config
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
+from batchrun.jobs.raw_streams import open_bytes
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.ledger.sqlite.tables import open_ledger
@@ -248,6 +250,25 @@ def test_nothing_is_written_to_a_directory_that_is_put_in_the_place_of_a_locked_
             replace_text(out / "report.html", "")
     assert {str(each.relative_to(victim)) for each in victim.rglob("*")} == {"batch.log", "server"}
     assert (stat.S_IMODE((victim / "server").stat().st_mode), (victim / "batch.log").read_text()) == (0o755, "old\n")
+
+
+def test_no_configuration_is_read_from_a_directory_that_is_put_in_the_place_of_a_locked_one(tmp_path):
+    """Who may write to the directory in which it stands would have a command of his run at the next SIGHUP."""
+    data = DataDirectory(tmp_path / "worker")
+    data.make()
+    with locked(data.path):
+        with pytest.raises(OutputError, match="in use by process"), locked(data.path):
+            pass
+        data.path.rename(tmp_path / "moved")
+        data.profiles.mkdir(parents=True)
+        for file in (data.path / "worker.toml", data.profiles / "shop.toml"):
+            file.touch()
+            with pytest.raises(OSError, match="another directory was put in its place"):
+                read_bounded(file)
+        with pytest.raises(ConfigError, match="another directory was put in its place"):
+            load_worker_config(data.path)
+        with pytest.raises(OSError, match="another directory"), open_bytes(data.path / "worker.toml", "none", 0):
+            pass
 
 
 def test_a_path_that_leads_out_of_a_locked_directory_is_no_part_of_it(tmp_path, monkeypatch):

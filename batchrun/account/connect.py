@@ -75,7 +75,8 @@ async def open_platform(
     The embedded server runs until the context ends, and the link's token ends with it.
 
     Raises:
-        ConfigError: the token's file, an Actor's directory or the file of faults cannot be used.
+        ConfigError: the token's file, an Actor's directory or the file of faults cannot be used; the server's directory
+            is something else's.
     """
     if not api.is_embedded:
         read_this_token = partial(read_token, api, environ)
@@ -89,6 +90,7 @@ async def open_platform(
         ) as client:
             yield client, None
         return
+    await anyio.to_thread.run_sync(embedded_server.refuse_anothers_directory, server_dir, "--out")
     settings = embedded_server.ServerSettings(
         data_dir=server_dir,
         # None is kept: copies of an output directory are given away.

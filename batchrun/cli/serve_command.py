@@ -11,7 +11,7 @@ from batchrun.cli.stop_signals import heeded_signals
 from batchrun.cli.terminal import answer, say
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.shell_command import shell_command
-from batchrun.server.accounts.account_book import MADE_TOKEN, refuse_anothers_directory, token_file
+from batchrun.server.accounts.account_book import MADE_TOKEN, token_file
 
 
 def serve_api(settings: embedded_server.ServerSettings) -> None:
@@ -20,7 +20,7 @@ def serve_api(settings: embedded_server.ServerSettings) -> None:
     Raises:
         ConfigError: the data directory is something else's.
     """
-    refuse_anothers_directory(settings.data_dir)
+    embedded_server.refuse_anothers_directory(settings.data_dir)
     run_async(_serve, settings)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.errors import OutputError
-from batchrun.output.layout import LEDGER, LOCK, NAMES
+from batchrun.output.layout import LEDGER, LOCK, NAMES, SERVER_STATE
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import (
     close_to_others,
@@ -49,7 +49,9 @@ def locked(directory: Path) -> Iterator[None]:
         for each in own:
             with explaining(each):
                 refuse_link(each)
-            close_to_others(each.name, directory_fd)
+            # A folder `server` may be a person's own. A server closes its own; and nobody gets past this directory.
+            if each.name != SERVER_STATE:
+                close_to_others(each.name, directory_fd)
         with explaining(file):
             fd = private_opener(str(file), os.O_RDWR | os.O_CREAT)
             stack.callback(os.close, fd)

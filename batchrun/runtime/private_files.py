@@ -12,12 +12,15 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 
 #: Max bytes of a file that is read whole: more than any of ours has.
 MAX_WHOLE_BYTES = 64 << 20
+#: What systems and people put into any directory.
+_OF_SYSTEMS = (".gitignore", "lost+found", ".DS_Store")
 _FOR_OTHERS = 0o077
 _IS_ANOTHERS_TO_CLOSE = (
     "it is open to other users, and not yours to close; run this as its owner, or name a directory inside it"
@@ -270,6 +273,17 @@ def keep_out_of_git(directory: Path, own: Iterable[str]) -> None:
     """
     with suppress(FileExistsError), open(directory / ".gitignore", "x", opener=private_opener) as file:
         file.write("".join(f"/{name}\n" for name in (".gitignore", *own)))
+
+
+def names_of_others(directory: Path, own: Iterable[str]) -> list[str]:
+    """Return the names in a directory that neither batchrun's files have nor what systems put into any, sorted. Blocks.
+
+    Args:
+        directory: to be used; one that does not exist has none.
+        own: patterns of the names of batchrun's files in it.
+    """
+    names = sorted(each.name for each in directory.iterdir()) if directory.is_dir() else []
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in (*own, *_OF_SYSTEMS))]
 
 
 def close_directory(directory: Path, *, follows_link: bool = True) -> None:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchrun.server.accounts.account_book import refuse_anothers_directory
     from batchrun.server.app import Server, open_server
     from batchrun.server.content.demo_pages import DEMO_MODULES
     from batchrun.server.faults.fault_config import Faults, load_faults
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEMO_MODULES", "AccountSettings", "Faults", "InlineActor", "InlineContext", "Server", "ServerSettings",
-    "exposure_warning", "load_faults", "open_server",
+    "exposure_warning", "load_faults", "open_server", "refuse_anothers_directory",
 ]  # fmt: skip
 
 _HOMES = {
+    "batchrun.server.accounts.account_book": ("refuse_anothers_directory",),
     "batchrun.server.app": ("Server", "open_server"),
     "batchrun.server.content.demo_pages": ("DEMO_MODULES",),
     "batchrun.server.http.exposure": ("exposure_warning",),

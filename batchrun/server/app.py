@@ -30,7 +30,7 @@ from batchrun.runtime.private_files import (
     read_private,
     refuse_special,
 )
-from batchrun.server.accounts.account_book import STATE, read_accounts, with_tokens
+from batchrun.server.accounts.account_book import OWN_NAMES, PORT, STATE, read_accounts, with_tokens
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
@@ -55,9 +55,6 @@ from batchrun.server.webhooks.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
 
-_PORT = "port"
-#: Patterns of the names that its files have.
-_OWN_NAMES = (f"{STATE}*", _PORT, "lock", "server.log*", "token", "token.*")
 #: Max connections that wait to be accepted, so that a batch may open all its connections at once.
 _BACKLOG = 1024
 #: Seconds for open answers when the server closes. Polls are cut: their clients ask again.
@@ -283,7 +280,7 @@ def _bind_again(settings: ServerSettings) -> list[socket.socket]:
     """
     if settings.port:
         return _bind(settings.host, settings.port)
-    file = settings.data_dir / _PORT
+    file = settings.data_dir / PORT
     with suppress(OSError, ValueError, OutputError):
         if 0 < (last := int(read_private(file))) < 1 << 16:
             return _bind(settings.host, last)
@@ -320,7 +317,7 @@ def _prepare_directory(directory: Path, follows_link: bool) -> IO[bytes]:
     """Make the directory private, and take its lock, which the kernel frees when this process dies."""
     try:
         make_private_directory(directory, follows_link=follows_link)
-        keep_out_of_git(directory, _OWN_NAMES)
+        keep_out_of_git(directory, OWN_NAMES)
     except OSError as error:
         raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
     lock = _open_private(directory / "lock")

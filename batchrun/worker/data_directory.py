@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 
 import anyio
 
-from batchrun.errors import LedgerError
+from batchrun.config.worker_config import FILE_NAME
+from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.sqlite.reader import is_begun, open_for_reading
-from batchrun.output.layout import LEDGER, OUTBOX
+from batchrun.output.layout import LEDGER, LOCK, OUTBOX
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import explaining
-from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory
+from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory, names_of_others
 from batchrun.worker.submission import BatchState, Submission
 
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -21,6 +22,8 @@ _FORMAT = re.compile(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", re.IGN
 _OWN_NAMES = (
     "address", "batches", "lock", "member", OUTBOX, "server", "socket", "spool", "taken.jsonl", "token", "worker.log*"
 )  # fmt: skip
+#: A directory that is a service user's home may have such files, too.
+_IN_HOMES = ".*"
 
 
 class DataDirectory:
@@ -41,6 +44,26 @@ class DataDirectory:
         self.outbox = path / OUTBOX
         #: Notes of the spool's files whose batches were deleted.
         self.taken_files = path / "taken.jsonl"
+
+    def refuse_anothers(self) -> None:
+        """Refuse a directory of something else, which a worker would close to other users. Blocks.
+
+        Raises:
+            ConfigError: it has no `worker.toml`, had no worker, and is neither new nor empty.
+            OutputError: it cannot be read.
+        """
+        with explaining(self.path):
+            had_worker = self.batches.exists() and (self.token.exists() or (self.path / LOCK).exists())
+            if had_worker or (self.path / FILE_NAME).exists():
+                return
+            others = names_of_others(self.path, [*_OWN_NAMES, self.profiles.name, _IN_HOMES])
+        if self.token.exists():  # a worker makes it last
+            others.append(self.token.name)
+        if others:
+            raise ConfigError(
+                f"{self.path} is no worker's: it holds {others[0]}. A worker would close it to other users, and take a"
+                f" file called token in it for its own; choose another --data, or put a {FILE_NAME} into it"
+            )
 
     def make(self) -> None:
         """Make the missing directories, and close all to other users.
@@ -98,9 +121,11 @@ async def open_data_directory(path: Path) -> AsyncIterator[DataDirectory]:
     """Make and lock a data directory, before anything in it is read: another user may have made it.
 
     Raises:
+        ConfigError: it is something else's.
         OutputError: another process has locked it, it is another user's, or it cannot be written.
     """
     directory = DataDirectory(path)
+    await anyio.to_thread.run_sync(directory.refuse_anothers)
     with explaining(path):
         await anyio.to_thread.run_sync(make_private_directory, path)
     async with enter_lock(path):

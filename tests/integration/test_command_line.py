@@ -412,14 +412,29 @@ def test_a_secret_in_a_wrong_place_is_not_shown(tmp_path, arguments):
 
 
 @pytest.mark.parametrize("name", ["index.html", "token"])
-def test_serve_leaves_a_directory_of_something_else_alone(tmp_path, name):
-    """It would be closed to other users, and the person's file `token` be the server's."""
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_directory_of_something_else_is_left_alone(tmp_path, name, command):
+    """It would be closed to other users, and the person's file `token` be the server's or the worker's."""
     (tmp_path / "site").mkdir(mode=0o755)
     (tmp_path / "site" / name).write_text("my own" * 2000)
-    said = batchrun("serve", "--port", "0", "--data", "site", cwd=tmp_path)
-    assert (said.code, f"site is no server's: it holds {name}" in said.err) == (2, True), said
+    start = {"serve": ["serve"], "worker": ["worker", "start", "--api-url", "embedded"]}[command]
+    said = batchrun(*start, "--port", "0", "--data", "site", cwd=tmp_path)
+    whose = command.replace("serve", "server")
+    assert (said.code, f"site is no {whose}'s: it holds {name}" in said.err) == (2, True), said
     assert [each.name for each in (tmp_path / "site").iterdir()] == [name]
     assert (tmp_path / "site").stat().st_mode & 0o777 == 0o755
+
+
+def test_run_makes_no_server_of_something_else_in_its_output_directory(tmp_path):
+    """A folder `server` is usual in a project."""
+    (tmp_path / "project/server").mkdir(mode=0o755, parents=True)
+    (tmp_path / "project/server/index.html").touch()
+    (tmp_path / "jobs.jsonl").write_text("{}\n")
+    run = ("run", "--api-url", "embedded", "--actors", str(ACTORS), "--task", "local/acrobat", "--jobs", "jobs.jsonl")
+    said = batchrun(*run, "--out", "project", cwd=tmp_path)
+    assert (said.code, "server is no server's: it holds index.html" in said.err, "--out" in said.err) == (2, True, True)
+    assert [each.name for each in (tmp_path / "project/server").iterdir()] == ["index.html"]
+    assert (tmp_path / "project/server").stat().st_mode & 0o777 == 0o755
 
 
 def test_serve_takes_its_token_from_stdin(tmp_path):

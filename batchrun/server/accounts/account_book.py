@@ -11,7 +11,7 @@ import orjson
 
 from batchrun.errors import ConfigError, OutputError
 from batchrun.model import JsonObject
-from batchrun.runtime.private_files import private_opener, refuse_anothers
+from batchrun.runtime.private_files import names_of_others, private_opener, refuse_anothers
 from batchrun.server.accounts.accounts import Accounts, ServerAccount
 from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.ids import new_id, now_ms
@@ -23,8 +23,10 @@ from batchrun.server.store.database import Database
 MADE_TOKEN = "batchrun_api_"  # noqa: S105 - not a token
 #: The database, which each server has.
 STATE = "server.sqlite3"
-#: What a server that was killed before it had one may have left, and what systems put into any directory.
-_OF_A_SERVER = re.compile(r"lock|token(\..*)?|server\.log(\.\d+)?|\.gitignore|lost\+found|\.DS_Store")
+#: Its address's, for the next server on the same state.
+PORT = "port"
+#: Patterns of the names that a server's files have.
+OWN_NAMES = (f"{STATE}*", PORT, "lock", "server.log*", "token", "token.*")
 _USERNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
@@ -64,31 +66,35 @@ def token_file(data_dir: Path, username: str = "") -> Path:
     return data_dir / (f"token.{username.lower()}" if username else "token")
 
 
-def refuse_anothers_directory(data_dir: Path) -> None:
+def refuse_anothers_directory(data_dir: Path, flag: str = "--data") -> None:
     """Refuse a directory of something else, which a server would close to other users, for its state. Blocks.
+
+    Args:
+        data_dir: of a server.
+        flag: that names it, or the directory it is in.
 
     Raises:
         ConfigError: it is no server's, and neither new nor empty.
         OutputError: it cannot be read.
     """
     try:
-        names = sorted(each.name for each in data_dir.iterdir()) if data_dir.is_dir() else []
-        if STATE in names:
+        if (data_dir / STATE).exists():
             return
-        others = [name for name in names if not _OF_A_SERVER.fullmatch(name) or not _is_made(data_dir / name)]
+        # A server that was killed before it had a state may have left something.
+        others = names_of_others(data_dir, OWN_NAMES) or [
+            file.name for file in sorted(data_dir.glob("token*")) if not _is_made(file)
+        ]
     except OSError as error:
         raise OutputError(f"the server's data directory {data_dir} cannot be read: {error.strerror}") from error
     if others:
         raise ConfigError(
             f"{data_dir} is no server's: it holds {others[0]}. A server would close it to other users, and take a file"
-            " called token in it for its own; choose another --data"
+            f" called token in it for its own; choose another {flag}"
         )
 
 
 def _is_made(file: Path) -> bool:
-    """True for a file as a server makes it; a person may have a file called token, too."""
-    if not file.name.startswith("token"):
-        return True
+    """True for a token's file as a server makes it; a person may have a file called token, too."""
     with open(file, "rb", opener=private_opener) as opened:
         return opened.read(len(MADE_TOKEN)) in (b"", MADE_TOKEN.encode())
 

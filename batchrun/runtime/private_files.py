@@ -89,11 +89,11 @@ def is_confined(path: Path) -> bool:
 def input_opener(path: str, flags: int) -> int:
     """Open a file that a person or a batch file names, as an `opener` of `open`; not outside of a confined directory.
 
-    In a confined directory only a regular file is opened: to open a FIFO may take for ever. A directory that is kept in
-    place is the one that is meant.
+    In a confined directory only a regular file is opened: to open a FIFO may take for ever. In a directory that is kept
+    in place a file is opened from there, whatever its path leads to by now.
     """
     flags |= os.O_CLOEXEC | (os.O_NONBLOCK if _confined else 0)
-    descriptor = _open_in_place(path, flags) if _lies_in_kept(path) else os.open(path, flags)
+    descriptor = _open_from_kept(path, flags)
     try:
         if _refuse_escape(descriptor, path) and not S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, _IS_NO_FILE, path)
@@ -103,18 +103,12 @@ def input_opener(path: str, flags: int) -> int:
     return descriptor
 
 
-def _lies_in_kept(path: str) -> bool:
-    return bool(_kept) and not _kept.keys().isdisjoint(Path(path).absolute().parents)
-
-
-def _open_in_place(path: str, flags: int) -> int:
-    parent, name = os.path.split(path)
-    directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        refuse_exchanged(directory, parent)
-        return os.open(name, flags, dir_fd=directory)
-    finally:
-        os.close(directory)
+def _open_from_kept(path: str, flags: int) -> int:
+    place = Path(path).absolute()
+    for parent in place.parents if _kept else ():
+        if (kept := _kept.get(parent)) is not None:
+            return os.open(place.relative_to(parent), flags, dir_fd=kept)
+    return os.open(path, flags)
 
 
 def _refuse_escape(descriptor: int, path: str) -> bool:

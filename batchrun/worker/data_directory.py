@@ -126,10 +126,8 @@ async def open_data_directory(path: Path) -> AsyncIterator[DataDirectory]:
     """
     directory = DataDirectory(path)
     await anyio.to_thread.run_sync(directory.refuse_anothers)
-    with explaining(path):
-        await anyio.to_thread.run_sync(make_private_directory, path)
+    await anyio.to_thread.run_sync(directory.make)
     async with enter_lock(path):
-        await anyio.to_thread.run_sync(directory.make)
         yield directory
 
 

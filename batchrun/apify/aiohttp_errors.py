@@ -36,8 +36,14 @@ def reason_of(error: BaseException) -> str:
         return _certificate_reason(error)
     if isinstance(error, aiohttp.ClientSSLError):
         return f"TLS failed ({_cause(error)}); if the server speaks no TLS, its address begins with http://"
-    if not isinstance(error, aiohttp.ClientConnectorError):
-        return str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _connect_reason(error)
+    if isinstance(error, aiohttp.ClientResponseError):  # its text has the URL: a proxy's, with its password
+        return f"{error.status}, {error.message}"
+    return str(error) or type(error).__name__
+
+
+def _connect_reason(error: aiohttp.ClientConnectorError) -> str:
     code = error.errno or 0
     # A name that cannot be resolved has a code below zero, which `os.strerror` does not know.
     words = os.strerror(code) if code > 0 else error.strerror or "no connection"

@@ -8,6 +8,9 @@ from pydantic import SecretStr
 
 from batchrun.errors import BatchrunError
 
+#: A shorter token may be a part of any word.
+MIN_MASKED_CHARS = 8
+
 _log = structlog.get_logger()
 
 
@@ -24,6 +27,11 @@ class ApiToken:
     def headers(self) -> dict[str, str]:
         """The header that carries the token, the only place it goes to; {} without a token."""
         return {} if self._token is None else {"Authorization": f"Bearer {self._token.get_secret_value()}"}
+
+    def masked(self, body: bytes) -> bytes:
+        """Return an answer's body without the token: a gateway may repeat the headers that it refuses."""
+        secret = b"" if self._token is None else self._token.get_secret_value().encode()
+        return body.replace(secret, b"***") if len(secret) >= MIN_MASKED_CHARS else body
 
     async def refresh(self) -> bool:
         """Read the token again; return whether it is another one now."""

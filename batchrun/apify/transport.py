@@ -390,7 +390,7 @@ class Transport:
         if answer.headers.get("Content-Type", "").startswith("text/html"):  # a log is plain text
             raise self._foreign(answer, "GET", path, redirected_to)
         self._note_answer(answer, "GET", path, redirected_to)
-        return answer.body
+        return self._token.masked(answer.body)
 
     async def _tail_at(self, url: yarl.URL, max_bytes: int) -> Answer:
         async with self._session.get(
@@ -439,6 +439,7 @@ class Transport:
 
     def _refusal(self, answer: Answer, method: str, path: str, redirected_to: str) -> ApiError | ForeignAnswer:
         """Return the error for an answer that is no 2xx, and note what it shows of the platform."""
+        answer = self._masked(answer)
         error = parse_error(answer, method=method, path=path, now=self.clock.now.middle)
         if isinstance(error, ForeignAnswer) or redirected_to:
             return self._foreign(answer, method, path, redirected_to)
@@ -449,6 +450,9 @@ class Transport:
         if isinstance(error, RateLimited):
             self._account_refusals.note_refused(path, error.retry_after_s)
         return error
+
+    def _masked(self, answer: Answer) -> Answer:
+        return Answer(answer.status, answer.headers, self._token.masked(answer.body))
 
     def _unreadable(
         self, answer: Answer, method: str, path: str, redirected_to: str, error: ValueError
@@ -467,7 +471,7 @@ class Transport:
         return error
 
     def _foreign(self, answer: Answer, method: str, path: str, redirected_to: str) -> ForeignAnswer:
-        now = self.clock.now.middle
+        answer, now = self._masked(answer), self.clock.now.middle
         error = foreign_answer(answer, method=method, path=path, now=now, redirected_to=redirected_to)
         self.outage.note_failure(str(error), method, path)
         return error

@@ -1,10 +1,10 @@
 """The files that hold the tokens of a server's accounts: `serve --token-file` and `--account-file`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from batchrun.cli.secret_file import SecretFile
 from batchrun.errors import ConfigError
-from batchrun.server.accounts.account_book import is_username
+from batchrun.server.accounts.account_book import MADE_TOKEN, is_username
 
 
 def read_token(file: SecretFile) -> str:
@@ -14,6 +14,16 @@ def read_token(file: SecretFile) -> str:
         ConfigError: it holds none.
     """
     return _checked(file.text.strip(), file.name)
+
+
+def token_in(environ: Mapping[str, str]) -> str | None:
+    """Return the token in APIFY_TOKEN; None if it is not set, or empty.
+
+    Raises:
+        ConfigError: it cannot be one.
+    """
+    token = environ.get("APIFY_TOKEN", "")
+    return _checked(token.strip(), "APIFY_TOKEN") if token else None
 
 
 def read_accounts(names: Iterable[str], file: SecretFile | None) -> dict[str, str | None]:
@@ -32,12 +42,17 @@ def read_accounts(names: Iterable[str], file: SecretFile | None) -> dict[str, st
         name, equals, token = line.strip().partition("=")
         if name and not name.startswith("#"):
             assert file is not None
-            if not is_username(name.strip()):  # it may be a token, and is not shown
+            if not is_username(name.strip()) or _is_token(name.strip()):  # it is not shown
                 raise ConfigError(
                     f"{file.name}:{line_no}: must be NAME=TOKEN, or a NAME of letters, digits, dots, - and _"
                 )
             found[name.strip()] = _checked(token.strip(), f"{file.name}:{line_no}") if equals else None
     return found
+
+
+def _is_token(name: str) -> bool:
+    """True if a name looks like a token of the platform, or of a server of ours."""
+    return name.startswith(("apify_api_", MADE_TOKEN))
 
 
 def _checked(token: str, source: str) -> str:

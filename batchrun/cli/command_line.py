@@ -444,7 +444,7 @@ def serve(
 ) -> None:
     """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
     import_leanly()
-    from batchrun.cli.account_file import read_accounts, read_token
+    from batchrun.cli.account_file import read_accounts, read_token, token_in
     from batchrun.cli.serve_command import serve_api
     from batchrun.server import AccountSettings, ServerSettings, load_faults
 
@@ -462,7 +462,7 @@ def serve(
         data_dir=data,
         host=host,
         port=port,
-        token=read_token(token_file) if token_file is not None else os.environ.get("APIFY_TOKEN") or None,
+        token=read_token(token_file) if token_file is not None else token_in(os.environ),
         actors=tuple(actors or []),
         accounts=tuple(accounts),
         max_concurrent_runs=max_concurrent_runs,

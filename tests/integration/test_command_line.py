@@ -384,6 +384,7 @@ def test_serve_lists_its_actors_and_accounts(tmp_path):
         (["--account-file", "given"], "alice=a\nbob=\n", "given:2: must hold a token"),
         (["--account-file", "given"], "a/b=hers-7\n", "given:1: must be NAME=TOKEN"),
         (["--account-file", "given"], "bob:hers-7\n", "given:1: must be NAME=TOKEN"),
+        (["--account-file", "given"], "apify_api_hers-7\n", "given:1: must be NAME=TOKEN"),
         (["--account-file", "given"], "alice=hers-7\nbob=hers-7\n", "its own token"),
     ],
 )
@@ -435,6 +436,12 @@ def test_run_makes_no_server_of_something_else_in_its_output_directory(tmp_path)
     assert (said.code, "server is no server's: it holds index.html" in said.err, "--out" in said.err) == (2, True, True)
     assert [each.name for each in (tmp_path / "project/server").iterdir()] == ["index.html"]
     assert (tmp_path / "project/server").stat().st_mode & 0o777 == 0o755
+
+
+def test_serve_takes_no_blank_token_from_its_environment(tmp_path):
+    """Anybody could send it."""
+    said = batchrun("serve", "--port", "0", "--data", "state", cwd=tmp_path, environ={"APIFY_TOKEN": " "})
+    assert (said.code, "APIFY_TOKEN: must hold a token" in said.err) == (2, True), said
 
 
 def test_serve_takes_its_token_from_stdin(tmp_path):

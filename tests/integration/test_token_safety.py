@@ -5,6 +5,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 from batchrun.apify import transport
 from batchrun.apify.client import ApifyClient, open_client
 from batchrun.apify.redirects import NearbySockets, redirect_of
-from batchrun.errors import ConfigError, ConnectFailed, ForeignAnswer
+from batchrun.errors import ApiError, ConfigError, ConnectFailed, ForeignAnswer, TransportError
 from batchrun.model import Mark, RunId, RunOptions, TaskId
 from batchrun.policy.retry import Backoff
 from tests.integration.test_connections import open_server
@@ -85,6 +86,47 @@ async def test_an_unreachable_proxy_is_named_without_its_password(monkeypatch: p
             await start(client)
     where = proxy.url.removeprefix("http://")
     assert str(caught.value) == f"no connection to api.example: the proxy {where}: Connection refused"
+
+
+@pytest.mark.parametrize("answer", [b"\x15\x03\x01\x00\x02\x02\x50", b"SSH-2.0-OpenSSH\r\n\r\n"])
+async def test_a_proxy_that_speaks_no_http_is_told_of_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    """As one that wants TLS itself, or the port of another service."""
+    async with open_server(lambda _: (answer, False)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "http://me:wrong@"))
+        async with opened("https://api.example") as client:
+            with pytest.raises(TransportError) as caught:
+                await start(client)
+    assert "400" in str(caught.value)
+    assert "wrong" not in f"{caught.value}"
+
+
+def _same(answer: tuple[bytes, bool], _: bytes) -> tuple[bytes, bool]:
+    return answer
+
+
+async def test_a_token_that_an_answer_repeats_is_in_no_message() -> None:
+    """Gateways show the headers that they refuse, in the API's form or in one of their own."""
+    told: list[str] = []
+    body = b'{"error": {"type": "refused", "message": "sent: Bearer %b"}}'
+    for said in (body, b"<html><title>Bearer %b</title>", b"Bearer %b"):
+        text = said % TOKEN.encode()
+        answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text)
+        async with open_server(partial(_same, (answer, True))) as server, opened(server.url) as client:
+            with pytest.raises((ApiError, ForeignAnswer)) as caught:
+                await start(client)
+            told.append(str(caught.value))
+    assert ["***" in each for each in told] == [True] * 3
+    assert not any(TOKEN in each for each in told)
+
+
+async def test_a_log_is_read_without_the_token() -> None:
+    """An Actor may print its environment."""
+    text = b"APIFY_TOKEN=%b\n" % TOKEN.encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text)
+    async with open_server(lambda _: (answer, False)) as server, opened(server.url) as client:
+        assert await client.get_log_tail(RunId("r"), 1000) == b"APIFY_TOKEN=***\n"
 
 
 async def test_this_machine_is_reached_in_spite_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

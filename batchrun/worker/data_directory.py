@@ -16,6 +16,8 @@ from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory, names_of_others
 from batchrun.worker.submission import BatchState, Submission
 
+#: The output directory in a batch's own directory.
+OUT = "out"
 _IS_ID = re.compile(r"[a-z0-9-]{1,64}")
 _FORMAT = re.compile(r"\.(toml|jsonl|ndjson|json|csv|tsv)(\.(gz|zst))?$", re.IGNORECASE)
 #: Patterns of the names that a worker's own files have.
@@ -89,7 +91,7 @@ class DataDirectory:
     def out_dir(self, submission: Submission) -> Path:
         """Return a submission's output directory: beside its file in the spool, or in the submission's directory."""
         if submission.spooled is None:
-            return self.of(submission.id) / "out"
+            return self.of(submission.id) / OUT
         return self.out_dir_of(submission.spooled)
 
     def out_dir_of(self, spooled: PurePosixPath) -> Path:

@@ -4,6 +4,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import chain, count
@@ -18,7 +19,7 @@ from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.output.worker_batch import SUBMISSION
 from batchrun.runtime.private_files import make_private_directory, read_private
-from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.data_directory import OUT, DataDirectory, has_ledger
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.taken_files import TakenFiles
 
@@ -27,6 +28,8 @@ MIN_REF_CHARS = 6
 #: The newest names, which are compared with an unknown one: comparing ten thousand would hold up all others.
 _NAMES_COMPARED = 200
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+#: What a batch's file is called once its deletion has begun, which `load` completes.
+_DELETED = f"{SUBMISSION}.deleted"
 #: Ids that `new_id` has made, and those of parts of a batch in shards.
 _MADE = re.compile(rf"\d{{8}}-[{_ALPHABET}]{{10}}(-\d+)?")
 
@@ -73,10 +76,12 @@ class SubmissionStore:
             try:
                 submission = Submission.model_validate_json(read_private(directory / SUBMISSION))
             except FileNotFoundError:
-                if _MADE.fullmatch(directory.name):
+                is_deleted = (directory / _DELETED).exists() or not has_ledger(directory / OUT)
+                if _MADE.fullmatch(directory.name) and is_deleted:
                     shutil.rmtree(directory, ignore_errors=True)
-                else:  # a person's, who calls a directory of his own `batches`
-                    _log.warning("directory_left", file=str(directory), reason="it is no batch of this worker")
+                else:  # a person's, who calls a directory of his own `batches`, or who restores a batch bit by bit
+                    reason = f"it is no batch of this worker, without {SUBMISSION}"
+                    _log.warning("directory_left", file=str(directory), reason=reason)
             except (OSError, ValidationError) as error:
                 _log.error("batch_unreadable", file=str(directory / SUBMISSION), reason=str(error))
             else:
@@ -196,8 +201,8 @@ class SubmissionStore:
         directory = self._directory.of(submission.id)
         self.taken.note(submission)
         with explaining(directory):
-            # The file first: without it, an interrupted deletion is completed by `load`.
-            (directory / SUBMISSION).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                (directory / SUBMISSION).replace(directory / _DELETED)
             self._known.pop(submission.id, None)
             self._order = None
             self._unsaved.discard(submission.id)

@@ -375,14 +375,22 @@ async def test_the_spool_takes_complete_files_and_reports_their_end(tmp_path, ap
 
 
 def test_only_what_a_worker_has_made_is_removed_as_incomplete(tmp_path):
-    """`batches` is a name that people use, and `--data .` is enough to name theirs."""
+    """`batches` is a name that people use, and `--data .` is enough to name theirs.
+
+    What has a ledger has results: the batch's file may be restored later, or was moved aside.
+    """
     directory = DataDirectory(tmp_path)
     directory.make()
     of_worker, of_part = SubmissionStore.new_id(), f"{SubmissionStore.new_id()}-12"
-    for name in (of_worker, of_part, "2025-q1", "20250101", "20250101-customers"):
+    restored, deleted = SubmissionStore.new_id(), SubmissionStore.new_id()
+    for name in (of_worker, of_part, restored, deleted, "2025-q1", "20250101", "20250101-customers"):
         put(directory.batches / name / "jobs.csv", "n\n")
+    for name in (restored, deleted):
+        put(directory.batches / name / "out" / "ledger.sqlite3", "")
+    put(directory.batches / deleted / "batch.json.deleted", "")
     SubmissionStore(directory).load()
-    assert {each.name for each in directory.batches.iterdir()} == {"2025-q1", "20250101", "20250101-customers"}
+    left = {each.name for each in directory.batches.iterdir()}
+    assert left == {restored, "2025-q1", "20250101", "20250101-customers"}
 
 
 async def test_a_file_beside_no_batch_file_is_reported_once(tmp_path, blockbuster):

@@ -153,7 +153,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 open_children(cancels_on_leaving=True) as children,
             ):
                 accounts = await read_accounts(database, given)
-                base_url = _base_url(settings.host, listener)
+                base_url = _base_url(listener)
                 proxy = await anyio.create_tcp_listener(local_host="127.0.0.1")
                 actor_proxy = _actor_proxy(settings, proxy.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django's
                 backend = await _compose(settings, database, catalog, accounts, demo, children, base_url, actor_proxy)
@@ -308,9 +308,11 @@ def _bind(host: str, port: int, tries: int = 10) -> list[socket.socket]:
     return [listener, *held]
 
 
-def _base_url(host: str, listener: socket.socket) -> str:
+def _base_url(listener: socket.socket) -> str:
+    # The address, not a name for it: who answers for the name could lead the calls of Actors and webhooks elsewhere.
     # Actors on this machine reach a server that listens on all addresses by the loopback.
-    return f"http://{reachable(host)}:{listener.getsockname()[1]}"
+    host, port = listener.getsockname()[:2]
+    return f"http://{reachable(host)}:{port}"
 
 
 def _prepare_directory(directory: Path, follows_link: bool) -> IO[bytes]:

@@ -145,6 +145,20 @@ async def test_an_actor_reaches_the_server_without_a_proxy(
     assert [variables.get("no_proxy"), variables.get("NO_PROXY")] == [seen, seen]
 
 
+async def test_no_proxy_is_asked_for_a_server_at_an_address_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would read the Run's token and all that the Actor pushes."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:1")
+    async with open_api(tmp_path, host="127.0.0.2", actors=(ACTORS,)) as api:
+        run = await api.run_actor("local~acrobat", {"do": "environment"}, memory=256, timeout=60)
+        await api.finish(run["id"])
+        variables = (await api.items(run))[0]
+    assert variables["no_proxy"].split(",")[-1] == "127.0.0.2"
+
+
 async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
     """What a process could do while its Run was live, nobody can do with its token later, resurrected or not."""
     run = await api.run_actor("local~acrobat", {"do": "environment", "wait_s": 1000})

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from batchrun.server.runs.process_groups import Meter, RunMark, end_runs
+from batchrun.server.runs.process_groups import Meter, RunMark, end_runs, may_be_alive, own_identity
 
 RUN = RunMark.of("LiveRun", "batchrun_run_LiveRun_signed.rest")
 NOBODY = 65534
@@ -41,3 +41,14 @@ def test_a_process_counts_for_the_run_that_it_is_of(named: dict[str, str], user:
             assert (process.poll() is None) is not is_meant or process.wait(60) == -signal.SIGKILL
         finally:
             process.kill()
+
+
+def test_a_server_in_another_container_may_live() -> None:
+    """Its pid is another process here, or none."""
+    own = own_identity()
+    pid, started, namespace = own.split(" ")
+    assert may_be_alive(own)
+    assert may_be_alive(f"{pid} {started}")  # as an earlier version has noted it
+    assert may_be_alive(f"{pid} 1 {namespace}1")
+    assert not may_be_alive(f"{pid} 1 {namespace}")
+    assert not may_be_alive("")

@@ -1,6 +1,5 @@
 """From one server process to the next: orphaned processes are killed, and live Runs start again as migrated ones."""
 
-import os
 from collections.abc import Callable
 
 import anyio
@@ -34,23 +33,18 @@ async def end_orphans(database: Database, token_of: Callable[[str], str]) -> Non
 
     A server process that lives keeps its own: the state is a copy of its state.
     """
-    own = f"{os.getpid()} {await anyio.to_thread.run_sync(process_groups.start_time, os.getpid())}"
+    own = await anyio.to_thread.run_sync(process_groups.own_identity)
     before = await database.write(account_table.read_or_set, "served_by", own)
     processes = await database.read(run_table.read_processes)
     noted = [Orphan(run_id, token_of(run_id), pid, started) for run_id, pid, started in processes]
-    if noted and before != own and await anyio.to_thread.run_sync(_is_alive, before):
-        _log.warning("orphans_left", reason="the state is a copy of that of a server that runs", server=before)
+    if noted and before != own and await anyio.to_thread.run_sync(process_groups.may_be_alive, before):
+        reason = "the state is a copy, or of another container, and its server may run"
+        _log.warning("orphans_left", reason=reason, server=before)
     elif noted:
         for run_id in await anyio.to_thread.run_sync(process_groups.end_orphans, noted):
             _log.info("orphan_ended", run_id=run_id)
     await database.write(run_table.forget_processes)
     await database.write(account_table.put, "served_by", own)
-
-
-def _is_alive(server: str) -> bool:
-    """Return whether there is a process, given as its pid and start time."""
-    pid, _, started = server.partition(" ")
-    return pid.isdecimal() and process_groups.start_time(int(pid)) == started
 
 
 async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> None:

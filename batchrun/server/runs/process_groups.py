@@ -22,6 +22,8 @@ from typing import NamedTuple
 _IS_LINUX = sys.platform == "linux"
 #: Max searches for processes of a Run, while each finds new ones.
 _MAX_SEARCHES = 20
+#: Bytes that are read of the environment of another user's process: he may make many, and fill them.
+_MAX_FOREIGN_BYTES = 1 << 16
 #: Source: prctl(2). Without it, /proc/PID/environ and /proc/PID/mem are root's.
 _PR_SET_DUMPABLE = 4
 
@@ -83,6 +85,25 @@ def start_time(pid: int) -> str | None:
         return fields[19] if fields and fields[0] != "Z" else None
     shown = _ps("-o", "lstart=", "-p", str(pid)).strip()
     return shown or None
+
+
+def own_identity() -> str:
+    """Return what names this process among all of this machine's, in any container."""
+    return f"{os.getpid()} {start_time(os.getpid())} @{_pid_namespace()}"
+
+
+def may_be_alive(identity: str) -> bool:
+    """Return whether the process with this `own_identity` may live; of another namespace, it cannot be seen here."""
+    process, _, namespace = identity.partition(" @")
+    if namespace and namespace != str(_pid_namespace()):
+        return True
+    pid, _, started = process.partition(" ")
+    return pid.isdecimal() and start_time(int(pid)) == started
+
+
+def _pid_namespace() -> int:
+    """Return the number of the namespace of this process's pids; 0 on other systems than Linux."""
+    return Path("/proc/self/ns/pid").stat().st_ino if _IS_LINUX else 0
 
 
 def end_group(pid: int) -> None:
@@ -181,12 +202,13 @@ def _pids() -> Iterator[int]:
 def _named_by(pid: int) -> _Named:
     try:
         with Path(f"/proc/{pid}/environ").open("rb") as file:
-            environment, owner = file.read().decode(errors="replace"), os.fstat(file.fileno()).st_uid
+            is_own = os.fstat(file.fileno()).st_uid == os.geteuid()
+            environment = file.read(-1 if is_own else _MAX_FOREIGN_BYTES).decode(errors="replace")
     except OSError:
         return _Named(RunMark("", ""), is_own=False)
     variables = dict(variable.split("=", 1) for variable in environment.split("\0") if "=" in variable)
     mark = RunMark.of(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
-    return _Named(mark, is_own=owner == os.geteuid())
+    return _Named(mark, is_own=is_own)
 
 
 def _group_of(pid: int) -> int:

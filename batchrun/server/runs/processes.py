@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
@@ -269,19 +270,20 @@ def _environment(
     inherited = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
     return {
         **inherited,
-        **_proxy_exceptions(inherited),
+        **_proxy_exceptions(inherited, base_url),
         "PYTHONUNBUFFERED": "1",
         **command.variables,
         **_platform_variables(live, base_url, token, proxy),
     }
 
 
-def _proxy_exceptions(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return NO_PROXY with this machine in it: no proxy leads to the server or to its demo site."""
+def _proxy_exceptions(environment: Mapping[str, str], base_url: str) -> dict[str, str]:
+    """Return NO_PROXY with this machine and the server's address in it: no proxy is asked for the API or demo site."""
     if not any(name.lower().endswith("_proxy") and value for name, value in environment.items()):
         return {}
     named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    exceptions = named if named.strip() == "*" else ",".join(filter(None, (named, "localhost", "127.0.0.1", "::1")))
+    own = dict.fromkeys(("localhost", "127.0.0.1", "::1", urlsplit(base_url).hostname))
+    exceptions = named if named.strip() == "*" else ",".join(filter(None, (named, *own)))
     return {"no_proxy": exceptions, "NO_PROXY": exceptions}
 
 

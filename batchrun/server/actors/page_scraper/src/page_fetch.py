@@ -84,16 +84,18 @@ def _connect(address: tuple[str, int], timeout: float, _source: object = None) -
 
 
 def _check(address: tuple[str, int], resolved: str) -> None:
-    if "BATCHRUN_ALLOW_PRIVATE_ADDRESSES" in os.environ or address in _trusted():
+    if "BATCHRUN_ALLOW_PRIVATE_ADDRESSES" in os.environ or address in (_own_server(), *_proxies()):
         return
     if not is_public(resolved):
         raise PermissionError(f"{resolved} is not a public address; the server's allow_private_addresses permits it")
 
 
-def _trusted() -> set[tuple[str | None, int]]:
-    """Return host and port of the platform and of proxies."""
-    proxies = {name: url for name, url in urllib.request.getproxies().items() if name != "no"}
-    return {_own_server(), *(_address(url if "//" in url else f"//{url}") for url in proxies.values())}
+def _proxies() -> list[tuple[str | None, int]]:
+    return [
+        _address(url if "//" in url else f"//{url}")
+        for name, url in urllib.request.getproxies().items()
+        if name != "no"
+    ]
 
 
 def _own_server() -> tuple[str | None, int]:
@@ -115,7 +117,7 @@ class _TargetHandler(urllib.request.BaseHandler):
     """Looks at each URL, those of redirects too.
 
     A host before a proxy is asked for it: this machine and its network may be open to the proxy. The server's API: a
-    call from here is counted in no chain of webhooks.
+    call from here is counted in no chain of webhooks. A proxy itself: many answer with a page of their own.
     """
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
@@ -125,6 +127,8 @@ class _TargetHandler(urllib.request.BaseHandler):
         address = host, target.port or (443 if request.type == "https" else 80)
         if address == _own_server() and request.selector.lstrip("/").startswith("v2/"):
             raise PermissionError("it is of the server's API; page-scraper is for pages")
+        if address in _proxies() and "BATCHRUN_ALLOW_PRIVATE_ADDRESSES" not in os.environ:
+            raise PermissionError("it is not a site but the proxy of the environment")
         if request.type in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
             if _NO_HOST.search(host) or host.endswith("."):
                 raise PermissionError(f"{host!r} is not the name of a host")

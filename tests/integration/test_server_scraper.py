@@ -1,5 +1,6 @@
 """The bundled Actors and the demo site."""
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,18 @@ async def test_the_demo_site_has_pages_that_link_to_each_other(api: Api) -> None
     assert "<h1>" in page
     assert 'href="file:' not in page
     assert (await api.get("/demo/json.html")).body.decode() == page
+
+
+async def test_the_demo_site_shows_nothing_of_its_users_machine(api: Api) -> None:
+    """Neither where this Python is, in the user's home perhaps, nor what it runs with; constants of modules it does."""
+    pages = {
+        name: (await api.send("GET", f"/demo/{name}.html", token=None)).body.decode()
+        for name in ("sys", "os", "platform", "json", "math")
+    }
+    own = [path for path in (sys.prefix, sys.base_prefix, *sys.path) if path[1:] and not path.startswith("/usr")]
+    assert [(name, path) for name, page in pages.items() for path in own if path in page] == []
+    assert "<strong>orig_argv</strong>" in pages["sys"]
+    assert "3.14159" in pages["math"]
 
 
 @pytest.mark.parametrize("name", ["os", "antigravity.html", "..%2fos.html", "json.html.html", "os.path", "%00.html"])

@@ -46,15 +46,24 @@ _RENDER_LIMIT_S = 30
 #: Max bytes of a page. A larger length is a sign of a broken child.
 _MAX_PAGE_BYTES = 32 * 1024 * 1024
 
-#: The child process: for each line with a module's name, it writes the page's length on a line, then the page.
+#: The child process: for each line with a module's name, it writes the page's length on a line, then the page. Anybody
+#: may read a page: it shows no path of this Python, which may be in its user's home, and no value of what it runs with.
 _RENDERER = """
 import os, pydoc, sys
+class Names(pydoc.HTMLDoc):
+    def docother(self, object, name=None, mod=None, *ignored):
+        return "<strong>%s</strong>" % name
+homes = {path for own in (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__))
+         for path in (own, os.path.realpath(own))} - {"/", "/usr", "/usr/local"}
 out = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 for line in sys.stdin:
     name = line.strip()
     module = pydoc.locate(name)
-    page = pydoc.html.page(pydoc.describe(module), pydoc.html.document(module, name))
+    doc = Names() if name in ("os", "sys") else pydoc.html
+    page = doc.page(pydoc.describe(module), doc.document(module, name))
+    for home in sorted(homes, key=len, reverse=True):
+        page = page.replace(home, "/usr")
     body = page.encode("utf-8", "replace")
     out.write(b"%d\\n" % len(body) + body)
     out.flush()
@@ -124,8 +133,8 @@ class DemoSite:
     async def _ask(self, name: str) -> bytes:
         if self._renderer is None:
             # In its own session, so that Ctrl-C at the terminal does not reach it: draining Runs may still need pages.
-            # -I: no module comes from the current directory. Other processes may read its environment, and so may
-            # whoever reads the page of `os`: it has what Python may need to start, and no token.
+            # -I: no module comes from the current directory. Other processes may read its environment: it has what
+            # Python may need to start, and no token.
             self._renderer = await anyio.open_process(
                 [sys.executable, "-I", "-W", "ignore", "-c", _RENDERER],
                 env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},

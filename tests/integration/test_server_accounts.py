@@ -136,6 +136,7 @@ async def test_access_can_be_restricted_to_the_owner(api: Api) -> None:
     paths = {
         f"/v2/actor-runs/{run['id']}": [
             f"/v2/actor-runs/{run['id']}",
+            f"/v2/acts/test~echo/runs/{run['id']}",
             f"/v2/logs/{run['id']}",
             f"/v2/actor-runs/{run['id']}/dataset/items",
             f"/v2/actor-runs/{run['id']}/key-value-store/records/OUTPUT",
@@ -151,6 +152,8 @@ async def test_access_can_be_restricted_to_the_owner(api: Api) -> None:
             for token in (None, BOB):
                 assert (await api.send("GET", address, token=token)).status == 403, address
             assert (await api.get(address)).status == 200
+        # Which Actor's it is, is not told either.
+        assert (await _bob(api, "GET", f"/v2/acts/apify~hello-world/runs/{run['id']}")).status == 403
         assert (await api.send("PUT", path, {"generalAccess": None})).data["generalAccess"] == "RESTRICTED"
         assert (await api.send("PUT", path, {"generalAccess": "ANYBODY"})).refusal == (400, "invalid-request")
     dataset = (await api.send("POST", "/v2/datasets", name="open")).data["id"]

@@ -72,8 +72,11 @@ def _actor_missing(call: Call, own_username: str) -> ErrorAnswer:
 async def run_id_of(call: Call) -> str:
     """Return the id of the Run that the path means. An id alone in the path is not looked up here."""
     if (run_id := call.path.get("run")) is not None:
-        if "actor" in call.path and (await call.backend.runs.read(run_id))["actId"] != actor_of(call).id:
-            raise thing_missing("Actor run")
+        if "actor" in call.path:
+            doc = await call.backend.runs.read(run_id)
+            refuse_anothers_run(call, doc)  # before it is said whether it is this Actor's
+            if doc["actId"] != actor_of(call).id:
+                raise thing_missing("Actor run")
         return run_id
     user = call.user
     if (task := call.path.get("task")) is not None:

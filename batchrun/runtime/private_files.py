@@ -22,11 +22,14 @@ MAX_WHOLE_BYTES = 64 << 20
 #: What systems and people put into any directory.
 _OF_SYSTEMS = (".gitignore", "lost+found", ".DS_Store")
 _FOR_OTHERS = 0o077
+#: Max names on the way to a directory, those of links among them: more than any path has.
+_MAX_STEPS = 4096
 _IS_ANOTHERS_TO_CLOSE = (
     "it is open to other users, and not yours to close; run this as its owner, or name a directory inside it"
 )
 _IS_ANOTHERS = "it belongs to another user; make it yours (chown), or remove it if you did not put it there"
-_IS_PLANTED = "another user has made it in a directory that all users share; name a directory elsewhere"
+_IS_PLANTED = "another user has made it in a directory that others may write to; name a directory elsewhere"
+_IS_EXCHANGED = "another directory was put in its place while this one was in use"
 _IS_NO_FILE = "it is no regular file (a FIFO, a device or a directory); remove it if you did not put it there"
 _NAMES_A_FILE = "it names a file that SQLite would delete, as none of batchrun's does; remove it, if it is not yours"
 _IS_OPEN = "other users can write to it, and so choose what is in it; close it (chmod go-w) if you trust what is there"
@@ -76,7 +79,7 @@ def refuse_exchanged(descriptor: int, path: str) -> None:
         if (kept := _kept.get(each)) is not None:
             found = os.stat("/".join([".", *[".."] * depth]), dir_fd=descriptor)
             if not os.path.samestat(found, os.fstat(kept)):
-                raise OSError(errno.ESTALE, "another directory was put in its place while this one was in use", path)
+                raise OSError(errno.ESTALE, _IS_EXCHANGED, path)
         if each.name == "..":
             return  # what is left of it leads elsewhere
 
@@ -297,8 +300,7 @@ def open_closed_directory(directory: Path, *, follows_link: bool = True) -> int:
         found, parent = os.fstat(descriptor), os.stat("..", dir_fd=descriptor)
         if _is_shared(found) or os.path.samestat(found, parent):
             raise PermissionError(errno.EPERM, "all users share it; name a directory inside it", str(directory))
-        if _is_shared(parent) and found.st_uid not in (0, os.geteuid()):
-            raise PermissionError(errno.EPERM, _IS_PLANTED, str(directory))
+        _refuse_planted(directory, found)
         _refuse_escape(descriptor, str(directory))
         refuse_exchanged(descriptor, str(directory))
         _narrow(descriptor, str(directory), _IS_ANOTHERS_TO_CLOSE)
@@ -306,6 +308,32 @@ def open_closed_directory(directory: Path, *, follows_link: bool = True) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _refuse_planted(directory: Path, found: os.stat_result) -> None:
+    """Refuse a directory if a link that another user has planted leads to it, and for root also one that he has made.
+
+    Planted is what is in a directory that others may write to, and is that of another user than the directory's. Root
+    works in directories of others, to which he was led by their owners; other users are refused there anyhow.
+    """
+    place, names = Path.cwd(), [*reversed(directory.parts)]
+    for _ in range(_MAX_STEPS):
+        if not names:
+            break
+        if (name := names.pop()) in ("/", ".."):
+            place = Path("/") if name == "/" else place.parent
+            continue
+        step = place / name
+        entry, around = step.lstat(), place.lstat()
+        is_planted = _is_anothers(entry) and entry.st_uid != around.st_uid and around.st_mode & (S_IWGRP | S_IWOTH)
+        if is_planted and (S_ISLNK(entry.st_mode) or os.geteuid() == 0):
+            raise PermissionError(errno.EPERM, _IS_PLANTED, str(step))
+        if S_ISLNK(entry.st_mode):
+            names += reversed(step.readlink().parts)
+        else:
+            place = step
+    if not os.path.samestat(place.lstat(), found):
+        raise OSError(errno.ESTALE, _IS_EXCHANGED, str(directory))
 
 
 def _is_anothers(found: os.stat_result) -> bool:

@@ -441,10 +441,41 @@ def test_no_directory_is_taken_that_another_user_has_made_where_all_may(tmp_path
     planted.mkdir(parents=True, mode=0o700)
     shared.chmod(0o1777)
     os.chown(planted, 54321, 54321)
-    with pytest.raises(OSError, match="another user has made it in a directory that all users share"):
+    with pytest.raises(OSError, match="another user has made it in a directory that others may write to"):
         make_private_directory(planted)
     shared.chmod(0o755)
     make_private_directory(planted)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o775])
+def test_no_way_leads_to_a_directory_by_what_another_user_has_put_where_others_may(tmp_path, monkeypatch, mode):
+    """A link, whose aim looks as if root was led there by its owner; a directory that another's may be put into."""
+    shared, his, own = tmp_path / "open", tmp_path / "his", tmp_path / "own"
+    for each in (shared / "made", his, own):
+        each.mkdir(parents=True)
+    (shared / "to-his").symlink_to(his)
+    (shared / "to-own").symlink_to("../own")
+    (own / "on").symlink_to("../open/to-own/..")
+    shared.chmod(mode)
+    for each in (his, shared / "made", shared / "to-his", shared / "to-own"):
+        os.chown(each, 54321, 54321, follow_symlinks=False)
+    monkeypatch.chdir(shared)
+    for planted, way in (
+        ("to-his", "to-his"),
+        ("to-his", "to-his/any"),
+        ("to-own", "../own/on"),
+        ("made", "made"),
+        ("made", "made/any"),
+    ):
+        for path in (Path(way), Path.cwd() / way):
+            with pytest.raises(OSError, match=f"another user has made it in a directory that others.*/{planted}'"):
+                make_private_directory(path)
+    for each in (his, Path("../own"), shared / "../his"):
+        make_private_directory(each)
+    os.chown(shared, 54321, 54321)  # root was led there by the one who owns both
+    make_private_directory(Path("made"))
+    make_private_directory(Path("to-his"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")

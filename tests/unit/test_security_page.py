@@ -72,7 +72,7 @@ HELD = {
     "run a command, or name who is notified": (
         "unit/test_submission_config.py::test_a_submission_cannot_name_who_is_notified",
     ),
-    "follow no redirect, and stand in no file or message of a batch": (
+    "follow no redirect, and stand in no batch's files or messages": (
         "integration/test_notify_channels.py::test_a_refusal_shows_the_status_and_no_url",
         "integration/test_notify_channels.py::test_a_receiver_that_is_gone_is_named_without_its_url",
         "integration/test_notifications.py::test_a_dead_receiver_holds_up_no_batch_and_gets_its_notification_later",
@@ -85,7 +85,7 @@ HELD = {
     ),
     "It ends with its Run, or the server": (
         "integration/test_server_processes.py::test_a_runs_token_dies_with_its_run",
-        "integration/test_server_processes.py::test_orphans_of_a_killed_server_are_ended_first",
+        "integration/test_server_processes.py::test_a_killed_server_leaves_no_process_that_the_next_one_does_not_end",
         "integration/test_server_accounts.py::test_what_a_run_has_begun_is_not_carried_out_after_its_end",
         "integration/test_server_events.py::test_what_is_followed_ends_with_the_right_to_it",
     ),
@@ -125,7 +125,7 @@ HELD = {
         "unit/test_fleet_list.py::test_a_file_that_would_fill_the_disk_is_not_begun",
         "unit/test_fleet_list.py::test_a_batch_of_the_page_has_an_id",
     ),
-    "have mode 0700, their files 0600": (
+    "have mode 0700, files 0600": (
         "integration/test_private_files.py::test_a_batch_is_for_its_user_only",
         "integration/test_private_files.py::test_a_worker_is_for_its_user_only",
         "integration/test_private_files.py::test_what_a_batch_carries_along_and_serve_are_for_their_user_only",
@@ -139,6 +139,8 @@ HELD = {
         "integration/test_private_files.py::test_what_belongs_to_another_user_is_refused",
         "integration/test_private_files.py::test_nothing_in_a_workers_directory_is_read_before_it_is_known_whose_it_is",
         "integration/test_private_files.py::test_the_owner_of_a_directory_is_trusted_by_root_alone",
+        "integration/test_private_files.py::test_no_directory_is_taken_that_another_user_has_made_where_all_may",
+        "integration/test_private_files.py::test_no_way_leads_to_a_directory_by_what_another_user_has_put_where_others_may",
         "integration/test_private_files.py::test_a_fifo_in_the_place_of_a_file_holds_nobody_up",
         "integration/test_private_files.py::test_what_others_may_have_put_there_is_opened_in_one_way",
     ),

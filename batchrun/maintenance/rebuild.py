@@ -20,7 +20,7 @@ from batchrun.jobs import JobFile, ReadPoint
 from batchrun.ledger.facts import CONFIG, DUPLICATES, READ_TO, REPAIRING, SIGNATURE, START_COMMITS, TASK_ID
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import ReadTo, Settlement
-from batchrun.ledger.sqlite.older_ledger import refuse_missing_ledger, refuse_older_ledger
+from batchrun.ledger.sqlite.restored_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import NotedStart, read_start_log
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.maintenance.noted_config import config_of, refuse_unsigned

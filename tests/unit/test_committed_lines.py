@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchrun.errors import OutputError
-from batchrun.ledger.sqlite.older_ledger import _attempts_behind
+from batchrun.ledger.sqlite.restored_ledger import _attempts_behind
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.maintenance.rebuild import _records
 from batchrun.output import committed_lines

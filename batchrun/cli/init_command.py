@@ -23,7 +23,8 @@ from batchrun.jobs.job_file import HEAD_JOBS
 from batchrun.jobs.job_format import Kind
 from batchrun.model import Job, JsonObject, read_json
 from batchrun.preflight.builds import read_build
-from batchrun.preflight.column_match import JobColumn, Matching, is_usable, match_columns
+from batchrun.preflight.column_match import Matching, is_usable, match_columns
+from batchrun.preflight.job_column import JobColumn
 from batchrun.preflight.plan import Plan, as_created, make_plan, open_to_look
 from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors

@@ -27,7 +27,6 @@ from batchrun.errors import BatchRefused, ConfigError, JobFileError, LedgerError
 from batchrun.jobs import JobFile
 from batchrun.ledger.facts import REPAIRING, START_COMMITS
 from batchrun.ledger.protocol import ItemWriter, SettledJob
-from batchrun.ledger.sqlite.journal import bad_line_json
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
@@ -35,6 +34,7 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.open_costs import finish_costs, open_idle_ledger
 from batchrun.maintenance.rebuild import rebuild_damaged_ledger
 from batchrun.model import Attempt, AttemptState, BadLine, Items, Job, JobId, JobKey, Problem, Record, Run
+from batchrun.output.bad_lines import bad_line_json
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.lock import enter_lock
 from batchrun.output.replacement import Replacement

@@ -4,12 +4,13 @@ Pure functions over names, sample values and an input schema. They guess: their 
 """
 
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from batchrun.jobs.template import to_bool, to_float, to_int
 from batchrun.model import JsonObject, read_json
+from batchrun.preflight.job_column import JobColumn, name_words, plain_words
+from batchrun.preflight.key_column import key_column
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Score from which on a column is matched with a property. Equal names alone score `_NAME_WEIGHT`.
@@ -31,56 +32,10 @@ _TYPE_BONUS = 0.1
 #: Addresses in a column, for a property that takes any text.
 _URL_IN_TEXT = -0.3
 
-#: A word by the shape of its characters: an acronym in the plural ("URLs"), one before a word ("URL" of "URLList"), a
-#: word, an acronym, a number.
-_WORD = re.compile(r"A{2,}s(?![as])|A+(?=A[as])|A?[as]+|A+|9+")
-#: Words for one thing; the first stands for all.
-_SYNONYMS = (
-    ("url", "link", "href", "uri", "website", "webpage", "site"),
-    ("query", "search", "keyword", "term", "phrase", "q"),
-    ("limit", "max", "maximum", "most"),
-    ("country", "market", "nation", "countrycode"),
-    ("language", "lang", "locale"),
-    ("location", "city", "place", "town"),
-    ("user", "username", "handle", "profile", "account"),
-)
-_CANONICAL = {word: words[0] for words in _SYNONYMS for word in words}
-#: Words that say nothing about what a property holds.
-_NOISE = frozenset(
-    {
-        *("start", "list", "array", "string", "item", "result", "per", "crawl", "crawled", "request", "value", "input"),
-        *("the", "of", "no", "at", "code", "to", "be", "a"),
-    }
-)
-#: Words in the name of a column that identifies a line.
-_ID_WORDS = frozenset(
-    {
-        *("id", "sku", "key", "asin", "ean", "gtin", "isbn", "uuid", "guid", "slug", "upc", "mpn", "ref", "reference"),
-        *("nr", "nummer", "artikelnummer", "artikelnr", "artnr", "bestellnummer", "bestellnr", "produktnummer"),
-        *("produktnr", "kennung"),
-    }
-)
 _URL = re.compile(r"(https?://\S+|/\S*)")
 _DOMAIN = re.compile(r"([\w-]+\.)+[A-Za-z]{2,}(/\S*)?")
 #: Separators of several values in one cell.
 _SEPARATORS = "|;,"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobColumn:
-    """A column of a job file, or a property that its lines have; with the values at the head of the file."""
-
-    name: str
-    #: The values that are not empty.
-    values: Sequence[Any]
-    has_empty: bool = False
-    #: Whether no value occurs twice.
-    is_unique: bool = False
-
-    @property
-    def has_cells(self) -> bool:
-        """True if its values are texts, as in CSV."""
-        return all(isinstance(value, str) for value in self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +99,7 @@ def match_columns(
         )
         for name in order
     )
-    key = _key(usable)
+    key = key_column(usable)
     return Matching(
         matches=matches,
         missing=tuple(name for name in required if name not in pairs and name not in given),
@@ -200,30 +155,9 @@ def _score(column: JobColumn, name: str, field: JsonObject) -> float:
     bonus = _value_bonus(column, name, field)
     if bonus is None or not column.values:
         return 0.0
-    words = _words(column.name)
-    by_name = max(_likeness(words, _words(name)), 0.9 * _likeness(words, _words(str(field.get("title") or ""))))
+    words = name_words(column.name)
+    by_name = max(_likeness(words, name_words(name)), 0.9 * _likeness(words, name_words(str(field.get("title") or ""))))
     return _NAME_WEIGHT * by_name + bonus
-
-
-def _words(name: str) -> frozenset[str]:
-    """Return the words that say what a column or a property holds: in the singular, one for all synonyms."""
-    singular = [word[:-1] if re.search(r".[^s]s$", word) else word for word in _plain_words(name)]
-    words = frozenset(_CANONICAL.get(word, word) for word in singular)
-    return words - _NOISE or words
-
-
-def _plain_words(name: str) -> list[str]:
-    """Return the words of a name in small letters: "start" and "urls" of `startURLs`."""
-    name = unicodedata.normalize("NFC", name)
-    return [name[slice(*found.span())].lower() for found in _WORD.finditer("".join(map(_shape, name)))]
-
-
-def _shape(character: str) -> str:
-    if character.isupper():
-        return "A"
-    if character.isalpha():
-        return "s" if character == "s" else "a"
-    return "9" if character.isdecimal() else " "
 
 
 def _likeness(these: frozenset[str], those: frozenset[str]) -> float:
@@ -257,7 +191,7 @@ def _kind_bonus(column: JobColumn, kind: str, field: JsonObject) -> float | None
 def takes_urls(name: str, field: JsonObject) -> bool:
     """Whether a property takes addresses of pages, by its editor, its name or its pattern."""
     is_text = field.get("type") in ("string", "array")
-    is_named = not {"url", "urls"}.isdisjoint(_plain_words(name))
+    is_named = not {"url", "urls"}.isdisjoint(plain_words(name))
     return _takes_sources(field) or (
         is_text and (is_named or str(field.get("pattern") or "").startswith(("^http", "^(http")))
     )
@@ -394,10 +328,3 @@ def _separator(texts: Sequence[str]) -> str:
 def _separates(separator: str, text: str) -> bool:
     """Whether a text holds a separator: a comma before a blank is punctuation, as in "Berlin, Germany"."""
     return separator in (text if separator != "," else re.sub(r",\s", "", text))
-
-
-def _key(columns: Sequence[JobColumn]) -> str | None:
-    """Return the column that identifies a line: named like an identifier, and without gaps and repetitions."""
-    named = [column for column in columns if _words(column.name) & _ID_WORDS]
-    good = [column for column in named if column.is_unique and not column.has_empty and column.values]
-    return min(good, key=lambda column: len(_words(column.name)), default=JobColumn(name="", values=())).name or None

@@ -8,7 +8,8 @@ import pytest
 
 from batchrun.cli.batch_file_text import BatchDraft, batch_file_text, toml_value
 from batchrun.jobs.template import Template
-from batchrun.preflight.column_match import JobColumn, Matching, is_usable, match_columns, placeholder
+from batchrun.preflight.column_match import Matching, is_usable, match_columns, placeholder
+from batchrun.preflight.job_column import JobColumn
 
 START_URLS: dict[str, Any] = {"type": "array", "editor": "requestListSources", "title": "Start URLs"}
 MAX_ITEMS: dict[str, Any] = {"type": "integer", "title": "Maximum number of results", "default": 100}

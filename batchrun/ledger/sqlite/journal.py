@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import anyio
-import orjson
 
 from batchrun.errors import OutputError, OutputLost
 from batchrun.ledger.facts import (
@@ -32,6 +31,7 @@ from batchrun.ledger.sqlite.restored_ledger import refuse_missing_ledger, refuse
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Record
+from batchrun.output.bad_lines import bad_line_json
 from batchrun.output.held_file import HeldFile
 from batchrun.output.layout import BAD_LINES, ITEMS, JOB_FILE, LEDGER, RECORDS, SHARED
 from batchrun.output.sink import Sink
@@ -216,14 +216,6 @@ class Journal:
 def _close_sinks(sinks: Mapping[str, Sink]) -> None:
     for sink in sinks.values():
         sink.close()
-
-
-def bad_line_json(bad_line: BadLine) -> bytes:
-    """Return the line that reports a bad line."""
-    return orjson.dumps(
-        {"line": bad_line.position.line, "reason": bad_line.reason, "content": bad_line.content},
-        option=orjson.OPT_APPEND_NEWLINE,
-    )
 
 
 @asynccontextmanager

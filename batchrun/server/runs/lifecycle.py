@@ -25,7 +25,7 @@ from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand
 from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.ids import iso, now_ms
-from batchrun.server.runs import run_changes
+from batchrun.server.runs import charging
 from batchrun.server.runs.execution import RunExecutor
 from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.hosted_run import (
@@ -41,7 +41,6 @@ from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.runs.run_docs import (
     ITEM_EVENT,
     RunOrder,
-    charged,
     current_part,
     ended_stats,
     new_doc,
@@ -252,13 +251,13 @@ class Runs:
 
     async def charge(self, live: HostedRun, event: str, count: int, key: str | None) -> None:
         """Charge a Run for events of its Actor. All are taken; above the limit the Run is stopped."""
-        await run_changes.charge(self._database, live, event, count, key)
+        await charging.charge(self._database, live, event, count, key)
         await self._stop_over_cap(live)
 
     async def charge_items(self, dataset_id: str, count: int) -> None:
         """Charge the live Run, if one pays for the items of this dataset."""
         if (live := self._paid_datasets.get(dataset_id)) is not None:
-            live.doc |= charged(live.doc, ITEM_EVENT, count, is_by_actor=False)
+            live.doc |= charging.charged(live.doc, ITEM_EVENT, count, is_by_actor=False)
             await store_live(self._database, live)
             await self._stop_over_cap(live)
 

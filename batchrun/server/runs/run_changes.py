@@ -1,17 +1,12 @@
-"""What a running Run's owner may do to it: restart it, charge for events, turn it into another Actor's Run."""
-
-import anyio
+"""What a running Run's owner may do to it: restart it, or turn it into another Actor's."""
 
 from batchrun.model import JsonObject
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.runs.hosted_run import HostedRun, store_live
-from batchrun.server.runs.run_docs import MAX_METAMORPHS, charged, metamorphosed
+from batchrun.server.runs.run_docs import MAX_METAMORPHS, metamorphosed
 from batchrun.server.store import stored_value_table
 from batchrun.server.store.database import Database
-
-#: Seconds that a charge's idempotency key is remembered. Source: the SDK's charging.
-_REMEMBER_CHARGE_S = 180
 
 
 async def reboot(database: Database, live: HostedRun) -> JsonObject:
@@ -20,18 +15,6 @@ async def reboot(database: Database, live: HostedRun) -> JsonObject:
     await store_live(database, live)
     live.restart()
     return live.doc
-
-
-async def charge(database: Database, live: HostedRun, event: str, count: int, key: str | None) -> None:
-    """Charge for events. The same key within three minutes charges once."""
-    now = anyio.current_time()
-    live.charge_keys = {known: until for known, until in live.charge_keys.items() if until > now}
-    if key is not None and key in live.charge_keys:
-        return
-    live.doc |= charged(live.doc, event, count)
-    if key is not None:
-        live.charge_keys[key] = now + _REMEMBER_CHARGE_S
-    await store_live(database, live)
 
 
 async def metamorph(

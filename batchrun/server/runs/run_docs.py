@@ -4,15 +4,12 @@ from batchrun.model import JsonObject, RunStatus
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server import prices
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import iso, new_id, now_ms, parse_iso
 from batchrun.server.store.storage_table import Kind
 
 #: Events that the platform charges itself, if the Actor prices them: at each start, one per GB of memory; and for each
 #: item in the default dataset. Source: pay per event, "Synthetic events".
 START_EVENT, ITEM_EVENT = "apify-actor-start", "apify-default-dataset-item"
-#: Max events of one name in a Run: JSON holds 64 bits.
-_MAX_CHARGED = 10**12
 #: Max metamorphs of one Run. Source: account limits.
 MAX_METAMORPHS = 10
 
@@ -94,19 +91,6 @@ def _pricing(actor: Actor, started_ms: int, memory_mb: int) -> JsonObject:
 def _with_start(counts: dict[str, int], memory_mb: int) -> dict[str, int]:
     """Return the counts of events after one more start."""
     return counts | ({START_EVENT: counts[START_EVENT] + max(memory_mb // 1024, 1)} if START_EVENT in counts else {})
-
-
-def charged(doc: JsonObject, event: str, count: int, *, is_by_actor: bool = True) -> JsonObject:
-    counts = doc.get("chargedEventCounts")
-    if is_by_actor and event.startswith("apify-"):
-        raise value_invalid(f'The event "{event}" is charged by the platform itself')
-    if counts is None:
-        raise ErrorAnswer(400, "cannot-charge-non-pay-per-event-actor", "The Actor is not paid per event")
-    if event not in counts:
-        raise value_invalid(f'The Actor has no event "{event}" to charge for')
-    if counts[event] + count > _MAX_CHARGED:
-        raise value_invalid(f'The event "{event}" can be charged up to {_MAX_CHARGED:,} times')
-    return {"chargedEventCounts": counts | {event: counts[event] + count}}
 
 
 def metamorphosed(doc: JsonObject, actor: Actor) -> tuple[JsonObject, str]:

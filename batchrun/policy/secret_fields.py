@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -20,6 +21,9 @@ MASK = "***"
 MIN_TEXT_CHARS = 4
 #: The same of a line of a value that has several, such as a key: a log shows each line alone. Max lines of a value.
 _MIN_LINE_CHARS, _MAX_LINES = 8, 1000
+#: Max texts that are searched for of one value: itself, its lines, and those of the JSON that it may be. A file of
+#: credentials has some dozens; a value of megabytes would have so many that searching stops the event loop for seconds.
+_MAX_PIECES = 2000
 #: Names of fields that are taken for secret if no schema says which are.
 _SECRET_NAME = re.compile(
     r"pass(?:word|wd|phrase)|secret|token|api[_-]?key|private[_-]?key|credential|cookie|authorization", re.IGNORECASE
@@ -50,7 +54,9 @@ class SecretFields:
             texts = _texts_by_name(value, is_secret=False)
         else:
             texts = (text for path in self.paths for part in _parts_at(value, path) for text in _texts(part))
-        pieces = (piece for text in texts for piece in _pieces(text) if len(piece) >= MIN_TEXT_CHARS)
+        pieces = (
+            piece for text in texts for piece in islice(_pieces(text), _MAX_PIECES) if len(piece) >= MIN_TEXT_CHARS
+        )
         return {spelling for piece in pieces for spelling in _spellings(piece)}
 
     def joined(self, other: "SecretFields | None") -> "SecretFields":

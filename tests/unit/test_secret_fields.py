@@ -105,6 +105,16 @@ def test_a_secret_of_several_lines_is_masked_line_by_line() -> None:
     assert without("[" * 1000 + "]" * 1000, deep) == MASK
 
 
+def test_a_secret_that_is_long_json_is_searched_for_by_so_many_texts() -> None:
+    """As a whole, and by its first texts: each costs time for each message."""
+    names = [f"secret-{number:06}" for number in range(5000)]
+    texts = InputSecrets(SecretFields((("key",),))).of(orjson.dumps({"key": json.dumps([json.dumps(names), *names])}))
+    found = [name for name in names if name in texts]
+    assert found == names[: len(found)]
+    assert 1000 < len(found) < 2000
+    assert without(json.dumps([json.dumps(names), *names]), texts) == MASK
+
+
 def test_any_json_is_masked() -> None:
     """An override that is nested as deep as JSON is read is masked as well."""
     deep: object = {"password": "x"}

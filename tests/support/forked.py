@@ -1,7 +1,7 @@
 """Processes that begin where the imports have ended: forked, with a pid, signals and a death of their own.
 
 `python -m batchrun …` imports for half a second before it does anything, and the tests start some hundred of them.
-One parent, started once for each process of pytest, imports everything and then forks a child for each command line:
+One parent, started once, imports everything and then forks a child for each command line:
 
     process = start("batchrun", "run", "batch.toml", cwd=..., environ=..., stderr=file)
     process.send_signal(signal.SIGTERM)
@@ -19,6 +19,7 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ from tests.support.patience import IMPATIENCE, Constants
 ROOT = Path(__file__).parents[2]
 #: A request to the parent in bytes: a command line and an environment.
 MAX_REQUEST = 1 << 20
+#: The first answer to it.
+PID = struct.Struct("i")
 _NO_CONSTANTS: Constants = {}
 
 
@@ -50,7 +53,7 @@ class ForkedProcess:
         self.pid = pid
         self.stdout = stdout
         self.returncode: int | None = None
-        #: The end of a pipe through which the parent sends how the process ended.
+        #: The end of a pipe through which the parent has sent its pid, and sends how it ended.
         self._status = status
 
     def poll(self) -> int | None:
@@ -125,9 +128,10 @@ def start(
         constants = {**IMPATIENCE, **constants}
         request = pickle.dumps(Request([module, *arguments], str(cwd), dict(environ), constants))
         assert len(request) < MAX_REQUEST
-        parent = _parent()
-        socket.send_fds(parent, [request], [*streams, status_end])
-        pid = int(parent.recv(16))
+        socket.send_fds(parent(), [request], [*streams, status_end])
+    answer = os.read(status, PID.size)
+    assert answer, "the parent of all processes has died"
+    (pid,) = PID.unpack(answer)
     return ForkedProcess(pid, status, pipe)
 
 
@@ -167,8 +171,11 @@ def _descriptor(stream: int | IO[Any] | None, null: IO[bytes]) -> int:
 
 
 @functools.cache
-def _parent() -> socket.socket:
-    """Start the parent of all processes, once; it ends with us, as its children do not."""
+def parent() -> socket.socket:
+    """Start the parent of all processes, once; it ends with us, as its children do not.
+
+    Processes of pytest may share it: a request is one packet, and its answers come through a pipe of its own.
+    """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         process = subprocess.Popen(

@@ -3,7 +3,7 @@
     python -m tests.support.forking SOCKET
 
 A request is a packet, `Request`, and four descriptors: the three standard
-streams, and a pipe for how the process ended. The answer is its pid.
+streams, and a pipe that gets its pid, and then how it ended.
 """
 
 import atexit
@@ -31,7 +31,7 @@ import batchrun
 from batchrun.cli.main import app
 from batchrun.runtime import crash_points, fast_dataclasses
 from batchrun.server.http.handler import make_table
-from tests.support.forked import MAX_REQUEST, Request
+from tests.support.forked import MAX_REQUEST, PID, Request
 
 #: A bundled Actor, or an entry point, is a program, not a module to import.
 _PROGRAMS = ("batchrun.__main__", "batchrun.server.actors")
@@ -114,7 +114,8 @@ def _serve(requests: socket.socket) -> list[str] | None:
             requests.detach()
             return _become(pickle.loads(packet), streams)
         statuses[pid] = status
-        requests.send(str(pid).encode())
+        with contextlib.suppress(BrokenPipeError):
+            os.write(status, PID.pack(pid))
         for descriptor in streams:
             os.close(descriptor)
 

@@ -147,8 +147,10 @@ def _cost_of(attempts: Collection[Attempt]) -> tuple[float | None, CostSource, b
     )
 
 
-def json_line(value: JsonObject) -> bytes:
-    """Return JSON on one line, line end included; times in UTC as ISO with Z.
+def json_line(value: object) -> bytes:
+    """Return a JSON object on one line, line end included; times in UTC as ISO with Z.
+
+    A dataclass becomes an object with its fields, if JSON has their values: no deep values, no long numbers.
 
     Raises:
         ValueError: the value is nested deeper than some 900 levels.

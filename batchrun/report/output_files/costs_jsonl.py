@@ -4,7 +4,6 @@ A record has the costs known when its job was settled, some seconds before they 
 count. It is derived from the ledger and replaced whole.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from batchrun.ledger.sqlite.reader import open_for_reading
@@ -21,4 +20,4 @@ def write_costs(directory: Path) -> None:
         LedgerError: there is no ledger, or it is damaged.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        replace_file(directory / COSTS, (json_line(asdict(cost)) for cost in ledger.costs.of_runs()))
+        replace_file(directory / COSTS, (json_line(cost) for cost in ledger.costs.of_runs()))

@@ -3,7 +3,6 @@
 It is derived from the ledger and replaced whole.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from batchrun.ledger.sqlite.reader import open_for_reading
@@ -21,4 +20,4 @@ def write_duplicates(directory: Path) -> None:
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
         if next(ledger.duplicates(), None) is not None:
-            replace_file(directory / DUPLICATES, (json_line(asdict(each)) for each in ledger.duplicates()))
+            replace_file(directory / DUPLICATES, (json_line(each) for each in ledger.duplicates()))

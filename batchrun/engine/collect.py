@@ -201,6 +201,7 @@ class Collector:
         problem: Problem | None
         left_out = 0 if self._plan.is_filtered else attempt.items_offset - attempt.items_count  # by a killed process
         offset, expected_bytes = attempt.items_offset, self._page_bytes
+        noted_offset, noted_count = attempt.items_offset, attempt.items_count
         while True:
             try:
                 page = await self._page(dataset_id, offset, room, expected_bytes)
@@ -213,11 +214,12 @@ class Collector:
             page.items.clear()  # before anything is awaited: what is parsed is several times as large as its lines
             while parts:
                 if lines:
-                    await self._writer.write_items(job_id, attempt, lines)
+                    noted = replace(attempt, items_offset=noted_offset, items_count=noted_count)
+                    await self._writer.write_items(job_id, noted, lines)
                     crash_point("page_written")
-                lines, count, unwritable, next_offset = parts.pop(0)
+                lines, count, unwritable, noted_offset = parts.pop(0)
                 left_out += unwritable
-                attempt = replace(attempt, items_offset=next_offset, items_count=attempt.items_count + count)
+                noted_count += count
             room.shrink(WRITTEN_WEIGHT * len(lines))
             if page.is_last:
                 problem = _left_out(left_out, dataset_id)
@@ -225,7 +227,7 @@ class Collector:
             offset, expected_bytes = page.next_offset, page.expected_bytes
             await self._disk_room.wait()
         items = Items(
-            count=attempt.items_count,
+            count=noted_count,
             dataset_id=dataset_id,
             is_complete=problem is None,
             replaced=replaced,

@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from batchrun.engine.limits.permits import Permits
+from batchrun.engine.progress import Ongoing
 
 #: Max children that wait for a permit or a job: keeping one costs more memory than starting a new one costs time.
 MAX_IDLE = 256
@@ -33,7 +34,8 @@ class ChildPool:
         self._group: TaskGroup | None = None
         self._life: Callable[[], Awaitable[None]] | None = None
         self._count = 0
-        self._idle = 0
+        #: Entered by each child that waits for a permit or a job.
+        self.idling = Ongoing()
         self._paused = 0
 
     @asynccontextmanager
@@ -69,27 +71,20 @@ class ChildPool:
     def may_add(self) -> bool:
         """Whether one more child is useful: none is idle, and there are fewer than two per permit."""
         busy = self._count - min(self._paused, MAX_PAUSED)
-        return not self._idle and busy < 2 * max(1, self._permits.limit)  # one asks, also while there are no permits
+        return not self.idling.count and busy < 2 * max(
+            1, self._permits.limit
+        )  # one asks, also while there are no permits
 
     @property
     def may_idle(self) -> bool:
         """Whether a child without a job may wait for one."""
-        return self._idle < MAX_IDLE
+        return self.idling.count < MAX_IDLE
 
     @property
     def is_another_coming(self) -> bool:
         """Whether another child has a permit and no job, or a child that is added now would get a permit."""
         permits = self._permits
         return permits.used > permits.reserved or (permits.used < permits.limit and self.may_add)
-
-    @contextmanager
-    def idling(self) -> Iterator[None]:
-        """Count the calling child as idle."""
-        self._idle += 1
-        try:
-            yield
-        finally:
-            self._idle -= 1
 
     @contextmanager
     def pausing(self) -> Iterator[None]:

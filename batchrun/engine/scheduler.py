@@ -114,7 +114,7 @@ class Scheduler:
     async def _carry_jobs(self) -> None:
         """Carry one job after another; each child does this from its first job to its last."""
         while self._children.may_idle:
-            with self._children.idling():
+            with self._children.idling:
                 permit = await self._permits.acquire()
             if permit is None:
                 return

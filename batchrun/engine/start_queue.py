@@ -127,7 +127,7 @@ class StartQueue:
                     return work
                 if self._is_done:
                     return None
-                with self._children.idling():
+                with self._children.idling:
                     await self._changed.wait(self._due_in_s)
             return None
 

@@ -26,7 +26,7 @@ class Children:
     async def be_idle(self) -> None:
         """Count as idle until the end."""
         self.begun += 1
-        with self.pool.idling():
+        with self.pool.idling:
             await self.end.wait()
 
 

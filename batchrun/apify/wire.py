@@ -9,6 +9,7 @@ import base64
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -43,6 +44,8 @@ MAX_NAME_CHARS, MAX_MESSAGE_CHARS = 200, 2000
 _MAX_COUNT = 1 << 53
 #: Dollars above which a cost or a price is none: it is unknown then, as a negative one is.
 _MAX_USD = 1e9
+#: Types of a number in JSON; a bool, which is an int, is none.
+_NUMBERS = (int, float)
 #: What ids are made of; they stand in addresses, ledgers, lists and messages.
 _ID = re.compile(r"[\w.~-]{1,200}", re.ASCII)
 #: Years of times with which sums can be made.
@@ -430,7 +433,7 @@ def parse_limits(limits: JsonObject) -> AccountLimits:
 
 def _megabytes(gigabytes: Any) -> int | None:
     # Cut to a petabyte: a larger number stands for "no limit".
-    return None if (number := _number(gigabytes)) is None else round(min(number, 1e6) * 1024)
+    return None if (number := _number(gigabytes, sys.float_info.max)) is None else round(min(number, 1e6) * 1024)
 
 
 def _part(whole: JsonObject, name: str) -> JsonObject:
@@ -476,21 +479,13 @@ def _time(value: Any) -> datetime | None:
 
 
 def _count(value: Any) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and number <= _MAX_COUNT else None
+    return None if (number := _number(value, _MAX_COUNT)) is None else int(number)
 
 
 def _cost(value: Any) -> float | None:
-    number = _number(value)
-    return number if number is not None and number <= _MAX_USD else None
+    return None if (number := _number(value, _MAX_USD)) is None else float(number)
 
 
-def _number(value: Any) -> float | None:
-    """Read a number that is not negative; anything else is unknown."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if 0 <= number < math.inf else None
+def _number(value: Any, most: float) -> float | None:
+    """Read a number from 0 to `most`; anything else is unknown."""
+    return value if type(value) in _NUMBERS and 0 <= value <= most else None

@@ -119,7 +119,7 @@ class Connections:
                     raise
         connection = await self._connect(timeout)
         if may_send is not None and not may_send():
-            self._keep(connection)
+            self._idle.append(connection)
             raise ConnectFailed("while a connection was opened, the time to send the request has passed")
         return await self._exchange(connection, request, silence_s, fits)
 
@@ -132,20 +132,16 @@ class Connections:
             raise
         answer = connection.take_answer()
         if connection.is_usable:
-            self._keep(connection)
+            self._idle.append(connection)
         else:
             self._close(connection)
         return answer
-
-    def _keep(self, connection: "_Connection") -> None:
-        connection.idle_since = self._loop.time()
-        self._idle.append(connection)
 
     def _take_idle(self) -> "_Connection | None":
         now = self._loop.time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and now - connection.idle_since <= MAX_IDLE_S:
+            if connection.is_usable and now - connection.heard_at <= MAX_IDLE_S:
                 return connection
             self._close(connection)
         return None
@@ -167,7 +163,7 @@ class Connections:
         now = self._loop.time()
         for connection in self._open:
             connection.check_silence(now)
-        while self._idle and not (self._idle[0].is_usable and now - self._idle[0].idle_since <= MAX_IDLE_S):
+        while self._idle and not (self._idle[0].is_usable and now - self._idle[0].heard_at <= MAX_IDLE_S):
             self._close(self._idle.popleft())
         self._timer = self._loop.call_later(_LOOK_EVERY_S, self._look) if self._open else None
 
@@ -207,7 +203,8 @@ class _Connection(asyncio.Protocol):
         )
         #: Whether one more request may be sent on it.
         self.is_usable = True
-        self.idle_since = 0.0
+        #: When the server was last heard, or asked; an idle connection is idle since then.
+        self.heard_at = loop.time()
         self._waiting: asyncio.Future[None] | None = None
         #: The whole answer. It is not the future's result: the loop holds the future for as long as its waiter runs.
         self._answer: Answer | None = None
@@ -219,7 +216,6 @@ class _Connection(asyncio.Protocol):
         #: The error for a body that does not fit, found while it was decompressed.
         self._too_large: AnswerTooLarge | None = None
         self._silence_s = 0.0
-        self._heard_at = 0.0
         self._transport.set_protocol(self)
 
     def ask(self, request: bytes, silence_s: float, fits: Fits | None) -> asyncio.Future[None]:
@@ -227,7 +223,7 @@ class _Connection(asyncio.Protocol):
         self._waiting, self._fits = self._loop.create_future(), fits
         self._head_bytes = self._early_steps = 0
         self._too_large = None
-        self._silence_s, self._heard_at = silence_s, self._loop.time()
+        self._silence_s, self.heard_at = silence_s, self._loop.time()
         self._transport.write(request)
         return self._waiting
 
@@ -239,7 +235,7 @@ class _Connection(asyncio.Protocol):
 
     def check_silence(self, now: float) -> None:
         """Fail the request if the server has been silent for too long."""
-        if self._waiting is not None and now - self._heard_at > self._silence_s:
+        if self._waiting is not None and now - self.heard_at > self._silence_s:
             self._fail(aiohttp.SocketTimeoutError(f"the server was silent for {self._silence_s:g} s"))
 
     def close(self) -> None:
@@ -249,7 +245,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of an answer."""
-        self._heard_at = self._loop.time()
+        self.heard_at = self._loop.time()
         if self._message is None:
             self._head_bytes += len(data)
         try:
@@ -337,11 +333,11 @@ class _Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Count no silence while the server reads a large request."""
-        self._heard_at = float("inf")
+        self.heard_at = float("inf")
 
     def resume_writing(self) -> None:
         """Count silence from now on."""
-        self._heard_at = self._loop.time()
+        self.heard_at = self._loop.time()
 
     def pause_reading(self) -> None:
         """Do not pause: large bodies are read whole. But a few bytes may be gigabytes when they are decompressed.

@@ -10,7 +10,7 @@ import structlog
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.changed import Changed
-from batchrun.runtime.steady_time import loop_time
+from batchrun.runtime.steady_time import loop_clock
 
 #: Waits after a 429 that names none; the API's documentation advises to start at half a second.
 RATE_LIMIT_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
@@ -25,6 +25,7 @@ class Throttle:
 
     def __init__(self, bucket: TokenBucket) -> None:
         self._bucket = bucket
+        self._now = loop_clock()
         self._queue = anyio.Lock(fast_acquire=True)
         self._refusals = 0
         self._announced_per_s: float | None = None
@@ -37,18 +38,18 @@ class Throttle:
             return
         async with self._queue:
             while True:
-                now = loop_time()
+                now = self._now()
                 at = self._bucket.next_at(now)
                 if at > now:
                     await self._changed.wait(at - now)
-                    if loop_time() < at or self._bucket.next_at(now) != at:
+                    if self._now() < at or self._bucket.next_at(now) != at:
                         continue  # the rate was changed, or the bucket closed
                 self._bucket.take(at)
                 return
 
     def try_take_token(self) -> bool:
         """Take a token if there is one and no other request waits; return whether it was taken."""
-        now = loop_time()
+        now = self._now()
         if self._queue.locked() or self._bucket.next_at(now) > now:
             return False
         self._bucket.take(now)
@@ -57,7 +58,7 @@ class Throttle:
     @property
     def closed_s(self) -> float:
         """Seconds until the bucket opens again after a 429; 0: it is open."""
-        return max(0.0, self._bucket.closed_until - loop_time())
+        return max(0.0, self._bucket.closed_until - self._now())
 
     def stay_below(self, limit_per_s: float) -> None:
         """Keep below a limit that the platform announces."""
@@ -66,12 +67,12 @@ class Throttle:
 
     def change_rate(self, rate_per_s: float) -> None:
         """Keep this rate from now on, or the announced one if that is lower."""
-        self._bucket.change_rate(rate_per_s, loop_time(), limit_per_s=self._announced_per_s)
+        self._bucket.change_rate(rate_per_s, self._now(), limit_per_s=self._announced_per_s)
         self._changed.notify()
 
     def refused(self, retry_after_s: float | None) -> None:
         """Close the bucket after a 429 for as long as it asks, or else longer with each refusal in a row."""
-        now = loop_time()
+        now = self._now()
         if now < self._bucket.closed_until:
             return  # the request was sent before the bucket closed: it is part of the same refusal
         self._refusals += 1

@@ -13,7 +13,7 @@ from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.model import WaitKind, WaitReason
 from batchrun.policy.token_bucket import Contenders, Tokens
 from batchrun.runtime.changed import Changed
-from batchrun.runtime.steady_time import loop_time
+from batchrun.runtime.steady_time import loop_clock
 
 #: Starts that wait at the gate, each with a permit: at most as many as the rate lets through in this time, in seconds,
 CROWD_S = 0.1
@@ -73,6 +73,7 @@ class StartGate:
         throttle: Throttle | None = None,
     ) -> None:
         self.rank = rank
+        self._now = loop_clock()
         #: Runs of this batch that are live, or being started.
         self.live = 0
         self._starters = 0
@@ -123,7 +124,7 @@ class StartGate:
             at = await self._token_time()
             if at is None or not await self._has_request_token():
                 return None
-            now = loop_time()
+            now = self._now()
             # Another start may have taken this token, or closed the bucket, meanwhile.
             if self._bucket.next_at(at) <= now and self._is_below_capacity(now) and not self._is_held:
                 self._bucket.take(at)
@@ -133,7 +134,7 @@ class StartGate:
 
     async def _has_capacity(self) -> bool:
         while not self._is_shut:
-            now = loop_time()
+            now = self._now()
             at = None if self._is_held else self._account.next_start_at(now)
             if at is not None and at <= now:
                 return True
@@ -150,12 +151,12 @@ class StartGate:
 
     async def _next_token_time(self) -> float | None:
         while not self._is_shut:
-            began_at = loop_time()
+            began_at = self._now()
             at = self._bucket.next_at(began_at)
             delay_s = self._contenders.delay_s(self)
-            while (now := loop_time()) < at + delay_s and not self._is_shut:
+            while (now := self._now()) < at + delay_s and not self._is_shut:
                 await self._wait(at + delay_s - now)
-                at = min(at, self._bucket.next_at(loop_time()))  # sooner if the rate was raised
+                at = min(at, self._bucket.next_at(self._now()))  # sooner if the rate was raised
             self._meter.held_back(now - began_at)
             if now >= self._bucket.closed_until:
                 return at
@@ -163,10 +164,10 @@ class StartGate:
 
     async def _has_request_token(self) -> bool:
         if self._throttle is not None and not self._throttle.try_take_token():
-            began_at = loop_time()
+            began_at = self._now()
             with anyio.CancelScope() as self._throttle_wait:
                 await self._throttle.take_token()
-            self._meter.held_back(loop_time() - began_at)
+            self._meter.held_back(self._now() - began_at)
         return not self._is_shut
 
     def _is_below_capacity(self, now: float) -> bool:
@@ -174,7 +175,7 @@ class StartGate:
         return at is not None and at <= now
 
     async def _wait(self, limit_s: float | None) -> None:
-        self._measure(loop_time())
+        self._measure(self._now())
         await self._changed.wait(limit_s)
 
     def _let_through(self, now: float) -> Start:
@@ -189,7 +190,7 @@ class StartGate:
         """Count a Run as live that an earlier process started, or may have started."""
         self._count_live()
         self._capacity.reached(self._account.live)
-        self._measure(loop_time())
+        self._measure(self._now())
         return Start(nth_live=self._account.live, is_live=True)
 
     def _count_live(self) -> None:
@@ -230,7 +231,7 @@ class StartGate:
         self._answered(start)
         self._capacity.reached(start.nth_live)
         uniform = random.random()  # noqa: S311 - spread
-        self._capacity.unanswered(loop_time(), is_probe=start.take_probe(), uniform=uniform)
+        self._capacity.unanswered(self._now(), is_probe=start.take_probe(), uniform=uniform)
         self._account.wake()
 
     def had_no_effect(self, start: Start) -> None:
@@ -253,14 +254,14 @@ class StartGate:
         if start.is_in_doubt is not is_in_doubt and not start.is_over:
             start.is_in_doubt = is_in_doubt
             self._in_doubt += 1 if is_in_doubt else -1
-            self._measure(loop_time())
+            self._measure(self._now())
 
     def account_is_full(self, start: Start) -> None:
         """Note that the account is full; nothing was started."""
         live = self._account.live - 1
         _log.debug("start_refused", live=live)
         self._capacity.refused(
-            loop_time(),
+            self._now(),
             live,
             is_probe=start.take_probe(),
             sent_at=start.let_through_at,
@@ -270,7 +271,7 @@ class StartGate:
 
     def try_later(self, start: Start, retry_after_s: float | None, reason: str = "") -> None:
         """Close the gate for a while; nothing was started. Without `Retry-After`, each closure in a row is longer."""
-        now = loop_time()
+        now = self._now()
         self._closed_for = reason
         if now >= self._bucket.closed_until:  # else this request was sent before the gate closed
             self._closings += 1
@@ -286,7 +287,7 @@ class StartGate:
             self._capacity.probe_over()
         self.live -= 1
         self._account.live -= 1
-        now = loop_time()
+        now = self._now()
         if start.is_in_doubt:
             self._in_doubt -= 1
         if not start.is_live:  # a refused start frees no permit
@@ -327,7 +328,7 @@ class StartGate:
 
     def waits(self) -> Iterator[WaitReason]:
         """Yield what starts wait for here, and how many have no answer."""
-        now = loop_time()
+        now = self._now()
         if self._unanswered:
             yield WaitReason(kind=WaitKind.STARTING, count=self._unanswered)
         if not self._starters and not self._unanswered:

@@ -130,6 +130,7 @@ class JobRunner:
         keep_log: Callable[[Record, Collection[str]], None] | None,
     ) -> None:
         self._marks = Marks()
+        self._log = _log.bind()  # once: else each line of each job binds a logger
         self._client = client
         self._ledger = ledger
         self._permits = permits
@@ -256,7 +257,7 @@ class JobRunner:
                 self._gate.try_later(start, None, str(error))
             return None
         except (TransportError, ServerFailed) as error:
-            _log.warning("answer_lost", job_key=work.job.key, mark=attempt.mark, error=str(error))
+            self._log.warning("answer_lost", job_key=work.job.key, mark=attempt.mark, error=str(error))
             self._gate.unanswered(start)
             return _InDoubt(error)
         except ApiError as error:
@@ -280,7 +281,7 @@ class JobRunner:
         if run.started_at is None:
             run = replace(run, started_at=self._client.clock.now.middle)
         self._ledger.bind(work.id, attempt.attempt_no, run)
-        _log.debug("run_started", job_key=work.job.key, run_id=run.id, attempt_no=attempt.attempt_no)
+        self._log.debug("run_started", job_key=work.job.key, run_id=run.id, attempt_no=attempt.attempt_no)
         crash_point("bound")
         self._progress.started += 1
         if self._started_before:
@@ -379,7 +380,7 @@ class JobRunner:
             return self._ended(live, sight)
         # Its end stays unknown to the ledger, so that another command can look for it or abort it.
         problem = run_unreadable(live.attempt, sight.unreadable)
-        _log.warning("run_given_up", job_key=live.work.job.key, run_id=live.run_id, reason=problem.message)
+        self._log.warning("run_given_up", job_key=live.work.job.key, run_id=live.run_id, reason=problem.message)
         self._purse.settle(live.attempt.reserved_usd or 0.0, None)
         work = live.work.with_attempt(live.attempt)
         return EndedAttempt(work=work, outcome=Outcome.TIMED_OUT, error=problem, is_final=True)
@@ -388,7 +389,7 @@ class JobRunner:
         """Return how an attempt ended; without a Run, it is lost."""
         work, attempt, run = live.work, live.attempt, sight.run
         if run is None:
-            _log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
+            self._log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
             self._purse.settle(attempt.reserved_usd or 0.0, None)
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             work = work.with_attempt(lost)

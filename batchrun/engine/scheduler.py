@@ -70,6 +70,7 @@ class Scheduler:
         self._breaker = breaker
         self._same_items = SameItems()
         self._progress = progress
+        self._log = _log.bind()  # once: else each line of each job binds a logger
         self._on_record: Callable[[Record], Awaitable[None]] | None = None
         self._reading = anyio.CancelScope()
         #: Whether the source is read to its end.
@@ -188,12 +189,12 @@ class Scheduler:
     async def _settled(self, record: Record) -> None:
         self._progress.count(record)
         run_id = record.attempts[-1].run_id if record.attempts else None
-        _log.info("job_settled", job_key=record.key, run_id=run_id, line=record.line, outcome=record.outcome)
+        self._log.info("job_settled", job_key=record.key, run_id=run_id, line=record.line, outcome=record.outcome)
         trip = self._breaker.note(record)
         if trip is not None and None not in self._tripped:
             self._stop_for(trip)
         if self._same_items.note(record):
-            _log.warning("items_are_all_the_same", jobs=SAME_RUNS)
+            self._log.warning("items_are_all_the_same", jobs=SAME_RUNS)
             self._progress.notices.add(ItemsAllTheSame(count=SAME_RUNS))
         if self._on_record is not None:
             with self._progress.unread:
@@ -208,7 +209,7 @@ class Scheduler:
         """Start nothing more of the batch or group for which the breaker has tripped."""
         self._ledger.note_trip(trip)
         self._tripped.add(trip.group)
-        _log.warning("breaker_tripped", group=trip.group, reason=trip.reason)
+        self._log.warning("breaker_tripped", group=trip.group, reason=trip.reason)
         self._progress.notices.add(BreakerTripped(group=trip.group, reason=trip.reason))
         if trip.group is None:
             self.stop_starting(Ending.TRIPPED)

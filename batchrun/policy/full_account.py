@@ -9,6 +9,8 @@ So at most as many are refused together at a hidden limit: 8 if it is below 72, 
 adds a stride; 256 Runs are live after about 20 of them.
 """
 
+import math
+
 from batchrun.policy.retry import Backoff
 
 #: Waits between two probes while the account stays full.
@@ -40,7 +42,7 @@ class Capacity:
         self._full_at: int | None = None
         #: True if a start below `_full_at` was refused: others compete, and the next start is a probe at any number.
         self._is_contested = False
-        self._refused_at = float("-inf")
+        self._refused_at = -math.inf
         self._is_probing = False
         self._refusals = 0
         self._probe_at = 0.0
@@ -76,7 +78,7 @@ class Capacity:
     @property
     def known_limit(self) -> float:
         """Live Runs of ours with which the account was last full; infinity before the first refusal."""
-        return float("inf") if self._full_at is None else self._full_at
+        return math.inf if self._full_at is None else self._full_at
 
     @property
     def is_full(self) -> bool:

@@ -4,6 +4,7 @@ Whether a start is sent to an account that may be full is decided in `policy/ful
 divided among the batches in `account_pool.py`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -95,7 +96,7 @@ class AccountCapacity:
     def accepted_start(self) -> None:
         """Note that the platform accepted a start."""
         if self._is_unknown:
-            was_refused = self.capacity.known_limit < float("inf")
+            was_refused = self.capacity.known_limit < math.inf
             limit = min(MAX_GROWN_SLOTS, self.live + 1 if was_refused else 2 * self.live)
             if limit > self._pool.limit:
                 self._pool.resize(limit)

@@ -23,8 +23,9 @@ from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.replacement import replace_text
+from batchrun.output.sink import explaining
 from batchrun.report.number_words import counted
-from batchrun.runtime.private_files import read_private
+from batchrun.runtime.private_files import held_own_directory, read_private
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
@@ -126,8 +127,13 @@ async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None
 
 async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:
     """Print the address of the worker's page, with what opens it once."""
-    address = url or (await anyio.to_thread.run_sync(read_private, DataDirectory(data).address)).decode()
+    address = url if url is not None else await anyio.to_thread.run_sync(_address_in, DataDirectory(data))
     answer(await client.page_link(address.strip().rstrip("/")))
+
+
+def _address_in(directory: DataDirectory) -> str:
+    with explaining(directory.address), held_own_directory(directory.path) as descriptor:
+        return read_private(Path(directory.address.name), within=descriptor).decode()
 
 
 async def print_notify(is_test: bool, client: WorkerClient) -> ExitCode:

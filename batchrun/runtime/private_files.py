@@ -241,13 +241,24 @@ def refuse_anothers(file: Path, found: os.stat_result) -> None:
         raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(file))
 
 
-def refuse_open_directory(directory: Path) -> None:
-    """Raise OSError if another user may have chosen what is in a directory; root is asked to trust its owner."""
-    found = directory.stat()
-    if os.geteuid() not in (0, found.st_uid):
-        raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(directory))
-    if found.st_mode & (S_IWGRP | S_IWOTH):
-        raise PermissionError(errno.EPERM, _IS_OPEN, str(directory))
+@contextmanager
+def held_own_directory(directory: Path) -> Iterator[int]:
+    """Hold a directory open; root is asked to trust its owner.
+
+    Raises:
+        OSError: another user may have chosen what is in it, or it cannot be opened.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        _refuse_planted(directory, found)
+        if os.geteuid() not in (0, found.st_uid):
+            raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(directory))
+        if found.st_mode & (S_IWGRP | S_IWOTH):
+            raise PermissionError(errno.EPERM, _IS_OPEN, str(directory))
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def make_private_directory(directory: Path, *, follows_link: bool = True) -> None:

@@ -7,10 +7,11 @@ would get that has taken the port of a worker that is gone.
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batchrun.errors import OutputError
+from batchrun.runtime.private_files import held_own_directory, refuse_anothers
 
 #: Max bytes of a socket's path: 108 in Linux, 104 in BSD and macOS, with a closing zero.
 MAX_PATH_BYTES = 100
@@ -36,6 +37,26 @@ def short_path(file: Path) -> Iterator[str]:
         yield str(_OPEN_FILES / str(directory) / file.name)
     finally:
         os.close(directory)
+
+
+@contextmanager
+def path_of_own(file: Path) -> Iterator[str]:
+    """Yield a path of a socket that no other user can have made. It leads through its directory, held open.
+
+    By its own path, as on systems that have no other, another directory could be meant once this one was looked at.
+
+    Raises:
+        OutputError: as `short_path`.
+        OSError: another user may have made it, or its directory cannot be opened.
+    """
+    with held_own_directory(file.parent) as directory:
+        with suppress(FileNotFoundError):
+            refuse_anothers(file, os.stat(file.name, dir_fd=directory, follow_symlinks=False))
+        if _OPEN_FILES.is_dir():
+            yield str(_OPEN_FILES / str(directory) / file.name)
+        else:
+            with short_path(file) as path:
+                yield path
 
 
 def bind_local_socket(file: Path) -> socket.socket:

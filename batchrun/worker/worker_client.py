@@ -1,8 +1,8 @@
 """A client for a worker's HTTP API: one method per operation."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, field
 from itertools import count
 from pathlib import Path
@@ -31,10 +31,9 @@ from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.loopback import at_page_host, is_loopback_host
-from batchrun.runtime.private_files import refuse_anothers, refuse_open_directory
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
-from batchrun.worker.local_socket import short_path
+from batchrun.worker.local_socket import path_of_own
 from batchrun.worker.token_file import Token
 from batchrun.worker.views import LOG_PIECE, BatchPage, BatchView, NotifyTestView, NotifyView, RetryView, WorkerView
 
@@ -118,13 +117,19 @@ def find_worker(data_dir: Path, url: str | None, environ: Mapping[str, str]) -> 
     if not directory.token.exists():
         start = shell_command("batchrun", "worker", "start", "--data", data_dir)
         raise ConfigError(f"{data_dir}: no worker was ever started here; use another --data, or {start}")
-    try:
-        refuse_open_directory(data_dir)
-        with suppress(FileNotFoundError):
-            refuse_anothers(directory.socket, directory.socket.lstat())
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}; nothing was sent to the worker there") from error
+    with _own_path(directory.socket):
+        pass  # before anything that is to be sent is read
     return WorkerAddress(_LOCAL, socket=directory.socket)
+
+
+@contextmanager
+def _own_path(file: Path) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(path_of_own(file))
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: {error.strerror}; nothing was sent to the worker there") from error
+        yield path
 
 
 def _checked(url: str) -> str:
@@ -146,6 +151,7 @@ async def open_client(address: WorkerAddress, report: Report) -> AsyncIterator["
     """Open a client; `report` is called when the worker has not answered a request for a while.
 
     Raises:
+        ConfigError: another user may answer at the socket.
         OutputError: the path of the socket is too long.
     """
     if address.socket is None:
@@ -153,7 +159,8 @@ async def open_client(address: WorkerAddress, report: Report) -> AsyncIterator["
     with ExitStack() as stack:
         connector: aiohttp.BaseConnector
         if address.socket is not None:
-            connector = aiohttp.UnixConnector(stack.enter_context(short_path(address.socket)))
+            path = await anyio.to_thread.run_sync(stack.enter_context, _own_path(address.socket))
+            connector = aiohttp.UnixConnector(path)
         else:
             connector = GuardedConnector(resolver=LocalNames())
         async with (

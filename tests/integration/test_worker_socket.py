@@ -4,13 +4,16 @@ import os
 import socket
 import stat
 import threading
+from contextlib import closing
+from pathlib import Path
 
+import anyio
 import pytest
 
 from batchrun.errors import ConfigError, OutputError
 from batchrun.worker import local_socket
 from batchrun.worker.local_socket import bind_local_socket, short_path
-from batchrun.worker.worker_client import find_worker
+from batchrun.worker.worker_client import find_worker, open_client
 from tests.support.command_line import batchrun
 from tests.support.worker_process import WorkerProcess
 
@@ -90,6 +93,35 @@ def test_nothing_is_sent_to_a_socket_that_another_user_may_have_made(tmp_path):
             find_worker(data, None, {})
         os.chown(data, 54321, 54321)  # root asks the worker of a service
         assert find_worker(data, None, {}).socket == data / "socket"
+        tmp_path.chmod(0o1777)
+        with pytest.raises(ConfigError, match=r"data: another user has made it .*nothing was sent to the worker"):
+            find_worker(data, None, {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a socket has no other path there")
+async def test_a_request_goes_to_the_directory_that_was_looked_at(tmp_path, blockbuster):
+    """Who may write to the directory around it could exchange it meanwhile, and would get the batch."""
+    blockbuster.deactivate()
+    for name in ("data", "his"):
+        (tmp_path / name).mkdir(mode=0o700)
+        (tmp_path / name / "token").touch()
+    with (
+        closing(bind_local_socket(tmp_path / "data/socket")) as own,
+        closing(bind_local_socket(tmp_path / "his/socket")) as his,
+    ):
+        for each in (own, his):
+            each.listen()
+            each.setblocking(False)
+        async with open_client(find_worker(tmp_path / "data", None, {}), print) as client:
+            (tmp_path / "data").rename(tmp_path / "kept")
+            (tmp_path / "his").rename(tmp_path / "data")
+            async with anyio.create_task_group() as children:
+                children.start_soon(client.notify)
+                with anyio.fail_after(30):
+                    await anyio.wait_readable(own)
+                with pytest.raises(BlockingIOError):
+                    his.accept()
+                children.cancel_scope.cancel()
 
 
 def test_a_long_path_of_the_data_directory_is_no_obstacle(tmp_path):

@@ -65,6 +65,7 @@ HELD = {
     ),
     "if no other user can have made it": (
         "integration/test_worker_socket.py::test_nothing_is_sent_to_a_socket_that_another_user_may_have_made",
+        "integration/test_worker_socket.py::test_a_request_goes_to_the_directory_that_was_looked_at",
     ),
     "A program that takes the port of a killed worker gets no token": (
         "integration/test_worker_socket.py::test_a_program_that_takes_a_killed_workers_port_never_gets_its_token",

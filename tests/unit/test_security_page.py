@@ -67,7 +67,7 @@ HELD = {
         "integration/test_worker_socket.py::test_nothing_is_sent_to_a_socket_that_another_user_may_have_made",
         "integration/test_worker_socket.py::test_a_request_goes_to_the_directory_that_was_looked_at",
     ),
-    "A program that takes the port of a killed worker gets no token": (
+    "A program that takes a killed worker's port gets no token": (
         "integration/test_worker_socket.py::test_a_program_that_takes_a_killed_workers_port_never_gets_its_token",
     ),
     "run a command, or name who is notified": (
@@ -81,9 +81,7 @@ HELD = {
     "The command of `[notify]` gets no token": (
         "integration/test_notify_channels.py::test_a_command_gets_the_notification_and_no_secret",
     ),
-    "It acts for the account of its Run": (
-        "integration/test_server_accounts.py::test_a_runs_token_acts_for_its_account",
-    ),
+    "It acts for its Run's account": ("integration/test_server_accounts.py::test_a_runs_token_acts_for_its_account",),
     "It ends with its Run, or the server": (
         "integration/test_server_processes.py::test_a_runs_token_dies_with_its_run",
         "integration/test_server_processes.py::test_a_killed_server_leaves_no_process_that_the_next_one_does_not_end",

@@ -21,8 +21,8 @@ from batchrun.errors import OutputError
 from batchrun.ledger.sqlite.job_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, JsonObject, Summary
+from batchrun.notify.delivery import BatchNotifier, Notifier, delivering, open_channels
 from batchrun.notify.delivery_queue import Channel
-from batchrun.notify.notifier import BatchNotifier, Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG, OUTBOX
 from batchrun.output.lock import enter_lock

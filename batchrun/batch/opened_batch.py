@@ -12,7 +12,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.account.task_watch import TaskWatch
-from batchrun.batch.batch_notifications import ConditionWatch
 from batchrun.batch.ending import (
     summarize,
     wait_for_final_costs,
@@ -20,6 +19,7 @@ from batchrun.batch.ending import (
     write_batch_duplicates,
     write_batch_report,
 )
+from batchrun.batch.notify_conditions import ConditionWatch
 from batchrun.batch.resume import Resumed
 from batchrun.batch.resumed_jobs import reopen
 from batchrun.batch.time_limit import stop_in_time
@@ -33,7 +33,7 @@ from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.facts import NOTIFIED, has_retried
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Ending, Outcome, Record, RunId, Selection, Summary
-from batchrun.notify.notifier import BatchNotifier
+from batchrun.notify.delivery import BatchNotifier
 from batchrun.policy.breaker import BreakerLimits
 from batchrun.policy.budget import Budget
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast

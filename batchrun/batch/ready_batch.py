@@ -15,7 +15,7 @@ from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.notices import ReadDenied, SharedLogWeak
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Command, Record
-from batchrun.notify.notifier import BatchNotifier
+from batchrun.notify.delivery import BatchNotifier
 from batchrun.preflight.preparation import preflight
 from batchrun.runtime.children import open_children
 

@@ -21,6 +21,7 @@ from batchrun.errors import ApiError, BatchRefused, ConfigError, JobFileError, O
 from batchrun.jobs import NO_JOBS, JobFile, JobFormat
 from batchrun.jobs.job_file import HEAD_JOBS
 from batchrun.jobs.job_format import Kind
+from batchrun.jobs.text_encoding import likely_encoding
 from batchrun.model import Job, JsonObject, read_json
 from batchrun.preflight.builds import read_build
 from batchrun.preflight.column_match import Matching, is_usable, match_columns
@@ -36,10 +37,6 @@ from batchrun.runtime.shell_command import shell_command
 READING = ("format", "encoding", "delimiter", "quote")
 #: What the names of Actors from directories begin with, on the embedded server.
 _OWN = "local/"
-#: In which Excel saves "CSV" in Western Europe and America.
-_LIKELY_ENCODING = "cp1252"
-#: Characters of a job file that are looked at at a time.
-_READ_CHARS = 1 << 20
 #: Problems of the job file that are shown.
 MAX_SHOWN = 5
 
@@ -178,20 +175,11 @@ def _with_encoding(request: InitRequest) -> InitRequest:
     """Read a CSV file that is not UTF-8 as spreadsheet programs write it in Western Europe, and say so."""
     if "encoding" in request.reading or request.jobs.suffix.lower() not in (".csv", ".tsv"):
         return request
-    if not request.jobs.is_file() or _decodes(request.jobs, "utf-8") or not _decodes(request.jobs, _LIKELY_ENCODING):
+    encoding = likely_encoding(request.jobs) if request.jobs.is_file() else None
+    if encoding is None:
         return request
-    say(f"encoding  not UTF-8, so read as {_LIKELY_ENCODING}; if letters look wrong: --set jobs.encoding=…")
-    return replace(request, reading={**request.reading, "encoding": _LIKELY_ENCODING})
-
-
-def _decodes(file: Path, encoding: str) -> bool:
-    with file.open(encoding=encoding) as lines:
-        try:
-            while lines.read(_READ_CHARS):
-                pass
-        except UnicodeDecodeError:
-            return False
-    return True
+    say(f"encoding  not UTF-8, so read as {encoding}; if letters look wrong: --set jobs.encoding=…")
+    return replace(request, reading={**request.reading, "encoding": encoding})
 
 
 def _read_head(request: InitRequest) -> _Head:

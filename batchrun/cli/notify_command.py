@@ -6,7 +6,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode, exit_code_of_deliveries
 from batchrun.cli.notify_lines import show_targets
 from batchrun.config.notify_settings import NotifyConfig
-from batchrun.notify.notifier import open_channels, targets_of, try_channels
+from batchrun.notify.delivery import open_channels, targets_of, try_channels
 from batchrun.runtime.logs import silence
 
 

@@ -1,14 +1,14 @@
 """The configuration of a batch: all its tables. Defaults of a policy stand beside it, in `policy/`."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Self
 
 from pydantic import model_validator
 
 from batchrun.config.api_settings import ApiConfig
 from batchrun.config.breaker_settings import BreakerConfig
 from batchrun.config.deadlines_settings import DeadlinesConfig
+from batchrun.config.file_paths import path_keys, relative_to
 from batchrun.config.groups_settings import GroupConfig
 from batchrun.config.jobs_settings import JobsConfig
 from batchrun.config.limits_settings import LimitsConfig
@@ -64,22 +64,5 @@ class Config(Section):
         return self.output.dir
 
 
-def _path_keys() -> Iterator[str]:
-    for section, table in Config.model_fields.items():
-        fields = getattr(table.annotation, "model_fields", {})
-        yield from (f"{section}.{name}" for name, field in fields.items() if _holds_path(field.annotation))
-
-
-def _holds_path(annotation: Any) -> bool:
-    return annotation is Path or any(_holds_path(each) for each in get_args(annotation))
-
-
 #: Keys that hold paths: in a file they are relative to it, in flags to the current directory.
-PATHS = tuple(_path_keys())
-
-
-def relative_to(base: Path, value: Any) -> Any:
-    """Resolve the value of a path key against a directory; "-" (stdin) and an empty value are left as they are."""
-    if isinstance(value, list):
-        return [relative_to(base, each) for each in value]
-    return str(base / value) if isinstance(value, str) and value not in ("", "-") else value
+PATHS = path_keys(Config)

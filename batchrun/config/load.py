@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from batchrun.config.api_settings import ApiConfig
-from batchrun.config.batch_config import PATHS, Config, relative_to
+from batchrun.config.batch_config import PATHS, Config
+from batchrun.config.file_paths import resolve_paths
 from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.text_bounds import parse_toml, read_bounded
 from batchrun.errors import ConfigError
@@ -81,7 +82,7 @@ def read_settings(
     """
     values = _read_toml(file) if file is not None else {}
     if file is not None:
-        _resolve_paths(values, file.parent)
+        resolve_paths(values, PATHS, file.parent)
     set_there = _from_environment(os.environ if environ is None else environ)
     given = {**{key: value for key, value in set_there.items() if known(key)}, **flags}
     for key, value in given.items():
@@ -154,14 +155,6 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def _init_command(jobs: Path | str) -> str:
     return shell_command("batchrun", "init", jobs, "--task", "you~your-task")
-
-
-def _resolve_paths(values: dict[str, Any], base: Path) -> None:
-    for key in PATHS:
-        section, name = key.split(".")
-        table = values.get(section)
-        if isinstance(table, dict) and name in table:
-            table[name] = relative_to(base, table[name])
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import zstandard
 
-from batchrun.errors import ConfigError, JobFileError, JobFileLost
+from batchrun.errors import JobFileError, JobFileLost
 from batchrun.jobs.job_format import Compression, JobFormat
 from batchrun.jobs.raw_streams import NoRow, as_utf8, open_bytes, skip_bytes
+from batchrun.jobs.text_encoding import ONE_BYTE, known_encoding
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
 from batchrun.runtime.private_files import input_opener
@@ -25,10 +26,6 @@ from batchrun.runtime.private_files import input_opener
 QUIET_S = 2.0
 #: Bytes at the beginning of a file that show what it is.
 _HEAD_BYTES = 4096
-#: Encodings in which each character is one byte, and ASCII is ASCII: they can be split and sought like UTF-8.
-_ONE_BYTE = re.compile(r"ascii|iso8859-\d+|cp125\d|cp437|cp85\d|cp866|koi8-[rtu]|mac-\w+")
-#: Codecs of the standard library that begin again at every piece, or that hold no file: a few megabytes take hours.
-_NO_STREAM = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 #: The first bytes of files that are no text.
 _MAGIC = {
@@ -116,14 +113,14 @@ def find_text(job_format: JobFormat) -> TextSource:
         JobFileError: It is missing, unreadable or not text.
         ConfigError: `encoding` is unknown.
     """
-    encoding = None if job_format.encoding is None else _known_encoding(job_format.encoding)
+    encoding = None if job_format.encoding is None else known_encoding(job_format.encoding)
     path = None if job_format.is_stdin else job_format.copy or Path(job_format.path)
     with read_errors_named(job_format.name, is_first=True):
         if path is not None:
             _check_regular(path)
             encoding = _check_text(path, job_format, encoding)
     encoding = encoding or "utf-8"
-    is_direct = encoding == "utf-8" or _ONE_BYTE.fullmatch(encoding) is not None
+    is_direct = encoding == "utf-8" or ONE_BYTE.fullmatch(encoding) is not None
     return TextSource(
         name=job_format.name,
         path=path,
@@ -188,19 +185,6 @@ def _check_regular(path: Path) -> None:
         raise JobFileError("is a pipe or a device; send its JSON lines to standard input, named '-'", file=path)
 
 
-def _known_encoding(name: str) -> str:
-    try:
-        normal = codecs.lookup(name).name
-        if normal in _NO_STREAM:
-            raise LookupError
-        "".encode(name)
-        codecs.getincrementaldecoder(name)
-    except LookupError:
-        problem = f"{name!r} is not a known text encoding; leave it out for UTF-8, or try cp1252, utf-16"
-        raise ConfigError(problem, key="jobs.encoding") from None
-    return "utf-8" if normal == "utf-8-sig" else normal
-
-
 def _check_text(path: Path, job_format: JobFormat, encoding: str | None) -> str | None:
     """Refuse a file that is not text; return its encoding, if given or known by a byte order mark."""
     with open_bytes(path, job_format.compression, job_format.max_window_bytes) as stream:
@@ -214,7 +198,7 @@ def _check_text(path: Path, job_format: JobFormat, encoding: str | None) -> str 
         raise JobFileError(
             "is a web page (HTML), perhaps one to sign in; download the file again", file=job_format.name
         )
-    if (encoding is None or _ONE_BYTE.fullmatch(encoding)) and _is_binary(head):
+    if (encoding is None or ONE_BYTE.fullmatch(encoding)) and _is_binary(head):
         raise JobFileError(_NO_TEXT, file=job_format.name)
     return encoding
 

@@ -30,8 +30,8 @@ from batchrun.errors import (
     is_out_of_threads,
 )
 from batchrun.model import Ending, JsonObject, Record, Summary
+from batchrun.notify.delivery import BatchNotifier, Notifier
 from batchrun.notify.notification import Notification
-from batchrun.notify.notifier import BatchNotifier, Notifier
 from batchrun.policy.retry import Backoff
 from batchrun.report.notice_words import notice_words
 from batchrun.report.progress_words import Speed

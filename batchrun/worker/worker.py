@@ -16,8 +16,8 @@ from batchrun.account.open_account import open_account
 from batchrun.config import ApiConfig
 from batchrun.config.worker_config import WorkerConfig, WorkerLimitsConfig, changed_while_running
 from batchrun.errors import BatchrunError, ConfigError, OutputError
+from batchrun.notify.delivery import Notifier, delivering, open_channels
 from batchrun.notify.delivery_queue import Channel
-from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.policy.budget import Budget, is_larger

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from batchrun.config.notify_settings import NotifyEvent
 from batchrun.engine.notices import BudgetNearlySpent, DiskLow, Notice, OutageLasts
+from batchrun.notify.delivery import Notifier
 from batchrun.notify.notification import Notification
-from batchrun.notify.notifier import Notifier
 from batchrun.policy.budget import Budget
 from batchrun.report.notice_words import notice_words
 from batchrun.runtime.lasting import Lasting

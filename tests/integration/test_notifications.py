@@ -10,7 +10,7 @@ import pytest
 
 from batchrun import load_config, open_batch, run_batch
 from batchrun.config import Config
-from batchrun.notify import notifier
+from batchrun.notify import delivery
 from batchrun.server import InlineContext, Server, ServerSettings, open_server
 from tests.support.command_line import batchrun
 from tests.support.webhook_receiver import receiving
@@ -80,7 +80,7 @@ async def test_a_dead_receiver_holds_up_no_batch_and_gets_its_notification_later
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end waits `CLOSE_WAIT_S` at most; the next process delivers what is left, with nothing else to do."""
-    monkeypatch.setattr(notifier, "CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr(delivery, "CLOSE_WAIT_S", 0.3)
     config = config_of(tmp_path, server, [{"n": n} for n in range(5)])
     async with receiving() as gone:
         environ = {"APIFY_TOKEN": TOKEN, "BATCHRUN_NOTIFY_URL": gone.url}

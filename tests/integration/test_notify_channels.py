@@ -16,8 +16,8 @@ import pytest
 from batchrun.config.notify_settings import NotifyConfig
 from batchrun.errors import ConfigError
 from batchrun.notify import command_channel
+from batchrun.notify.delivery import Notifier, delivering, open_channels
 from batchrun.notify.notification import Notification, Undelivered
-from batchrun.notify.notifier import Notifier, delivering, open_channels
 from batchrun.notify.outbox import Outbox
 from tests.support.webhook_receiver import WebhookReceiver, receiving
 from tests.support.worker_life import until

@@ -3,8 +3,8 @@
 import anyio
 
 from batchrun.config.notify_settings import NotifyConfig
+from batchrun.notify.delivery import Notifier
 from batchrun.notify.notification import Notification
-from batchrun.notify.notifier import Notifier
 from batchrun.policy.budget import Budget
 from batchrun.worker.worker_watch import WorkerWatch
 

@@ -34,8 +34,8 @@ from batchrun.engine.progress import Progress
 from batchrun.errors import BatchrunError, OutputError
 from batchrun.ledger.protocol import Ledger, Notified
 from batchrun.model import Ending, Outcome, RunId, Summary
+from batchrun.notify.delivery import BatchNotifier
 from batchrun.notify.notification import Notification
-from batchrun.notify.notifier import BatchNotifier
 from batchrun.policy.budget import Budget
 from batchrun.report.notice_words import notice_words
 from batchrun.runtime.lasting import Lasting

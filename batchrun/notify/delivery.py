@@ -1,4 +1,4 @@
-"""Takes notifications, stores each before it is sent, and delivers it over every channel."""
+"""Delivers notifications: stores each before it is sent, and sends it over every channel."""
 
 import secrets
 from collections import deque

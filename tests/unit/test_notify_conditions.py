@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from batchrun.batch.batch_notifications import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, ConditionWatch
+from batchrun.batch.notify_conditions import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, ConditionWatch
 from batchrun.config.notify_settings import NotifyConfig
 from batchrun.engine.notices import BreakerTripped, RunSuspect
 from batchrun.engine.progress import Progress
@@ -13,8 +13,8 @@ from batchrun.errors import BatchRefused
 from batchrun.ledger.facts import NOTIFIED
 from batchrun.ledger.memory import MemoryLedger
 from batchrun.model import Ending, JobKey, Outcome, RunId, Summary
+from batchrun.notify.delivery import BatchNotifier
 from batchrun.notify.notification import Notification
-from batchrun.notify.notifier import BatchNotifier
 from batchrun.policy.budget import Budget
 
 SUMMARY = Summary(

@@ -1042,5 +1042,35 @@ def test_a_refused_entry_that_does_not_show_is_no_sign_of_another_owner(tmp_path
 def test_a_nats_server_that_does_not_answer_is_said(monkeypatch):
     """Its client would try for ever."""
     monkeypatch.setattr(nats_store, "_CONNECT_S", 0.2)
-    with pytest.raises(LogUnreachable, match="NATS stream batchrun-shop"), open_store("nats://127.0.0.1:1/shop"):
+    with (
+        pytest.raises(LogUnreachable, match=r"NATS stream batchrun-shop: .*Connect call failed"),
+        open_store("nats://127.0.0.1:1/shop"),
+    ):
         pass
+
+
+@pytest.mark.parametrize(("host", "is_sent"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_a_nats_password_goes_to_another_machine_by_tls_only(monkeypatch, host, is_sent):
+    """Everybody on the way would read it; the server, or who leaves that out of its answer, says if there is TLS."""
+    monkeypatch.setattr(nats_store, "_CONNECT_S", 1)
+    monkeypatch.setattr(nats_store, "_CREATED_IN_S", 0.1)
+    monkeypatch.setenv("NATS_USER", "shop")
+    monkeypatch.setenv("NATS_PASSWORD", "known to nobody")
+    came: list[bytes] = []
+
+    def answer() -> None:
+        connection, _ = server.accept()
+        server.close()
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b'INFO {"auth_required":true}\r\n')
+            came.append(lines.readline())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listener = threading.Thread(target=answer)
+        listener.start()
+        url = f"nats://{host}:{server.getsockname()[1]}/shop"
+        with pytest.raises(LogUnreachable) as raised, open_store(url):
+            pass
+        listener.join()
+    assert b"known to nobody" in came[0] if is_sent else came == [b""]
+    assert ("NATS_PASSWORD was not sent" in str(raised.value)) is not is_sent

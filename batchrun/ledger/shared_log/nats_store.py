@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
-import nats
 import orjson
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NoAnswer
 from nats.js.api import ObjectStoreConfig, StorageType, StreamConfig
 from nats.js.errors import APIError
@@ -31,6 +31,7 @@ from nats.js.object_store import (
 from batchrun.errors import BatchrunError, ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.object_names import MAX_READ_ENTRY_BYTES, MAX_READ_OBJECT_BYTES
 from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
+from batchrun.runtime.loopback import is_loopback_host
 
 #: Seconds for one request.
 _REQUEST_S = 5.0
@@ -51,6 +52,20 @@ _MONITOR_PORT = 8222
 _MONITOR_S = 1.0
 #: Max bytes of its answer; usual are some KB.
 _MONITOR_BYTES = 1 << 20
+
+
+class _CarefulClient(Client):
+    """A client that sends a password to another machine by TLS only: by itself, it leaves that to the server."""
+
+    def _connect_command(self) -> bytes:
+        host = (self._current_server and self._current_server.uri.hostname) or ""
+        is_encrypted = self._server_info.get("tls_required")
+        if self.options["password"] is not None and not is_encrypted and not is_loopback_host(host):
+            raise NatsError(
+                f"{host} offers no TLS, and NATS_PASSWORD was not sent to it in plain text; let it demand TLS, or use"
+                " NATS_CREDS, which proves who asks without a password"
+            )
+        return super()._connect_command()
 
 
 class NatsStore:
@@ -283,21 +298,26 @@ def parts_of(url: str) -> tuple[list[str], str, int, int]:
 
 
 async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Client, ObjectStore]:
-    async def quiet(_: Any) -> None:
-        """Errors come from the requests themselves."""
+    failures: list[Exception] = []  # the last one
 
-    with anyio.fail_after(_CONNECT_S):
-        client = await nats.connect(
-            servers,
-            error_cb=quiet,
-            connect_timeout=_REQUEST_S,
-            user_credentials=os.environ.get("NATS_CREDS"),
-            user=os.environ.get("NATS_USER"),
-            password=os.environ.get("NATS_PASSWORD"),
-            # Requests have time limits of their own; below them, a lost connection is made again for ever.
-            max_reconnect_attempts=-1,
-        )
+    async def note(error: Exception) -> None:
+        failures[:] = [error]
+
+    client, signing = _CarefulClient(), os.environ.get("NATS_CREDS")
     try:
+        with anyio.move_on_after(_CONNECT_S) as connecting:
+            await client.connect(
+                servers,
+                error_cb=note,
+                connect_timeout=int(_REQUEST_S),
+                user_credentials=signing,
+                user=None if signing else os.environ.get("NATS_USER"),
+                password=None if signing else os.environ.get("NATS_PASSWORD"),
+                # Requests have time limits of their own; below them, a lost connection is made again for ever.
+                max_reconnect_attempts=-1,
+            )
+        if connecting.cancelled_caught:
+            raise LogUnreachable(f"NATS stream {stream}: {failures[-1] if failures else 'no answer'}")
         await _create(client, stream, replicas)
         return client, await client.jetstream(timeout=_REQUEST_S).object_store(objects_of(stream))
     except BaseException:

@@ -491,21 +491,44 @@ async def test_webhooks_do_not_test_each_other(api: Api) -> None:
     assert (await api.get("/v2/webhook-dispatches")).data["total"] == 1
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize(("host", "whose"), [("127.0.0.1", "account"), ("localhost", "account"), ("localhost", "run")])
 async def test_webhooks_that_start_runs_set_each_other_off_to_an_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, whose: str
 ) -> None:
-    """A webhook may start what sets it off, so many times; with the account's token in another spelling too."""
+    """A webhook may start what sets it off, so many times; with a token in another spelling of the URL too."""
     monkeypatch.setattr(webhook_chains, "_MAX_RUNS", 3)
-    async with open_api(tmp_path) as api:
-        url = f"http://{host}:{urlsplit(api.server.base_url).port}/v2/actors/test~echo/runs?token={api.server.token}"
+    async with open_api(tmp_path, inline_actors={"test/waits": lambda _: anyio.sleep_forever()}) as api:
+        waits = (await api.run_actor("test~waits"))["id"]
+        token = api.server.token if whose == "account" else api.server._backend.tokens.of_run(waits, 0)
+        url = f"http://{host}:{urlsplit(api.server.base_url).port}/v2/actors/test~echo/runs?token={token}"
         hook = {"eventTypes": ["ACTOR.RUN.CREATED"], "requestUrl": url, "doNotRetry": True}
         assert (await api.send("POST", "/v2/webhooks", hook)).status == 201
         run = await api.run_actor("test~echo")
         refused = await _dispatch(api, lambda one: one["status"] == "FAILED")
         assert refused["calls"][0]["responseStatus"] == 403
         assert run["id"] in refused["calls"][0]["responseBody"]
-        assert (await api.get("/v2/actor-runs")).data["total"] == 1 + 3
+        assert (await api.get("/v2/actors/test~echo/runs")).data["total"] == 1 + 3
+
+
+async def test_webhooks_of_two_accounts_set_each_other_off_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each account counts its own Runs of the chain, and learns no id of the other's."""
+    monkeypatch.setattr(webhook_chains, "_MAX_RUNS", 3)
+    async with open_api(tmp_path, accounts=(AccountSettings(username="bob", token="bob's"),)) as api:
+        tokens = api.server.tokens
+        for own, other in (("local", "bob"), ("bob", "local")):
+            # By another name of this server: to its own address a call carries the token of its webhook's account.
+            at = f"http://localhost:{urlsplit(api.server.base_url).port}"
+            url = f"{at}/v2/actors/test~echo/runs?token={quote(tokens[other])}"
+            hook = {"eventTypes": ["ACTOR.RUN.CREATED"], "requestUrl": url, "doNotRetry": True}
+            assert (await api.send("POST", "/v2/webhooks", hook, token=tokens[own])).status == 201
+        run = await api.run_actor("test~echo")
+        refused = await _dispatch(api, lambda one: one["status"] == "FAILED")
+        assert refused["calls"][0]["responseStatus"] == 403
+        assert run["id"] not in refused["calls"][0]["responseBody"]
+        counts = [(await api.send("GET", "/v2/actor-runs", token=each)).data["total"] for each in tokens.values()]
+        assert counts == [1 + 3, 3]
 
 
 async def test_a_chain_goes_through_what_its_runs_start_and_through_a_restart(

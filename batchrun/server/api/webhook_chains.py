@@ -29,18 +29,14 @@ def check_resurrection(call: Call, run: JsonObject) -> None:
 
 async def chain_of(call: Call) -> str | None:
     """Return the chain of the Run that a call starts; None: no webhook has led to it."""
-    if call.live is not None:
-        chain: str | None = call.live.extras.get("chain")
-        return chain
-    if (dispatch_id := call.request.headers.get(_DISPATCH)) is None:
-        return None
-    found = await call.backend.database.read(webhook_table.chain_of, dispatch_id, call.user.id, _MAX_RUNS)
+    found = None
+    if (dispatch_id := call.request.headers.get(_DISPATCH)) is not None:
+        found = await call.backend.database.read(webhook_table.chain_of, dispatch_id, call.user.id, _MAX_RUNS)
     if found is None:  # no dispatch of this server
-        return None
-    begun_by, runs = found
+        return call.live.extras.get("chain") if call.live is not None else None
+    begun_by, is_own, runs = found
     if runs >= _MAX_RUNS:
-        message = (
-            f"Webhooks have started {runs:,} runs one after another, from {begun_by} on: this webhook starts no more"
-        )
+        beginning = f", from {begun_by} on" if is_own else ""
+        message = f"Webhooks have started {runs:,} runs one after another{beginning}: this webhook starts no more"
         raise ErrorAnswer(403, "webhook-chain-too-long", message)
     return begun_by

@@ -134,23 +134,26 @@ def _delete_old(connection: Connection, user_id: str) -> None:
     )
 
 
-def chain_of(connection: Connection, dispatch_id: str, user_id: str, max_counted: int) -> tuple[str, int] | None:
-    """Return what began the chain in which an account's dispatch stands, and the Runs of it, counted up to a number.
+def chain_of(connection: Connection, dispatch_id: str, user_id: str, max_counted: int) -> tuple[str, bool, int] | None:
+    """Return what began the chain in which a dispatch stands, whether it is a Run of an account, and its Runs in it.
 
-    None: there is no such dispatch.
+    They are counted up to a number. None: there is no such dispatch. It may be another account's: two accounts may have
+    webhooks that start each other's Runs.
     """
     row = connection.execute(
         "SELECT coalesce(runs.chain, runs.id, dispatches.id) FROM dispatches "
         "LEFT JOIN runs ON runs.id = json_extract(dispatches.doc, '$.eventData.actorRunId') "
-        "WHERE dispatches.id = ? AND dispatches.user_id = ?",
-        (dispatch_id, user_id),
+        "WHERE dispatches.id = ?",
+        (dispatch_id,),
     ).fetchone()
     if row is None:
         return None
-    (runs,) = connection.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM runs WHERE chain = ? LIMIT ?)", (row[0], max_counted)
+    is_own, runs = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1 AND user_id = ?2), "
+        "(SELECT count(*) FROM (SELECT 1 FROM runs WHERE chain = ?1 AND user_id = ?2 LIMIT ?3))",
+        (row[0], user_id, max_counted),
     ).fetchone()
-    return row[0], runs
+    return row[0], bool(is_own), runs
 
 
 def note_call(connection: Connection, doc: JsonObject, next_ms: int | None) -> None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -62,12 +63,12 @@ def segment(id_or_name: str) -> str:
 
 def query_text(query: Mapping[str, str]) -> str:
     """Encode the query of an address; only the values need it, since the names are the API's own."""
-    return "&".join(
-        [
-            f"{name}={value if value.isalnum() and value.isascii() else quote(value, safe='')}"
-            for name, value in query.items()
-        ]
-    )
+    return "&".join([f"{name}={_encoded(value)}" for name, value in query.items()])
+
+
+@lru_cache  # most values are those of the request before
+def _encoded(value: str) -> str:
+    return quote(value, safe="")
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

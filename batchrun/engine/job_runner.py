@@ -430,8 +430,7 @@ class JobRunner:
         """Settle the job of an ended attempt, or postpone it for another attempt."""
         if not isinstance(ended, EndedAttempt):
             return ended
-        with self._progress.collecting:
-            ended = await self._judge(ended)
+        ended = await self._judge(ended)
         wait_s = self._wait_before_next(ended)
         if wait_s is None:
             return await self._settle(ended)
@@ -462,11 +461,12 @@ class JobRunner:
         """Check whether the output of a succeeded Run meets the expectation."""
         if self._terms.expectation is None or ended.run is None or ended.outcome is not Outcome.SUCCEEDED:
             return ended
-        verdict = await self._collector.judge(ended.run, self._terms.expectation)
-        if verdict is not None and verdict.outcome is Outcome.EMPTY:
-            with self._pausing():
-                await anyio.sleep(ITEMS_LAG_S)
+        with self._progress.collecting:
             verdict = await self._collector.judge(ended.run, self._terms.expectation)
+            if verdict is not None and verdict.outcome is Outcome.EMPTY:
+                with self._pausing():
+                    await anyio.sleep(ITEMS_LAG_S)
+                verdict = await self._collector.judge(ended.run, self._terms.expectation)
         if verdict is None:
             return ended
         attempt = replace(ended.work.attempts[-1], cause=Cause(verdict.outcome))

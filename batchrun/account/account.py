@@ -13,8 +13,8 @@ from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig
 from batchrun.engine.shared_limits import SharedLimits
-from batchrun.policy.allowance import Allowance
 from batchrun.policy.budget import Budget
+from batchrun.policy.leave_free import Allowance
 from batchrun.runtime.open_files import polls_within_limit
 
 #: Memory that is ours even when others use all of it, in megabytes: that of the smallest Run.

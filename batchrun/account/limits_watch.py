@@ -13,7 +13,7 @@ from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.config import AccountLimitsConfig
 from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import ApiError
-from batchrun.policy.allowance import Allowance
+from batchrun.policy.leave_free import Allowance
 from batchrun.policy.retry import Backoff
 from batchrun.runtime.fast_dataclasses import dataclass
 

@@ -10,8 +10,8 @@ import pytest
 from batchrun.account.limits_watch import AccountWatch, WatchedLimit
 from batchrun.apify.wire import AccountLimits
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
-from batchrun.policy.allowance import Allowance
 from batchrun.policy.full_account import stride
+from batchrun.policy.leave_free import Allowance
 from tests.support.memory_ledger import WatchedLedger, numbered
 from tests.support.scripted_api import Engine, Plan, ScriptedApi, api_error
 

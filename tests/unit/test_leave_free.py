@@ -1,6 +1,6 @@
 import pytest
 
-from batchrun.policy.allowance import Allowance
+from batchrun.policy.leave_free import Allowance
 
 
 def test_an_allowance_is_the_limit_less_others_less_what_is_left_free() -> None:

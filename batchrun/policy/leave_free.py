@@ -1,4 +1,4 @@
-"""How much of an account's reported limit is ours, by what others use of it."""
+"""How much of an account's reported limit is ours, by what others use of it and by what is to be left free."""
 
 
 class Allowance:

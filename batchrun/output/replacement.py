@@ -22,8 +22,8 @@ def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True
     Args:
         file: a symbolic link is replaced, not followed.
         chunks: of its content.
-        is_private: mode 0600. False: that of the old file, or what the umask leaves, for a file that a person asked for
-            at a path of his own.
+        is_private: mode 0600. False: that of the old file, or what the umask leaves if that is none of this user's, for
+            a file that a person asked for at a path of his own.
         is_durable: True if the new file is to be found after a loss of power, too.
 
     Raises:
@@ -38,7 +38,7 @@ def replace_file(file: Path, chunks: Iterable[bytes], *, is_private: bool = True
         beside.unlink(missing_ok=True)
         with open(beside, "xb", opener=private_opener if is_private else None) as opened:
             with suppress(FileNotFoundError):
-                if not is_private and S_ISREG((old := file.lstat()).st_mode):
+                if not is_private and S_ISREG((old := file.lstat()).st_mode) and old.st_uid == os.geteuid():
                     os.fchmod(opened.fileno(), S_IMODE(old.st_mode) & 0o777)
             opened.writelines(chunks)
             if is_durable:

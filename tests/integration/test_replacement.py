@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from blockbuster import BlockBuster
 
 from batchrun.output.replacement import replace_file, replace_text
@@ -46,3 +47,15 @@ def test_a_file_that_a_person_wants_replaced_keeps_its_mode(blockbuster: BlockBu
     (tmp_path / "umask").touch()
     modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("shop.csv", "new.csv", "umask")]
     assert modes == [0o600, modes[2], modes[2]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_no_file_has_the_mode_that_another_user_has_chosen(blockbuster: BlockBuster, tmp_path: Path) -> None:
+    """He who may write to the directory would read what is written there, and write into it."""
+    blockbuster.deactivate()
+    file = tmp_path / "shop.csv"
+    file.touch()
+    file.chmod(0o666)
+    os.chown(file, 54321, 54321)
+    replace_text(file, "records", is_private=False)
+    assert (file.stat().st_uid, file.stat().st_mode & 0o002) == (0, 0)

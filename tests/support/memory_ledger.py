@@ -25,6 +25,7 @@ from batchrun.model import (
     RunOptions,
 )
 from batchrun.policy.breaker import Trip
+from batchrun.runtime.steady_time import loop_time
 
 
 def make_job(line: int = 1, *, key: str | None = None, body: bytes | None = None, **changes: Any) -> Job:
@@ -146,7 +147,7 @@ class WatchedLedger(MemoryLedger):
         self._on_note(note)
 
     def _now(self) -> datetime:
-        return self._began + timedelta(seconds=anyio.current_time())
+        return self._began + timedelta(seconds=loop_time())
 
     async def _commit(self) -> None:
         await anyio.sleep(self._sync_s)

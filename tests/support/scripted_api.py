@@ -57,7 +57,7 @@ from batchrun.policy.retry import Backoff, Escalation, RetryPolicy, RetryRule
 from batchrun.policy.run_cost import Prices
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.byte_budget import Fits
-from batchrun.runtime.steady_time import steady_time
+from batchrun.runtime.steady_time import loop_time, steady_time
 
 #: Starts per second that no test reaches.
 FAST = 1e9
@@ -247,19 +247,19 @@ class ScriptedApi:
     @property
     def live(self) -> int:
         """Runs that are live now."""
-        now = anyio.current_time()
+        now = loop_time()
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
         return len(self._ends)
 
     async def get_limits(self) -> AccountLimits:
         """Return the account's limit and its live Runs, as late as `counter_lag_s`; or refuse."""
-        self.limit_reads.append(anyio.current_time())
+        self.limit_reads.append(loop_time())
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("get_limits")
         if self.capacity is None or not self.tells_limits:
             raise api_error(403, "insufficient-permissions")
-        at = anyio.current_time() - self.counter_lag_s
+        at = loop_time() - self.counter_lag_s
         live = sum(1 for stored in self._runs.values() if stored.began_at <= at < stored.ends_at)
         return AccountLimits(max_concurrent_runs=self.capacity, live_runs=live + self.others)
 
@@ -272,7 +272,7 @@ class ScriptedApi:
         began_at: float | None = None,
     ) -> RunId:
         """Start a Run that no request of the engine's asked for."""
-        at = anyio.current_time() if began_at is None else began_at
+        at = loop_time() if began_at is None else began_at
         return self._create(plan or Plan(), user_agent, at, task_id, RunOptions()).id
 
     def forget(self, run_id: RunId) -> None:
@@ -282,31 +282,24 @@ class ScriptedApi:
     def run(self, run_id: RunId, *, is_short: bool = False) -> Run:
         """Describe a Run as it is now; `is_short` as a list does, without meta."""
         stored = self._runs[run_id]
-        now = anyio.current_time()
-        status = RunStatus.RUNNING
-        if now >= stored.ends_at:
+        has_ended = loop_time() >= stored.ends_at
+        is_queued = stored.plan.is_queued and not has_ended
+        status = RunStatus.READY if is_queued else RunStatus.RUNNING
+        if has_ended:
             status = RunStatus.ABORTED if stored.is_aborted else stored.plan.status
-        is_queued = stored.plan.is_queued and not status.is_terminal
-        status = RunStatus.READY if is_queued else status
-        started_at = None if is_queued else self._stamp(stored, stored.began_at)
-        finished_at = self._stamp(stored, stored.ends_at) if status.is_terminal else None
-        cost_usd = stored.plan.cost_usd if status.is_terminal else None
-        if stored.plan.usd_per_s and not status.is_terminal:
-            cost_usd = stored.plan.usd_per_s * (now - stored.began_at)
-        if status.is_terminal and stored.plan.final_cost_usd is not None and now >= stored.ends_at + SETTLED_AFTER_S:
-            cost_usd = stored.plan.final_cost_usd
         fields: JsonObject = {"id": run_id, "status": status, "actorTaskId": stored.task_id, **stored.plan.fields}
-        if status.is_terminal and stored.plan.api_status is not None:
+        if has_ended and stored.plan.api_status is not None:
             fields["status"] = stored.plan.api_status
         fields |= {"exitCode": stored.plan.exit_code} if stored.plan.exit_code is not None else {}
         fields |= {"statusMessage": stored.plan.status_message} if stored.plan.status_message is not None else {}
+        cost_usd = self._cost_usd(stored)
         return Run(
             id=run_id,
             status=status,
             dataset_id=DatasetId(f"dataset-{run_id}"),
             store_id=StoreId(f"store-{run_id}"),
-            started_at=started_at,
-            finished_at=finished_at,
+            started_at=None if is_queued else self._began(stored),
+            finished_at=self._wall(stored.ends_at + stored.ahead_s) if has_ended else None,
             cost_usd=cost_usd,
             memory_mb=None if is_short else stored.options.memory_mb,
             timeout_s=None if is_short else stored.options.timeout_s,
@@ -314,6 +307,15 @@ class ScriptedApi:
             user_agent=stored.user_agent if self.echoes and not is_short else None,
             fields=fields,
         )
+
+    @staticmethod
+    def _cost_usd(stored: _Stored) -> float | None:
+        """Return what a Run is said to have cost by now."""
+        plan, now = stored.plan, loop_time()
+        if now < stored.ends_at:
+            return plan.usd_per_s * (now - stored.began_at) if plan.usd_per_s else None
+        is_settled = plan.final_cost_usd is not None and now >= stored.ends_at + SETTLED_AFTER_S
+        return plan.final_cost_usd if is_settled else plan.cost_usd
 
     async def start_run(
         self,
@@ -326,13 +328,13 @@ class ScriptedApi:
         """Take one start request and do with it what its plan says."""
         assert may_send is None or may_send()
         sent_at = steady_time()
-        self.posts.append(Post(anyio.current_time(), body, options, mark))
+        self.posts.append(Post(loop_time(), body, options, mark))
         plan = self._plan(len(self.posts)) if callable(self._plan) else self._plan
         if plan.error is None and self.capacity is not None and self.live + self.others >= self.capacity:
-            self.refused_at.append(anyio.current_time())
+            self.refused_at.append(loop_time())
             await anyio.sleep(plan.answer_after_s)
             raise busy()
-        began_at = anyio.current_time() + plan.effect_after_s
+        began_at = loop_time() + plan.effect_after_s
         effects = plan.effects if plan.error is not None else 1 + plan.repeats
         runs = [self._create(plan, f"batchrun/0 ({mark})", began_at, task_id, options) for _ in range(effects)]
         await anyio.sleep(plan.answer_after_s)
@@ -356,29 +358,31 @@ class ScriptedApi:
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("get_run")
         stored = self._runs.get(run_id)
-        if stored is None or anyio.current_time() < stored.began_at + self.fresh_404_s:
+        if stored is None or loop_time() < stored.began_at + self.fresh_404_s:
             raise api_error(404, "record-not-found")
-        wait_s = min(wait_for_finish_s, self.early_answer_s, max(0.0, stored.ends_at - anyio.current_time()))
+        wait_s = min(wait_for_finish_s, self.early_answer_s, max(0.0, stored.ends_at - loop_time()))
         with anyio.move_on_after(wait_s):
             await stored.ended.wait()
         return self.run(run_id)
 
     async def list_runs(self, *, started_after: datetime, offset: int) -> RunsPage:
         """List Runs, oldest first, without meta, as late as `list_lag_s`."""
-        self.listings.append(anyio.current_time())
+        self.listings.append(loop_time())
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("list_runs")
-        return self._page([each for each in self._listed() if self._began(each) >= started_after], offset)
+        after_s = (started_after - self.zero) / timedelta(seconds=1)  # in microseconds, as what stamps a Run is
+        listed = [each for each in self._listed() if round(each.began_at + each.ahead_s, 6) >= after_s]
+        return self._page(listed, offset)
 
     async def list_task_runs(self, task_id: TaskId, *, offset: int) -> RunsPage:
         """List a task's Runs, newest first, without meta, as late as `list_lag_s`."""
-        self.task_listings.append(anyio.current_time())
+        self.task_listings.append(loop_time())
         await anyio.lowlevel.checkpoint()
         self._fail_if_told("list_task_runs")
         return self._page([each for each in reversed(self._listed()) if each.task_id == task_id], offset)
 
     def _listed(self) -> list[_Stored]:
-        visible_at = anyio.current_time() - self.list_lag_s
+        visible_at = loop_time() - self.list_lag_s
         return [each for each in self._runs.values() if each.began_at <= visible_at]
 
     def _page(self, listed: list[_Stored], offset: int) -> RunsPage:
@@ -387,17 +391,17 @@ class ScriptedApi:
 
     async def list_live_runs(self, task_id: TaskId, *, offset: int) -> dict[RunId, float | None]:
         """List live Runs of the task, newest first, as late as `list_lag_s`, with their costs so far."""
-        now = anyio.current_time()
+        now = loop_time()
         self.live_listings.append(now)
         await anyio.sleep(0.05)
         self._fail_if_told("list_live_runs")
-        now = anyio.current_time()
+        now = loop_time()
         live = [
             run_id
             for run_id, stored in reversed(self._runs.items())
             if stored.task_id == task_id and stored.began_at + self.list_lag_s <= now < stored.ends_at
         ]
-        return {run_id: self.run(run_id).cost_usd for run_id in live[offset : offset + PAGE]}
+        return {run_id: self._cost_usd(self._runs[run_id]) for run_id in live[offset : offset + PAGE]}
 
     async def list_queued_runs(self, task_id: TaskId) -> list[RunId]:
         """List the ids of the task's Runs that show no beginning yet."""
@@ -409,10 +413,10 @@ class ScriptedApi:
         self._fail_if_told("abort_run")
         stored = self._runs[run_id]
         self.aborted.append(run_id)
-        if anyio.current_time() < stored.ends_at:
+        if loop_time() < stored.ends_at:
             self._ends.remove(stored.ends_at)
             heapq.heapify(self._ends)
-            stored.is_aborted, stored.ends_at = True, anyio.current_time()
+            stored.is_aborted, stored.ends_at = True, loop_time()
             stored.ended.set()
         return self.run(run_id)
 
@@ -440,7 +444,7 @@ class ScriptedApi:
         """Read the end of a Run's log: a line every `log_every_s`."""
         await anyio.lowlevel.checkpoint()
         stored = self._runs[run_id]
-        lived_s = min(anyio.current_time(), stored.ends_at) - stored.began_at
+        lived_s = min(loop_time(), stored.ends_at) - stored.began_at
         return b"line %d\n" % (lived_s // stored.plan.log_every_s)
 
     async def get_value(
@@ -475,17 +479,14 @@ class ScriptedApi:
         return stored
 
     def _began(self, stored: _Stored) -> datetime:
-        return self._stamp(stored, stored.began_at)
-
-    def _stamp(self, stored: _Stored, at: float) -> datetime:
-        return self._wall(at + stored.ahead_s)
+        return self._wall(stored.began_at + stored.ahead_s)
 
     def _wall(self, at: float) -> datetime:
         return self.zero + timedelta(seconds=at)
 
     def _note_date(self) -> None:
         if self.date_ahead_s is not None:
-            at = self._wall(anyio.current_time() + self.date_ahead_s)
+            at = self._wall(loop_time() + self.date_ahead_s)
             self.clock.note_date(_http_date(at.replace(microsecond=0)))
 
     def _fail_if_told(self, method: str) -> None:

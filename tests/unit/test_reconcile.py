@@ -292,7 +292,7 @@ async def test_a_list_without_an_end_proves_nothing_but_what_it_shows(
     listed: list[RunsPage] = []
 
     async def without_an_end(*, started_after: datetime, offset: int) -> RunsPage:
-        await anyio.sleep(0.01)
+        await anyio.sleep(0.2)
         user_agent = "x" * 20_000 + (" (mine)" if is_listed else "")
         ids = [RunId(f"{offset + n}") for n in range(100)]
         runs = {run_id: replace(one, id=run_id, user_agent=user_agent) for run_id in ids}

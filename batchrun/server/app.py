@@ -1,10 +1,11 @@
 """Composes the server: opens its parts in order and closes them in reverse order."""
 
 import fcntl
+import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import field
 from pathlib import Path
 from typing import IO
@@ -25,7 +26,8 @@ from batchrun.runtime.loopback import at_page_host, hold_loopback, reachable
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.private_files import (
     keep_out_of_git,
-    make_private_directory,
+    kept_in_place,
+    open_closed_directory,
     private_opener,
     read_private,
     refuse_special,
@@ -139,8 +141,8 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
         OutputError: the data directory is not usable or in use by another server, or the port is taken.
     """
     hide_own_environment()  # from what Actors of an earlier server may have left
-    lock = await anyio.to_thread.run_sync(_prepare_directory, settings.data_dir, settings.follows_link)
-    with closing(lock):
+    with ExitStack() as stack:
+        await anyio.to_thread.run_sync(stack.enter_context, _locked(settings.data_dir, settings.follows_link))
         catalog = await anyio.to_thread.run_sync(load_catalog, settings)
         given = await anyio.to_thread.run_sync(with_tokens, settings)
         # SQLite gives the files beside the database its mode.
@@ -315,20 +317,24 @@ def _base_url(listener: socket.socket) -> str:
     return f"http://{reachable(host)}:{port}"
 
 
-def _prepare_directory(directory: Path, follows_link: bool) -> IO[bytes]:
-    """Make the directory private, and take its lock, which the kernel frees when this process dies."""
-    try:
-        make_private_directory(directory, follows_link=follows_link)
-        keep_out_of_git(directory, OWN_NAMES)
-    except OSError as error:
-        raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
-    lock = _open_private(directory / "lock")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise OutputError(f"another server uses the data directory {directory}") from None
-    return lock
+@contextmanager
+def _locked(directory: Path, follows_link: bool) -> Iterator[None]:
+    """Make the directory private and lock it; the kernel frees the lock when this process dies."""
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = open_closed_directory(directory, follows_link=follows_link)
+            stack.callback(os.close, descriptor)
+            stack.enter_context(kept_in_place(directory, descriptor))
+            keep_out_of_git(directory, OWN_NAMES)
+        except OSError as error:
+            raise OutputError(f"the server's data directory {directory} cannot be used: {error.strerror}") from error
+        lock = stack.enter_context(_open_private(directory / "lock"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OutputError(f"another server uses the data directory {directory}") from None
+        yield
 
 
 def _open_database_file(file: Path) -> IO[bytes]:

@@ -298,6 +298,20 @@ async def test_an_output_directory_holds_no_token_of_its_server(tmp_path):
         assert (tmp_path / "token").read_text() == f"{kept}\n", "serve makes no other one"
 
 
+async def test_a_server_writes_nothing_to_a_directory_that_is_put_in_the_place_of_its_own(tmp_path, blockbuster):
+    """Its log would tell of Runs, and a token that it looks for there would be another's."""
+    blockbuster.deactivate()
+    data = tmp_path / "data"
+    async with open_server(ServerSettings(data_dir=data)):
+        with pytest.raises(OutputError, match="another server uses the data directory"):
+            await _open_state(data)
+        data.rename(tmp_path / "kept")
+        data.mkdir()
+        for name in ("server.log", "token"):
+            with pytest.raises(OSError, match="another directory was put in its place"):
+                private_opener(str(data / name), os.O_WRONLY | os.O_CREAT)
+
+
 async def test_the_server_of_a_batch_follows_no_link(tmp_path):
     """Its directory lies in the batch's; that of `serve` may be a link."""
     (tmp_path / "aim").mkdir(mode=0o755)

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from batchrun.config.api_settings import ApiConfig
 from batchrun.errors import ConfigError
+from batchrun.runtime.private_files import input_opener
 
 
 def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> SecretStr | None:
@@ -19,7 +20,8 @@ def read_token(api: ApiConfig, environ: Mapping[str, str] | None = None) -> Secr
     if not token.strip() and api.token_file is not None:
         source = str(api.token_file)
         try:
-            token = api.token_file.read_text("utf-8")
+            with open(api.token_file, encoding="utf-8", opener=input_opener) as opened:
+                token = opened.read()
         except (OSError, UnicodeDecodeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise ConfigError(f"cannot be read: {reason}", key="api.token_file", file=api.token_file) from error

@@ -14,7 +14,7 @@ from batchrun.config.notify_settings import NotifyConfig
 from batchrun.config.section import Section
 from batchrun.config.server_settings import ServerConfig
 from batchrun.errors import ConfigError
-from batchrun.runtime.private_files import refuse_anothers
+from batchrun.runtime.private_files import is_absent, refuse_anothers, stat_in_place
 
 #: The file's name in the data directory.
 FILE_NAME = "worker.toml"
@@ -114,7 +114,7 @@ def load_worker_config(
         ConfigError: it names the file and every dotted key that is wrong.
     """
     file = data_dir / FILE_NAME
-    found = file if file.exists() else None
+    found = None if is_absent(file) else file
     if found is not None:
         refuse_planted(found)
     values, given = read_settings(found, flags=flags, environ=environ, known=_has_key)
@@ -131,7 +131,7 @@ def refuse_planted(file: Path) -> None:
         ConfigError: he would choose the platform that gets the token, and the files that are read.
     """
     try:
-        refuse_anothers(file, file.stat())
+        refuse_anothers(file, stat_in_place(file))
     except OSError as error:
         raise ConfigError(error.strerror or str(error), file=file) from error
 

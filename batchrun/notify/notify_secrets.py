@@ -11,6 +11,7 @@ from pydantic import SecretBytes, SecretStr
 from batchrun.config.notify_settings import NotifyConfig
 from batchrun.errors import ConfigError
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.private_files import input_opener
 
 URL_VARIABLE = "BATCHRUN_NOTIFY_URL"
 KEY_VARIABLE = "BATCHRUN_NOTIFY_KEY"
@@ -48,7 +49,8 @@ def _read(environ: Mapping[str, str], variable: str, file: Path | None, config_k
     if text or file is None:
         return text or None
     try:
-        text = file.read_text("utf-8").strip()
+        with open(file, encoding="utf-8", opener=input_opener) as opened:
+            text = opened.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot be read: {reason}", key=config_key, file=file) from error

@@ -96,7 +96,8 @@ def input_opener(path: str, flags: int) -> int:
     in place a file is opened from there, whatever its path leads to by now.
     """
     flags |= os.O_CLOEXEC | (os.O_NONBLOCK if _confined else 0)
-    descriptor = _open_from_kept(path, flags)
+    meant, kept = _from_kept(Path(path))
+    descriptor = os.open(meant, flags, dir_fd=kept)
     try:
         if _refuse_escape(descriptor, path) and not S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, _IS_NO_FILE, path)
@@ -106,12 +107,28 @@ def input_opener(path: str, flags: int) -> int:
     return descriptor
 
 
-def _open_from_kept(path: str, flags: int) -> int:
-    place = Path(path).absolute()
-    for parent in place.parents if _kept else ():
-        if (kept := _kept.get(parent)) is not None:
-            return os.open(place.relative_to(parent), flags, dir_fd=kept)
-    return os.open(path, flags)
+def stat_in_place(path: Path) -> os.stat_result:
+    """Return what is at a path, as `input_opener` would open it. Raises OSError."""
+    meant, kept = _from_kept(path)
+    return os.stat(meant, dir_fd=kept)
+
+
+def is_absent(path: Path) -> bool:
+    """True if there is nothing at a path for `input_opener`; what cannot be told is there."""
+    try:
+        stat_in_place(path)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return False
+
+
+def _from_kept(path: Path) -> tuple[Path, int | None]:
+    """Return a path from a directory that is kept in place, and that directory; the path and None if it is in none."""
+    place = path.absolute()
+    for each in (place, *place.parents) if _kept else ():
+        if (kept := _kept.get(each)) is not None:
+            return place.relative_to(each), kept
+    return path, None
 
 
 def _refuse_escape(descriptor: int, path: str) -> bool:
@@ -237,7 +254,7 @@ def refuse_anothers(file: Path, found: os.stat_result) -> None:
 
     Its directory is closed to others by now. Root works in directories of others, whose files are in them.
     """
-    if _is_anothers(found) and (os.geteuid() != 0 or found.st_uid != file.parent.stat().st_uid):
+    if _is_anothers(found) and (os.geteuid() != 0 or found.st_uid != stat_in_place(file.parent).st_uid):
         raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(file))
 
 

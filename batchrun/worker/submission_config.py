@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path, PurePath
+from stat import S_ISREG
 from typing import Any
 
 from batchrun.config import Config, load_config
@@ -15,6 +16,7 @@ from batchrun.config.load import ENVIRONMENT_PREFIX, read_settings
 from batchrun.config.notify_settings import NotifyConfig
 from batchrun.config.worker_config import WorkerConfig, refuse_planted
 from batchrun.errors import ConfigError
+from batchrun.runtime.private_files import stat_in_place
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.shard_limits import refuse_indivisible, with_part_of_limits
 from batchrun.worker.submission import Submission
@@ -170,7 +172,9 @@ def profile_file(directory: DataDirectory, name: str) -> Path:
     """
     file = directory.profiles / f"{name}.toml"
     try:
-        is_there = _IS_PROFILE.fullmatch(name) is not None and file.is_file()
+        is_there = _IS_PROFILE.fullmatch(name) is not None and S_ISREG(stat_in_place(file).st_mode)
+    except FileNotFoundError:
+        is_there = False
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=file, key="profile") from error
     if not is_there:

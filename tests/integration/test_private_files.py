@@ -19,7 +19,7 @@ from batchrun.account.connect import open_platform
 from batchrun.apify.client import ApifyClient
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.main import _explain
-from batchrun.config import ApiConfig
+from batchrun.config import ApiConfig, read_token
 from batchrun.config.server_settings import ServerConfig
 from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import load_worker_config
@@ -29,6 +29,7 @@ from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import RunId
 from batchrun.notify.notification import Notification
+from batchrun.notify.notify_secrets import read_notify_secrets
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import (
     ITEMS,
@@ -258,15 +259,23 @@ def test_no_configuration_is_read_from_a_directory_that_is_put_in_the_place_of_a
     with locked(data.path):
         with pytest.raises(OutputError, match="in use by process"), locked(data.path):
             pass
-        files = data.path / "worker.toml", data.profiles / "shop.toml"
-        for file in files:
-            file.write_text("worker.port = 1")
+        named = {"url": "https://example.com/his", "token": "apify_api_of_his"}
+        files = {
+            data.path / "worker.toml": "[notify]\nurl_file = 'url'\n[api]\ntoken_file = 'token'",
+            **{data.path / name: text for name, text in named.items()},
+            data.profiles / "shop.toml": "",
+        }
+        for file, text in files.items():
+            file.write_text(text)
         data.path.rename(tmp_path / "moved")
-        data.profiles.mkdir(parents=True)
-        for file in files:
-            file.write_text("worker.port = 2")
-        assert {read_bounded(file) for file in files} == {b"worker.port = 1"}
-        assert load_worker_config(data.path, environ={}).worker.port == 1
+        for is_empty in (True, False):
+            data.profiles.mkdir(parents=True, exist_ok=True)
+            for file in () if is_empty else files:
+                file.write_text("https://example.com/of-another")
+            config = load_worker_config(data.path, environ={})
+            secrets = read_notify_secrets(config.notify, {}).url, read_token(config.api, {})
+            assert [each and each.get_secret_value() for each in secrets] == list(named.values())
+            assert read_bounded(profile_file(data, "shop")) == b""
 
 
 def test_a_path_that_leads_out_of_a_locked_directory_is_no_part_of_it(tmp_path, monkeypatch):

@@ -341,9 +341,12 @@ def open_closed_directory(directory: Path, *, follows_link: bool = True) -> int:
 def _refuse_planted(directory: Path, found: os.stat_result) -> None:
     """Refuse a directory if a link that another user has planted leads to it, and for root also one that he has made.
 
-    Planted is what is in a directory that others may write to, and is that of another user than the directory's. Root
-    works in directories of others, to which he was led by their owners; other users are refused there anyhow.
+    Planted is what is in a directory that all may write to, for root also a group, and is that of another user than the
+    directory's. Root works in directories of others, to which he was led by their owners; other users are refused there
+    anyhow, and follow the links of those with whom they share a directory.
     """
+    is_root = os.geteuid() == 0
+    writers = S_IWOTH | (S_IWGRP if is_root else 0)
     place, names = Path.cwd(), [*reversed(directory.parts)]
     for _ in range(_MAX_STEPS):
         if not names:
@@ -353,8 +356,8 @@ def _refuse_planted(directory: Path, found: os.stat_result) -> None:
             continue
         step = place / name
         entry, around = step.lstat(), place.lstat()
-        is_planted = _is_anothers(entry) and entry.st_uid != around.st_uid and around.st_mode & (S_IWGRP | S_IWOTH)
-        if is_planted and (S_ISLNK(entry.st_mode) or os.geteuid() == 0):
+        is_planted = _is_anothers(entry) and entry.st_uid != around.st_uid and around.st_mode & writers
+        if is_planted and (S_ISLNK(entry.st_mode) or is_root):
             raise PermissionError(errno.EPERM, _IS_PLANTED, str(step))
         if S_ISLNK(entry.st_mode):
             names += reversed(step.readlink().parts)

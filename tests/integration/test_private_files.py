@@ -496,6 +496,13 @@ def test_no_way_leads_to_a_directory_by_what_another_user_has_put_where_others_m
                 make_private_directory(path)
     for each in (his, Path("../own"), shared / "../his"):
         make_private_directory(each)
+    with monkeypatch.context() as of_another_user:
+        of_another_user.setattr(os, "geteuid", lambda: 12345)
+        if mode & 0o002:
+            with pytest.raises(OSError, match=r"another user has made it in a directory that others.*/to-own'"):
+                make_private_directory(Path("to-own"))
+        else:  # they share the directory
+            make_private_directory(Path("to-own"))
     os.chown(shared, 54321, 54321)  # root was led there by the one who owns both
     make_private_directory(Path("made"))
     make_private_directory(Path("to-his"))

@@ -6,8 +6,8 @@ from itertools import accumulate
 from operator import add
 from pathlib import Path
 
-from batchrun.ledger.sqlite.measures import Duration
 from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.ledger.sqlite.run_and_queue_times import Duration
 from batchrun.report.report_figures import Distribution, distribution
 
 #: Max intervals: more bars cannot be told apart on a screen.
@@ -50,8 +50,7 @@ def read_history(
         run_times: as another history of the same Runs has them; None: they are read.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
-        measures = ledger.measures
-        times = measures.times()
+        times = ledger.times()
         if times is None:
             return None
         until = datetime.now(UTC) if is_open else times.last_noted_at
@@ -62,7 +61,7 @@ def read_history(
         whole = int((until - began).total_seconds() // interval_s)
         # An interval that is not over yet would look like a sudden drop.
         intervals = max(1, whole if is_open else whole + 1)
-        flow = measures.flow(began, interval_s, intervals)
+        flow = ledger.done.flow(began, interval_s, intervals)
         not_succeeded = [ended - again for ended, again in zip(flow.failed, flow.reopened_failed, strict=True)]
         successes = [ended - again for ended, again in zip(flow.succeeded, flow.reopened_succeeded, strict=True)]
         return BatchHistory(
@@ -70,11 +69,11 @@ def read_history(
             interval_s=interval_s,
             succeeded=flow.succeeded[1:],
             failed=flow.failed[1:],
-            live_runs=measures.live_runs(began, interval_s, intervals, until),
+            live_runs=ledger.live_runs.averages(began, interval_s, intervals, until),
             done=list(accumulate(map(add, successes, not_succeeded)))[1:],
             not_succeeded=list(accumulate(not_succeeded))[1:],
             cost_usd=list(accumulate(flow.cost_usd))[1:],
-            run_times=run_times or distribution(measures, Duration.RUN),
+            run_times=run_times or distribution(ledger, Duration.RUN),
         )
 
 

@@ -7,8 +7,11 @@ from heapq import nlargest
 from pathlib import Path
 
 from batchrun.ledger.protocol import CostRow, Money
-from batchrun.ledger.sqlite.measures import Attempts, Duration, GroupCount, Measures, SlowRun, Spread, Times
+from batchrun.ledger.sqlite.batch_times import Times
+from batchrun.ledger.sqlite.group_counts import GroupCount
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
+from batchrun.ledger.sqlite.round_counts import Attempts
+from batchrun.ledger.sqlite.run_and_queue_times import Duration, SlowRun, Spread
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Stretch, log_edges
@@ -92,23 +95,23 @@ def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures
 
 
 def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Summary) -> Figures:
-    measures, now = ledger.measures, datetime.now(UTC)
-    times, group_count = measures.times(), measures.count_groups()
+    now = datetime.now(UTC)
+    times, group_count = ledger.times(), ledger.groups.count()
     # Whether the Runs that were live when the last process ended lived on is unknown.
     until = now if pid is not None or times is None else times.last_noted_at
-    groups = measures.largest_groups(MAX_GROUPS) if group_count else []
+    groups = ledger.groups.largest(MAX_GROUPS) if group_count else []
     return Figures(
         read_at=now,
         pid=pid,
         summary=summary,
         times=times,
         failures=failures_of(ledger, directory, Selection()),
-        run_times=distribution(measures, Duration.RUN),
-        queue_times=distribution(measures, Duration.QUEUE),
-        live_runs=_live_runs(measures, until),
-        slowest=measures.slowest(SLOWEST_RUNS),
-        attempts=measures.attempts(),
-        rounds=measures.rounds(),
+        run_times=distribution(ledger, Duration.RUN),
+        queue_times=distribution(ledger, Duration.QUEUE),
+        live_runs=_live_runs(ledger, until),
+        slowest=ledger.durations.slowest(SLOWEST_RUNS),
+        attempts=ledger.rounds.attempts(),
+        rounds=ledger.rounds.settled_jobs(),
         groups=groups,
         group_count=group_count,
         money=ledger.money(),
@@ -119,22 +122,22 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
     )
 
 
-def distribution(measures: Measures, duration: Duration) -> Distribution | None:
+def distribution(ledger: LedgerReader, duration: Duration) -> Distribution | None:
     """Return how some lengths of time are distributed; None if there is none yet."""
-    spread = measures.spread(duration, PERCENTILES)
+    spread = ledger.durations.spread(duration, PERCENTILES)
     if spread is None:
         return None
     edges = log_edges(spread.shortest_s, spread.longest_s)
-    return Distribution(spread=spread, edges=edges, counts=measures.histogram(duration, edges))
+    return Distribution(spread=spread, edges=edges, counts=ledger.durations.histogram(duration, edges))
 
 
-def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:
-    whole = measures.live_stretches(until, _MIN_IDLE_S, 1)
+def _live_runs(ledger: LedgerReader, until: datetime) -> list[Stretch]:
+    whole = ledger.live_runs.stretches(until, _MIN_IDLE_S, 1)
     if not whole:
         return []
     ((began, ended),) = whole
     min_idle_s = max(_MIN_IDLE_S, _MIN_IDLE_FRACTION * (ended - began).total_seconds())
-    stretches = measures.live_stretches(until, min_idle_s, MAX_STRETCHES)
+    stretches = ledger.live_runs.stretches(until, min_idle_s, MAX_STRETCHES)
     lengths_s = [(end - begin).total_seconds() for begin, end in stretches]
     # The points of the chart are divided by length; each stretch has at least ten.
     points = MAX_POINTS - 10 * len(stretches)
@@ -143,7 +146,7 @@ def _live_runs(measures: Measures, until: datetime) -> list[Stretch]:
         wanted = 10 + int(points * length_s / sum(lengths_s)) if length_s else 1
         interval_s = max(_MIN_INTERVAL_S, length_s / wanted)
         intervals = max(1, -int(-length_s // interval_s))
-        values = measures.live_runs(begin, interval_s, intervals, until)
+        values = ledger.live_runs.averages(begin, interval_s, intervals, until)
         found.append(Stretch(began_at=begin, interval_s=interval_s, values=values))
     return found
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.ledger.protocol import Settlement
-from batchrun.ledger.sqlite.measures import Duration, GroupCount
+from batchrun.ledger.sqlite.group_counts import GroupCount
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
+from batchrun.ledger.sqlite.run_and_queue_times import Duration
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import Intent, JobId, Mark, Outcome, RunId, RunStatus, Selection
 from tests.support.memory_ledger import make_bad_line, make_job
@@ -59,18 +60,17 @@ def _carry(
 def test_an_empty_ledger_has_no_measures(tmp_path: Path) -> None:
     """And no error."""
     with holding(tmp_path, []) as ledger:
-        measures = ledger.measures
-        assert measures.times() is None
-        assert [measures.spread(each, [50]) for each in Duration] == [None, None]
-        assert measures.live_stretches(UNTIL, 60, 8) == []
-        assert (measures.slowest(3), measures.rounds(), measures.largest_groups(3)) == ([], [], [])
-        assert (measures.attempts().runs, measures.count_groups()) == (0, 0)
+        assert ledger.times() is None
+        assert [ledger.durations.spread(each, [50]) for each in Duration] == [None, None]
+        assert ledger.live_runs.stretches(UNTIL, 60, 8) == []
+        assert (ledger.durations.slowest(3), ledger.rounds.settled_jobs(), ledger.groups.largest(3)) == ([], [], [])
+        assert (ledger.rounds.attempts().runs, ledger.groups.count()) == (0, 0)
 
 
 def test_percentiles_are_of_the_nearest_rank(tmp_path: Path) -> None:
     """Of a hundred Runs of 1 s to 100 s, the 90th percentile is 90 s."""
     with holding(tmp_path, [(0, n) for n in range(100, 0, -1)]) as ledger:
-        spread = ledger.measures.spread(Duration.RUN, [1, 50, 90, 99, 100])
+        spread = ledger.durations.spread(Duration.RUN, [1, 50, 90, 99, 100])
     assert spread is not None
     assert spread.percentiles == {1: 1, 50: 50, 90: 90, 99: 99, 100: 100}
     assert (spread.count, spread.shortest_s, spread.longest_s, spread.mean_s) == (100, 1, 100, 50.5)
@@ -80,18 +80,18 @@ def test_a_clock_that_went_back_makes_no_time_negative(tmp_path: Path) -> None:
     """Neither the duration of a Run nor the wait of a job: the jobs are admitted today, the Runs start long before."""
     with holding(tmp_path, [(10, 5)]) as ledger:
         for duration in Duration:
-            spread = ledger.measures.spread(duration, [50])
+            spread = ledger.durations.spread(duration, [50])
             assert spread is not None
             assert (spread.count, spread.longest_s) == (1, 0)
-        assert ledger.measures.slowest(1)[0].run_s == 0
-        assert ledger.measures.live_runs(AT, 20, 1, UNTIL) == [0]
+        assert ledger.durations.slowest(1)[0].run_s == 0
+        assert ledger.live_runs.averages(AT, 20, 1, UNTIL) == [0]
 
 
 def test_a_histogram_counts_every_time_once(tmp_path: Path) -> None:
     """A time on an edge belongs to the interval above; one outside to the first or last interval."""
     with holding(tmp_path, [(0, each) for each in (0.5, 1, 1.5, 2, 2, 3, 99)]) as ledger:
-        assert ledger.measures.histogram(Duration.RUN, [1, 2, 3, 4]) == [3, 2, 2]
-        assert ledger.measures.histogram(Duration.RUN, [1, 2]) == [7]
+        assert ledger.durations.histogram(Duration.RUN, [1, 2, 3, 4]) == [3, 2, 2]
+        assert ledger.durations.histogram(Duration.RUN, [1, 2]) == [7]
 
 
 def test_a_wait_ends_with_the_first_run_of_each_round(tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_wait_ends_with_the_first_run_of_each_round(tmp_path: Path) -> None:
         again_s = ledger.open_jobs()[0].admitted_at.timestamp() - AT.timestamp()
         with ledger.transaction():
             _carry(ledger, JobId(1), 3, again_s + 7, again_s + 9, round=2)
-        spread = ledger.measures.spread(Duration.QUEUE, [50, 100])
+        spread = ledger.durations.spread(Duration.QUEUE, [50, 100])
         assert spread is not None
         assert spread.count == 2
         assert spread.percentiles == {50: pytest.approx(5, abs=1e-3), 100: pytest.approx(7, abs=1e-3)}
-        attempts = ledger.measures.attempts()
+        attempts = ledger.rounds.attempts()
         assert (attempts.runs, attempts.repeated) == (3, 1)
-        assert ledger.measures.rounds() == [{Outcome.FAILED: 1}]
+        assert ledger.rounds.settled_jobs() == [{Outcome.FAILED: 1}]
 
 
 def test_idle_times_separate_stretches(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_idle_times_separate_stretches(tmp_path: Path) -> None:
     with holding(tmp_path, spans) as ledger:
 
         def stretches(min_idle_s: float, count: int = 8) -> list[tuple[float, float]]:
-            found = ledger.measures.live_stretches(UNTIL, min_idle_s, count)
+            found = ledger.live_runs.stretches(UNTIL, min_idle_s, count)
             return [((begin - AT).total_seconds(), (end - AT).total_seconds()) for begin, end in found]
 
         assert stretches(60) == [(0, 40), (200, 210), (900, 1000)]
@@ -149,7 +149,7 @@ def test_live_runs_are_averages_over_each_interval(
     """For any Runs, live ones too, and any intervals: the sum of the parts of an interval that the Runs fill."""
     spans = [(began, began + took if took is not None else None) for began, took in runs]
     with TemporaryDirectory() as directory, holding(Path(directory), spans) as ledger:
-        found = ledger.measures.live_runs(AT + timedelta(seconds=from_s), interval_s, intervals, UNTIL)
+        found = ledger.live_runs.averages(AT + timedelta(seconds=from_s), interval_s, intervals, UNTIL)
     edges = [from_s + interval_s * number for number in range(intervals + 1)]
     for value, (begin, end) in zip(found, pairwise(edges), strict=True):
         filled = [
@@ -162,7 +162,7 @@ def test_live_runs_are_averages_over_each_interval(
 def test_the_slowest_runs_come_first(tmp_path: Path) -> None:
     """With their jobs; live Runs are not among them."""
     with holding(tmp_path, [(0, 4), (0, 9), (0, None), (0, 6)]) as ledger:
-        found = ledger.measures.slowest(2)
+        found = ledger.durations.slowest(2)
     assert [(run.key, run.run_id, run.run_s, run.status, run.cost_usd) for run in found] == [
         ("job-2", RunId("r2-1"), 9.0, RunStatus.SUCCEEDED, 0.5),
         ("job-4", RunId("r4-1"), 6.0, RunStatus.SUCCEEDED, 0.5),
@@ -177,30 +177,29 @@ def test_groups_are_counted(tmp_path: Path) -> None:
         ledger.settle(JobId(ledger.admit_bad_line(make_bad_line(9)) or 0), None, Settlement(outcome=Outcome.INVALID))
         ledger.settle(JobId(2), None, Settlement(outcome=Outcome.FAILED))
         ledger.settle(JobId(3), None, Settlement(outcome=Outcome.SUCCEEDED))
-        measures = ledger.measures
-        assert measures.largest_groups(2) == [
+        assert ledger.groups.largest(2) == [
             GroupCount(group="b", outcomes={Outcome.FAILED: 1, Outcome.SUCCEEDED: 1}, open_jobs=1),
             GroupCount(group="a", outcomes={}, open_jobs=2),
         ]
-        assert [(each.group, each.jobs) for each in measures.largest_groups(9)] == [
+        assert [(each.group, each.jobs) for each in ledger.groups.largest(9)] == [
             ("b", 3),
             ("a", 2),
             (None, 1),
             ("c", 1),
         ]
-        assert measures.count_groups() == 3
+        assert ledger.groups.count() == 3
 
 
 def test_the_first_and_the_last_moment_are_of_either_clock(tmp_path: Path) -> None:
     """The last moment is the later one of two clocks."""
     with holding(tmp_path, [(0, 10)]) as ledger:
-        times = ledger.measures.times()
+        times = ledger.times()
     assert times is not None
     assert times.began_at <= times.last_noted_at <= datetime.now(UTC)
     assert times.began_at > AT  # admitted today; the Run is said to have been earlier
     (tmp_path / "later").mkdir()
     with holding(tmp_path / "later", [(1e9, 1e9 + 5)]) as ledger:
-        times = ledger.measures.times()
+        times = ledger.times()
     assert times is not None
     assert times.last_noted_at == AT + timedelta(seconds=1e9 + 5)
 
@@ -222,22 +221,22 @@ def test_what_ends_is_counted_where_it_ended_in_every_round(tmp_path: Path) -> N
             ledger.reopen(Selection())
             at = (AT + timedelta(seconds=35)).timestamp()
             ledger._db.execute("UPDATE job SET admitted_at = ? WHERE id = 2", (at,))
-        flow = ledger.measures.flow(AT, 10, 4)
+        flow = ledger.done.flow(AT, 10, 4)
         assert (flow.succeeded, flow.failed) == ([1, 0, 0, 0, 0], [0, 0, 0, 1, 0])
         assert (flow.reopened_succeeded, flow.reopened_failed) == ([0] * 5, [0, 0, 0, 0, 1])
         assert [usd > 0 for usd in flow.cost_usd] == [True, False, False, True, False]
-        assert ledger.measures.flow(AT, 10, 1).failed == [0, 0], "what ended later is left out"
+        assert ledger.done.flow(AT, 10, 1).failed == [0, 0], "what ended later is left out"
 
 
 def test_open_runs_are_those_of_open_jobs_oldest_first(tmp_path: Path) -> None:
     """In pages, with the number of all."""
     with holding(tmp_path, [(30, None), (10, None), (20, 21), (20, None)]) as ledger:
-        runs, total = ledger.measures.open_runs(0, 9)
+        runs, total = ledger.open_runs.page(0, 9)
         assert ([run.run_id for run in runs], total) == (["r2-1", "r4-1", "r1-1"], 3)
-        assert [run.run_id for run in ledger.measures.open_runs(1, 1)[0]] == ["r4-1"]
+        assert [run.run_id for run in ledger.open_runs.page(1, 1)[0]] == ["r4-1"]
         key = runs[0].key.upper()
         for search in ("r2-1", key, key[1:]):
-            assert [run.run_id for run in ledger.measures.open_runs(0, 9, search)[0]] == ["r2-1"]
-        assert ledger.measures.open_runs(0, 9, "nothing") == ([], 0)
-        assert ledger.measures.open_runs(7, 9) == ([], 3)
+            assert [run.run_id for run in ledger.open_runs.page(0, 9, search)[0]] == ["r2-1"]
+        assert ledger.open_runs.page(0, 9, "nothing") == ([], 0)
+        assert ledger.open_runs.page(7, 9) == ([], 3)
         assert (runs[0].line, runs[0].started_at) == (2, AT + timedelta(seconds=10))

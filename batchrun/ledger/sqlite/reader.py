@@ -19,10 +19,15 @@ from batchrun.ledger.protocol import (
     SettledJob,
     Totals,
 )
+from batchrun.ledger.sqlite.batch_times import Times, times_of
 from batchrun.ledger.sqlite.connection import Connection, is_blank, is_missing, open_connection
 from batchrun.ledger.sqlite.cost_groups import CostGroups
+from batchrun.ledger.sqlite.done_over_time import DoneOverTime
 from batchrun.ledger.sqlite.failed_jobs import FailedJobs
-from batchrun.ledger.sqlite.measures import Measures
+from batchrun.ledger.sqlite.group_counts import GroupCounts
+from batchrun.ledger.sqlite.live_runs_over_time import LiveRunsOverTime
+from batchrun.ledger.sqlite.open_runs import OpenRuns
+from batchrun.ledger.sqlite.round_counts import RoundCounts
 from batchrun.ledger.sqlite.row_values import (
     ATTEMPT_COLUMNS,
     SETTLED_COLUMNS,
@@ -31,6 +36,7 @@ from batchrun.ledger.sqlite.row_values import (
     settled_job_of,
     time_of,
 )
+from batchrun.ledger.sqlite.run_and_queue_times import Durations
 from batchrun.ledger.sqlite.schema_version import check_schema
 from batchrun.model import (
     CLOCK_DOUBT,
@@ -356,9 +362,38 @@ class LedgerReader:
         return FailedJobs(self._db)
 
     @property
-    def measures(self) -> Measures:
-        """Measures of the times in this ledger."""
-        return Measures(self._db)
+    def open_runs(self) -> OpenRuns:
+        """Runs of open jobs that are not known to have ended."""
+        return OpenRuns(self._db)
+
+    @property
+    def durations(self) -> Durations:
+        """How long Runs took, and how long jobs waited."""
+        return Durations(self._db)
+
+    @property
+    def live_runs(self) -> LiveRunsOverTime:
+        """How many Runs were live over time."""
+        return LiveRunsOverTime(self._db)
+
+    @property
+    def done(self) -> DoneOverTime:
+        """What ended over time."""
+        return DoneOverTime(self._db)
+
+    @property
+    def groups(self) -> GroupCounts:
+        """How many jobs each group has."""
+        return GroupCounts(self._db)
+
+    @property
+    def rounds(self) -> RoundCounts:
+        """What each round settled, and how many attempts were made."""
+        return RoundCounts(self._db)
+
+    def times(self) -> Times | None:
+        """Return the first and the last moment of the batch; None if nothing was admitted yet."""
+        return times_of(self._db)
 
     def count_outcomes(self) -> dict[Outcome, int]:
         """Return the number of settled jobs by outcome."""

@@ -15,7 +15,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.batch.opened_batch import Batch
 from batchrun.errors import ApiError, NoUsableAnswer, TransportError
 from batchrun.ledger.facts import TASK_ID
-from batchrun.ledger.sqlite.measures import OpenRun
+from batchrun.ledger.sqlite.open_runs import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Run, RunId, TaskId
@@ -130,7 +130,7 @@ def _open_batch(request: web.Request) -> Batch | None:
 
 def _read(out_dir: Path, offset: int, limit: int, search: str) -> tuple[list[OpenRun], int]:
     with open_for_reading(out_dir) as ledger, ledger.snapshot():
-        return ledger.measures.open_runs(offset, limit, search)
+        return ledger.open_runs.page(offset, limit, search)
 
 
 def _row(run: OpenRun, state: _Shown | None) -> dict[str, Any]:

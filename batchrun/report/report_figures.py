@@ -61,7 +61,7 @@ class Figures:
     attempts: Attempts
     #: Settled jobs by outcome, one entry per round, from round 1 on.
     rounds: list[dict[Outcome, int]]
-    #: The largest groups; empty if no job has a group.
+    #: The largest groups, largest first; empty if no job has a group.
     groups: list[GroupCount]
     group_count: int
     money: Money
@@ -99,7 +99,7 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
     times, group_count = ledger.times(), ledger.groups.count()
     # Whether the Runs that were live when the last process ended lived on is unknown.
     until = now if pid is not None or times is None else times.last_noted_at
-    groups = ledger.groups.largest(MAX_GROUPS) if group_count else []
+    groups = sorted(ledger.groups.largest(MAX_GROUPS), key=lambda each: -each.jobs) if group_count else []
     return Figures(
         read_at=now,
         pid=pid,

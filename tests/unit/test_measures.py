@@ -170,7 +170,7 @@ def test_the_slowest_runs_come_first(tmp_path: Path) -> None:
 
 
 def test_groups_are_counted(tmp_path: Path) -> None:
-    """The largest groups first; bad lines belong to none."""
+    """The largest groups, by name; bad lines belong to none."""
     with open_ledger(tmp_path) as ledger, ledger.transaction():
         for line, group in enumerate(["a", "b", "b", None, "b", "a", "c"], 1):
             ledger.admit(make_job(line, group=group))
@@ -178,13 +178,13 @@ def test_groups_are_counted(tmp_path: Path) -> None:
         ledger.settle(JobId(2), None, Settlement(outcome=Outcome.FAILED))
         ledger.settle(JobId(3), None, Settlement(outcome=Outcome.SUCCEEDED))
         assert ledger.groups.largest(2) == [
-            GroupCount(group="b", outcomes={Outcome.FAILED: 1, Outcome.SUCCEEDED: 1}, open_jobs=1),
             GroupCount(group="a", outcomes={}, open_jobs=2),
+            GroupCount(group="b", outcomes={Outcome.FAILED: 1, Outcome.SUCCEEDED: 1}, open_jobs=1),
         ]
         assert [(each.group, each.jobs) for each in ledger.groups.largest(9)] == [
-            ("b", 3),
-            ("a", 2),
             (None, 1),
+            ("a", 2),
+            ("b", 3),
             ("c", 1),
         ]
         assert ledger.groups.count() == 3

@@ -26,17 +26,20 @@ class GroupCounts:
         self._db = connection
 
     def largest(self, limit: int) -> list[GroupCount]:
-        """Return the groups with the most jobs. Jobs without a group form one of them; bad lines belong to none."""
+        """Return the groups with the most jobs, by name.
+
+        Jobs without a group form one of them, which comes first; bad lines belong to none.
+        """
         rows = self._db.execute(
             'WITH largest AS (SELECT "group" AS name FROM job WHERE key IS NOT NULL GROUP BY 1'
             ' ORDER BY count(*) DESC, 1 LIMIT ?) SELECT "group", outcome, count(*) FROM job'
-            ' JOIN largest ON largest.name IS job."group" WHERE key IS NOT NULL GROUP BY 1, 2',
+            ' JOIN largest ON largest.name IS job."group" WHERE key IS NOT NULL GROUP BY 1, 2 ORDER BY 1',
             (limit,),
         )
         groups: dict[str | None, dict[Outcome | None, int]] = {}
         for name, outcome, count in rows:
             groups.setdefault(name, {})[Outcome(outcome) if outcome is not None else None] = count
-        counted = [
+        return [
             GroupCount(
                 group=name,
                 outcomes={outcome: count for outcome, count in of_group.items() if outcome is not None},
@@ -44,7 +47,6 @@ class GroupCounts:
             )
             for name, of_group in groups.items()
         ]
-        return sorted(counted, key=lambda each: -each.jobs)
 
     def count(self) -> int:
         """Return the number of named groups."""

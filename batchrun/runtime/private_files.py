@@ -37,6 +37,8 @@ _IS_OPEN = "other users can write to it, and so choose what is in it; close it (
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 #: Directories into which others put files, and perhaps links.
 _confined: list[Path] = []
+#: What this process has opened, on Linux.
+_OPEN_FILES = Path("/proc/self/fd")
 #: Open directories of this process, by the path at which each was found.
 _kept: dict[Path, int] = {}
 
@@ -241,6 +243,31 @@ def refuse_special(database: Path) -> None:
     journal = database.with_name(f"{database.name}-journal")
     if journal.exists() and _last_bytes(journal, len(_NAMES_ANOTHER)) == _NAMES_ANOTHER:
         raise OSError(errno.EINVAL, _NAMES_A_FILE, str(journal))
+
+
+def refuse_opened_elsewhere(database: Path, journal_mode: str) -> None:
+    """Raise OSError if a database that SQLite has opened, by its path, is not the one in a directory kept in place.
+
+    Where a process cannot see what it has opened, nothing is refused.
+
+    Args:
+        database: is open for writing, and has been read: SQLite opens its log with that.
+        journal_mode: as SQLite says. Some file systems have no `wal`.
+    """
+    meant, kept = _from_kept(database)
+    if kept is None or not _OPEN_FILES.is_dir():
+        return
+    opened = set()
+    for each in _OPEN_FILES.iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found = os.fstat(int(each.name))
+            opened.add((found.st_dev, found.st_ino))
+    for end in ("", "-wal", "-shm") if journal_mode == "wal" else ("",):
+        with suppress(FileNotFoundError):
+            found = os.stat(f"{meant}{end}", dir_fd=kept)
+            if (found.st_dev, found.st_ino) in opened:
+                continue
+        raise OSError(errno.ESTALE, _IS_EXCHANGED, str(database))
 
 
 def _last_bytes(file: Path, count: int) -> bytes:

@@ -5,8 +5,8 @@ import re
 import sqlite3
 import stat
 import struct
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from batchrun.config.server_settings import ServerConfig
 from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import load_worker_config
 from batchrun.errors import BatchrunError, ConfigError, LedgerError, OutputError
-from batchrun.ledger.sqlite.connection import is_blank
+from batchrun.ledger.sqlite.connection import Connection, is_blank
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import RunId
@@ -276,6 +276,49 @@ def test_no_configuration_is_read_from_a_directory_that_is_put_in_the_place_of_a
             secrets = read_notify_secrets(config.notify, {}).url, read_token(config.api, {})
             assert [each and each.get_secret_value() for each in secrets] == list(named.values())
             assert read_bounded(profile_file(data, "shop")) == b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a process does not see there what it has opened")
+@pytest.mark.parametrize("moment", ["open", "read"])
+def test_no_ledger_is_taken_from_a_directory_that_stood_there_for_a_moment(tmp_path, monkeypatch, moment):
+    """SQLite opens it by path, and its log with the first statement that reads; it says which jobs have run."""
+    here, connect, exchanges = tmp_path / "out", sqlite3.connect, [1]
+
+    @contextmanager
+    def exchanging(now: str) -> Iterator[None]:
+        """Put another batch's directory there meanwhile, once."""
+        if now != moment or not exchanges:
+            yield
+            return
+        exchanges.clear()
+        here.rename(tmp_path / "kept")
+        (tmp_path / "his").rename(here)
+        yield
+        here.rename(tmp_path / "his")
+        (tmp_path / "kept").rename(here)
+
+    class Exchanged(Connection):
+        def execute(self, *statement: Any) -> sqlite3.Cursor:
+            with exchanging("read"):
+                return super().execute(*statement)
+
+    def connect_there(*args: Any, **options: Any) -> sqlite3.Connection:
+        with exchanging("open"):
+            connection: sqlite3.Connection = connect(*args, **(options | {"factory": Exchanged}))
+            return connection
+
+    for name in ("out", "his"):
+        (tmp_path / name).mkdir()
+        with open_ledger(tmp_path / name):
+            pass
+    monkeypatch.setattr(sqlite3, "connect", connect_there)
+    with (
+        locked(here),
+        pytest.raises(OutputError, match="another directory was put in its place"),
+        open_ledger(here),
+    ):
+        pass
+    assert not exchanges
 
 
 def test_a_path_that_leads_out_of_a_locked_directory_is_no_part_of_it(tmp_path, monkeypatch):

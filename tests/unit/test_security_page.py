@@ -134,6 +134,8 @@ HELD = {
         "integration/test_private_files.py::test_no_symbolic_link_is_followed_out_of_an_output_directory",
         "integration/test_private_files.py::test_nothing_is_written_to_a_directory_that_is_put_in_the_place_of_a_locked_one",
         "integration/test_private_files.py::test_no_configuration_is_read_from_a_directory_that_is_put_in_the_place_of_a_locked_one",
+        "integration/test_private_files.py::test_no_ledger_is_taken_from_a_directory_that_stood_there_for_a_moment",
+        "integration/test_private_files.py::test_a_server_writes_nothing_to_a_directory_that_is_put_in_the_place_of_its_own",
         "integration/test_private_files.py::test_a_directory_that_all_users_share_is_refused",
         "integration/test_private_files.py::test_what_belongs_to_another_user_is_refused",
         "integration/test_private_files.py::test_nothing_in_a_workers_directory_is_read_before_it_is_known_whose_it_is",

@@ -39,7 +39,7 @@ from batchrun.model import (
 )
 from batchrun.output.layout import LEDGER
 from batchrun.output.sink import explaining
-from batchrun.runtime.private_files import make_private_file
+from batchrun.runtime.private_files import make_private_file, refuse_opened_elsewhere
 
 T = TypeVar("T")
 
@@ -484,8 +484,10 @@ def open_writable(directory: Path, name: str = LEDGER) -> Iterator[Connection]:
         make_private_file(file)  # SQLite gives the files beside it its mode
     with open_connection(file, mode="rwc") as connection:
         # Every commit reaches the disk before it counts: no record may outlive its note.
-        connection.execute("PRAGMA journal_mode = WAL")
+        (journal_mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = FULL")
         with connection.explaining():
             apply_schema_steps(connection, file)
+        with explaining(file):
+            refuse_opened_elsewhere(file, journal_mode)
         yield connection

@@ -32,6 +32,7 @@ import anyio.to_thread
 import structlog
 
 from batchrun.errors import OutputError
+from batchrun.runtime.private_files import refuse_opened_elsewhere
 
 _log = structlog.get_logger()
 
@@ -293,13 +294,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        (journal_mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         # The log's file is cut when the log starts again, so that its length is the amount to move.
         connection.execute("PRAGMA journal_size_limit = 0")
         take_schema_steps(connection)
+        refuse_opened_elsewhere(path, journal_mode)
+    except OSError as error:
+        connection.close()
+        raise OutputError(f"the server's database {path} cannot be used: {error.strerror}") from error
     except sqlite3.Error as error:
         connection.close()
         if is_of_the_file(error):

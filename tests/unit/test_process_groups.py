@@ -1,9 +1,11 @@
 """Which processes outside of a Run's group count as its own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,23 @@ def test_a_process_counts_for_the_run_that_it_is_of(named: dict[str, str], user:
             assert (process.poll() is None) is not is_meant or process.wait(60) == -signal.SIGKILL
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start another user's process")
+def test_a_process_that_hides_itself_is_not_of_this_user_for_that(tmp_path: Path) -> None:
+    """Its files in /proc are root's: so root's server would take anybody's process for that of a Run."""
+    program = tmp_path / "sleep"
+    shutil.copyfile("/bin/sleep", program)
+    program.chmod(0o711)
+    with program.open("rb") as opened:
+        number = opened.fileno()
+        argv, environment = [f"/proc/self/fd/{number}", "600"], {"ACTOR_RUN_ID": RUN.run_id}
+        with subprocess.Popen(argv, env=environment, user=NOBODY, pass_fds=[number]) as process:
+            try:
+                assert Path(f"/proc/{process.pid}/environ").stat().st_uid == 0
+                assert Meter().measure({NO_GROUP: RUN})[NO_GROUP].resident_bytes == 0
+            finally:
+                process.kill()
 
 
 def test_a_server_in_another_container_may_live() -> None:

@@ -202,13 +202,24 @@ def _pids() -> Iterator[int]:
 def _named_by(pid: int) -> _Named:
     try:
         with Path(f"/proc/{pid}/environ").open("rb") as file:
-            is_own = os.fstat(file.fileno()).st_uid == os.geteuid()
+            is_own = _is_own(pid)
             environment = file.read(-1 if is_own else _MAX_FOREIGN_BYTES).decode(errors="replace")
     except OSError:
         return _Named(RunMark("", ""), is_own=False)
     variables = dict(variable.split("=", 1) for variable in environment.split("\0") if "=" in variable)
     mark = RunMark.of(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
     return _Named(mark, is_own=is_own)
+
+
+def _is_own(pid: int) -> bool:
+    """True if a process has the user of this one, and no other at all, as a set-uid program has.
+
+    The owner of its files in /proc does not tell: they are root's if the process hides itself, or its program is one
+    that it may not read.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace").splitlines()
+    users = next((line.split()[1:] for line in lines if line.startswith("Uid:")), [])
+    return set(users) == {str(os.geteuid())}
 
 
 def _group_of(pid: int) -> int:

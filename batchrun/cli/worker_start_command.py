@@ -16,14 +16,14 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.stop_signals import draining_words
 from batchrun.cli.terminal import answer, say
 from batchrun.config import read_token
-from batchrun.config.worker_config import FILE_NAME, load_worker_config
+from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explaining
 from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
-from batchrun.runtime.private_files import read_private
+from batchrun.runtime.private_files import is_absent, read_private
 from batchrun.worker.batch_deletion import retain
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.data_directory import open_data_directory
@@ -44,17 +44,39 @@ def start_worker(data: Path, flags: dict[str, Any]) -> ExitCode:
     return run_async(_start, data, flags)
 
 
+class _ConfigReader:
+    """Reads a worker's configuration, at its start and at reloads."""
+
+    def __init__(self, data: Path, flags: dict[str, Any]) -> None:
+        self._data, self._flags = data, flags
+        self._had_file = False
+
+    def read(self) -> WorkerConfig:
+        """Read it; blocks.
+
+        Raises:
+            ConfigError: it is wrong; or its file is gone, perhaps while somebody replaces it.
+        """
+        file = self._data / FILE_NAME
+        has_file = not is_absent(file)
+        if self._had_file and not has_file:
+            raise ConfigError("is gone; put it back, or restart the worker, which then has the defaults", file=file)
+        self._had_file = has_file
+        return load_worker_config(self._data, flags=self._flags)
+
+
 async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
     async with open_data_directory(data) as directory:
-        config = await anyio.to_thread.run_sync(lambda: load_worker_config(data, flags=flags))
+        reader = _ConfigReader(data, flags)
+        config = await anyio.to_thread.run_sync(reader.read)
         # Before the worker listens and says that it is ready: without a token it could only stop.
         await anyio.to_thread.run_sync(read_token, config.api, os.environ)
         async with open_worker(directory, config, os.environ) as worker:
-            await _serve(worker, data, flags)
+            await _serve(worker, reader)
     return ExitCode.SUCCEEDED
 
 
-async def _serve(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
+async def _serve(worker: Worker, reader: _ConfigReader) -> None:
     service = worker.config.worker
     with logging_to(worker.directory.log, level=service.log_level, file_of=worker.log_file):
         token = await anyio.to_thread.run_sync(read_or_make_token, worker.directory.token)
@@ -70,7 +92,7 @@ async def _serve(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
                 async with _noted(address, worker.directory.address):
                     _show_opening(worker, address, page)
-                    await _work(worker, data, flags, signals)
+                    await _work(worker, reader, signals)
 
 
 @asynccontextmanager
@@ -118,7 +140,7 @@ def _status(worker: Worker) -> str:
     return f"{counted(under_way, 'batch')} under way, {counted(view.live_runs, 'live Run')}{trouble}"
 
 
-async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: AsyncIterator[signal.Signals]) -> None:
+async def _work(worker: Worker, reader: _ConfigReader, signals: AsyncIterator[signal.Signals]) -> None:
     """Run until a signal: SIGTERM and Ctrl-C drain, a second one exits at once, SIGHUP reloads worker.toml."""
     systemd = SystemdNotifier(os.environ)
     async with anyio.create_task_group() as children:
@@ -131,7 +153,7 @@ async def _work(worker: Worker, data: Path, flags: dict[str, Any], signals: Asyn
         async for number in signals:
             if number == signal.SIGHUP:
                 systemd.reloading()
-                await _reload(worker, data, flags)
+                await _reload(worker, reader)
                 systemd.ready()
             elif worker.is_draining:
                 worker.let_go()
@@ -161,10 +183,10 @@ async def _leave_when_drained(worker: Worker, drain_s: float, scope: anyio.Cance
     scope.cancel()
 
 
-async def _reload(worker: Worker, data: Path, flags: dict[str, Any]) -> None:
+async def _reload(worker: Worker, reader: _ConfigReader) -> None:
     """Apply the current worker.toml and retry stopped batches; a bad file changes nothing."""
     try:
-        config = await anyio.to_thread.run_sync(lambda: load_worker_config(data, flags=flags))
+        config = await anyio.to_thread.run_sync(reader.read)
         later = await worker.reload(config)
     except ConfigError as error:
         say(f"{FILE_NAME} was not reloaded: {error}")

@@ -116,6 +116,9 @@ def test_sighup_applies_limits_and_a_bad_file_changes_nothing(tmp_path):
             wait_until(lambda: "was not reloaded" in worker.said())
             assert "limits.max_concurrent_runs" in worker.said()
             assert "limits.max_runs" in worker.said()
+            (worker.data_dir / "worker.toml").unlink()  # as an editor may, for a moment: its limits are meant to hold
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "worker.toml: is gone; put it back" in worker.said())
             assert orjson.loads(worker.ask("/v1/limits")[1])["max_concurrent_runs"] == 5
             assert orjson.loads(worker.ask("/v1/worker")[1])["slots"]["limit"] == 5
             assert process.poll() is None

@@ -25,6 +25,8 @@ from batchrun.server.runs.process_groups import hide_own_environment, start_time
 from tests.support.server_api import ACTORS, Api, open_api
 
 SERVER = {"actors": (ACTORS,)}
+#: Source: prctl(2).
+_PR_SET_CHILD_SUBREAPER = 36
 _TEXT, _CLOSE = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.CLOSE
 
 
@@ -124,8 +126,8 @@ def test_serve_hides_its_environment_before_it_loads(command: str, seen: int) ->
     ("given", "seen"),
     [
         ({}, None),
-        ({"HTTP_PROXY": "http://proxy:1"}, "localhost,127.0.0.1,::1"),
-        ({"http_proxy": "http://proxy:1", "NO_PROXY": "a.example"}, "a.example,localhost,127.0.0.1,::1"),
+        ({"HTTP_PROXY": "http://proxy:1"}, "localhost,127.0.0.1,::1,[::1]"),
+        ({"http_proxy": "http://proxy:1", "NO_PROXY": "a.example"}, "a.example,localhost,127.0.0.1,::1,[::1]"),
         ({"http_proxy": "http://proxy:1", "no_proxy": "*"}, "*"),
     ],
     ids=["no-proxy", "proxy", "exceptions", "all"],
@@ -145,18 +147,19 @@ async def test_an_actor_reaches_the_server_without_a_proxy(
     assert [variables.get("no_proxy"), variables.get("NO_PROXY")] == [seen, seen]
 
 
+@pytest.mark.parametrize(("host", "seen"), [("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")])
 async def test_no_proxy_is_asked_for_a_server_at_an_address_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, seen: str
 ) -> None:
     """It would read the Run's token and all that the Actor pushes."""
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://proxy:1")
-    async with open_api(tmp_path, host="127.0.0.2", actors=(ACTORS,)) as api:
+    async with open_api(tmp_path, host=host, actors=(ACTORS,)) as api:
         run = await api.run_actor("local~acrobat", {"do": "environment"}, memory=256, timeout=60)
         await api.finish(run["id"])
         variables = (await api.items(run))[0]
-    assert variables["no_proxy"].split(",")[-1] == "127.0.0.2"
+    assert variables["no_proxy"].split(",")[-1] == seen
 
 
 async def test_a_runs_token_dies_with_its_run(api: Api) -> None:
@@ -275,6 +278,21 @@ async def main():
 
 anyio.run(main)
 """
+
+
+async def test_a_run_leaves_no_process_that_nobody_waits_for(tmp_path: Path) -> None:
+    """In a container, the server may be process 1, which gets every orphan and waits for none."""
+    assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        async with open_api(tmp_path, actors=(ACTORS,)) as api:
+            for _ in range(2):
+                run = await api.run_actor("local~acrobat", {"do": "environment"}, memory=256, timeout=60)
+                await api.finish(run["id"])
+            task = await anyio.Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+            fields = [await anyio.Path(f"/proc/{pid}/stat").read_text() for pid in task.split()]
+        assert [each for each in fields if each.rpartition(")")[2].split()[0] == "Z"] == []
+    finally:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.server.catalog.actor_catalog import LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import process_groups
+from batchrun.server.runs.group_guard import GroupGuard
 from batchrun.server.runs.hosted_run import (
     EXIT_KILLED,
     ActorProxy,
@@ -74,14 +75,7 @@ _NO_PAGE = (
 )
 #: A shell that starts the Actor when it reads a line, which is sent once its pid is stored. If the server dies before
 #: that, the shell reads the end of its input and exits: no unknown orphan is left.
-#: From then on its input stays open for as long as the server lives: a shell beside the Actor, which is no child of it,
-#: reads its end and kills the group. Else the Actor would go on without limits, and talk to who takes the port.
-_GATE = (
-    "/bin/sh",
-    "-c",
-    'read -r _ || exit; exec 3<&0; ( (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & ); exec "$@" 3<&- </dev/null',
-    "sh",
-)
+_GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 
 class ProcessRunner:
@@ -102,22 +96,28 @@ class ProcessRunner:
         self._running: dict[int, tuple[HostedRun, RunMark]] = {}
         self._over_memory: set[int] = set()
         self._meter = process_groups.Meter()
+        self._guard = GroupGuard()
         #: Runs whose escaped processes are to be killed. One search covers all Runs that wait.
         self._to_clear: set[RunMark] = set()
         self._clearing = anyio.Lock()
 
     async def watch_memory(self) -> None:
-        """Kill each process group that exceeds its Run's memory; runs until cancelled."""
-        while True:
-            began = anyio.current_time()
-            await anyio.sleep(_MEASURE_EVERY_S)
-            if not self._running:
-                continue
-            with contained("memory_not_measured"):
-                groups = {pid: mark for pid, (_, mark) in self._running.items()}
-                usages = await anyio.to_thread.run_sync(self._meter.measure, groups)
-                for pid, usage in usages.items():
-                    self._judge(pid, usage, anyio.current_time() - began)
+        """Kill each process group that exceeds its Run's memory; runs until cancelled, when all groups end."""
+        try:
+            while True:
+                began = anyio.current_time()
+                await anyio.sleep(_MEASURE_EVERY_S)
+                if self._running:
+                    await self._measure(began)
+        finally:
+            await self._guard.close()
+
+    async def _measure(self, began: float) -> None:
+        with contained("memory_not_measured"):
+            groups = {pid: mark for pid, (_, mark) in self._running.items()}
+            usages = await anyio.to_thread.run_sync(self._meter.measure, groups)
+            for pid, usage in usages.items():
+                self._judge(pid, usage, anyio.current_time() - began)
 
     def _judge(self, pid: int, usage: GroupUsage, elapsed_s: float) -> None:
         if pid not in self._running:
@@ -184,6 +184,7 @@ class ProcessRunner:
     async def _end_all(self, process: anyio.abc.Process, mark: RunMark) -> None:
         """Kill the group, wait until its leader is reaped, and kill the processes that have left the group."""
         process_groups.end_group(process.pid)
+        await self._guard.remove(process.pid)
         with anyio.move_on_after(_KILL_WAIT_S):
             await process.wait()
         await self._end_escaped(mark)
@@ -198,6 +199,7 @@ class ProcessRunner:
                 await anyio.to_thread.run_sync(process_groups.end_runs, marks)
 
     async def _open_gate(self, live: HostedRun, process: anyio.abc.Process) -> None:
+        await self._guard.add(process.pid)
         started = await anyio.to_thread.run_sync(process_groups.start_time, process.pid)
         await self._database.write(run_table.note_process, live.id, process.pid, started or "")
         if live.status is RunStatus.READY:
@@ -205,6 +207,7 @@ class ProcessRunner:
         assert process.stdin is not None
         try:
             await process.stdin.send(b"\n")
+            await process.stdin.aclose()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             _log.info("actor_process_vanished", run_id=live.id)
 
@@ -282,7 +285,9 @@ def _proxy_exceptions(environment: Mapping[str, str], base_url: str) -> dict[str
     if not any(name.lower().endswith("_proxy") and value for name, value in environment.items()):
         return {}
     named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    own = dict.fromkeys(("localhost", "127.0.0.1", "::1", urlsplit(base_url).hostname))
+    # Some clients compare an address of IPv6 with its brackets, as it stands in the URL, others without.
+    host = str(urlsplit(base_url).hostname)
+    own = dict.fromkeys(("localhost", "127.0.0.1", "::1", "[::1]", host, f"[{host}]" if ":" in host else host))
     exceptions = named if named.strip() == "*" else ",".join(filter(None, (named, *own)))
     return {"no_proxy": exceptions, "NO_PROXY": exceptions}
 

@@ -1,8 +1,7 @@
 """A worker's end of the page: what it may use, and what it writes next. It knows neither the store nor the batches.
 
-A member that falls silent is replaced once the others have seen no change of it for 1.5 of its leases. It starts
-nothing more after one. Who replaces it takes over all that it had, its batches and what it held, in one change of the
-page: its live Runs count against what it held until the new owner has found them.
+A member that replaces another one takes over all that it had, its batches and what it held, in one change of the page:
+its live Runs count against what it held until the new owner has found them.
 """
 
 from collections import Counter
@@ -10,18 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batchrun.runtime.steady_time import boot_time
-from batchrun.worker.fleet.shared_page import MAX_MEMBERS, SILENT_LEASES, Carried, Member, Page
+from batchrun.worker.fleet.shared_page import BEAT_PART, MAX_MEMBERS, Carried, Member, Page
 from batchrun.worker.fleet.shares import Amounts, Need, Resource, next_amount, targets
+from batchrun.worker.fleet.succession import Succession
 from batchrun.worker.submission import BatchCounts
 
-#: A member changes the page at least this often, as a part of its lease.
-BEAT_PART = 1 / 3
 #: New counts are written this many seconds after the last change of the page, if nothing else is.
 COUNTS_S = 3.0
-#: Seconds for which the member with the fewest batches comes first, when one is to be taken,
-PATIENCE_S = 1.0
-#: unless it has not been heard of for this part of its lease, which is two beats: it may be dead as well.
-QUIET_PART = 2 * BEAT_PART
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +42,7 @@ class FleetMember:
     def __init__(self, member_id: str, blank: Member, predecessor: str = "") -> None:
         self._id = member_id
         self._blank = blank
-        self._predecessor = predecessor
-        #: Beat of each member, and when it was first seen; later by the time in which the page could not be read.
-        self._seen: dict[str, tuple[int, float]] = {}
-        #: When the page was read last, or could not be read.
-        self._looked_at = float("-inf")
-        #: Since when a batch waits for an owner, or a member that has left for its successor.
-        self._waits_since: dict[str, float] = {}
-        self._gone: frozenset[str] = frozenset()
+        self._succession = Succession(member_id, predecessor)
         #: What inherited members held, and those of their batches whose live Runs are not known yet.
         self._unsettled: dict[str, tuple[Amounts, set[str]]] = {}
         #: Those of them that this member could not open, and leaves to the others.
@@ -93,16 +80,11 @@ class FleetMember:
         return self._is_on_page and now - self._confirmed_at < self.lease_s
 
     def has_left(self, member_id: str) -> bool:
-        return member_id in self._gone
+        return self._succession.is_gone(member_id)
 
     def see(self, page: Page, now: float) -> bool:
         """Take in the newest page; return False if this process has been replaced: it carries out nothing any more."""
-        self._looked_at = now
-        self._gone |= self._seen.keys() - page.members.keys()
-        self._seen = {
-            each: seen if (seen := self._seen.get(each)) is not None and seen[0] == member.beat else (member.beat, now)
-            for each, member in page.members.items()
-        } | {each: self._seen[each] for each in self._seen.keys() - page.members.keys()}
+        self._succession.see(page, now)
         mine = page.members.get(self._id)
         if mine is None:
             was_on_page, self._is_on_page = self._is_on_page, False
@@ -120,8 +102,7 @@ class FleetMember:
 
     def hear_nothing(self, now: float) -> None:
         """Count the time since the last look as nobody's silence: the page could not be read, and nobody heard."""
-        unread_s, self._looked_at = now - self._looked_at, now
-        self._seen = {each: (beat, min(now, at + unread_s)) for each, (beat, at) in self._seen.items()}
+        self._succession.hear_nothing(now)
 
     def _take_over(self, before: Page, after: Page) -> None:
         """Note what this member has inherited by a page that it has written."""
@@ -242,7 +223,7 @@ class FleetMember:
             for each, carried in before.batches.items()
         }
         held, inherited = Counter(before.held), Counter[Resource]()
-        for each in self._heritage(page, now, refused):
+        for each in self._succession.heritage(page, now, refused):
             member = members.pop(each)
             batches |= {
                 batch: carried.model_copy(update={"taken_at": number}) for batch, carried in member.batches.items()
@@ -263,7 +244,7 @@ class FleetMember:
             estate = {batch: batches.pop(batch) for batch in given_back & batches.keys()}
             members[f"{self._id}.{number}.{each[:16]}"] = self._left_by(before, estate, spare)
             held = +(held - Counter(spare))
-        for each in self._takes(page, now, waiting, wanted, len(batches), max_batches):
+        for each in self._succession.takes(page, now, waiting, wanted, len(batches), max_batches):
             back = min(spent, rested.get(each, 0))
             batches[each] = Carried(taken_at=number, spent_before=back)
             held[Resource.MONEY] += back  # it will count as used here
@@ -374,65 +355,6 @@ class FleetMember:
         self._sent, self._proposed = (beat, now), None
         whole = mine.model_copy(update={"has_left": True, "beat": beat, "needs": {}})
         return page.model_copy(update={"members": {**members, self._id: whole}})
-
-    def _heritage(self, page: Page, now: float, refused: Collection[str]) -> list[str]:
-        """Return the members that this one replaces now."""
-        free = [
-            each
-            for each, member in page.members.items()
-            if each != self._id
-            and self._is_free(each, member, now)
-            and not (member.batches and member.batches.keys() <= set(refused))
-        ]
-        counts = {
-            each: len(member.batches)
-            for each, member in page.members.items()
-            if each not in free and (each == self._id or not self._is_silent(each, member, now, QUIET_PART))
-        }
-        counts.setdefault(self._id, 0)
-        heritage = []
-        for each in sorted(free):
-            first = min(counts, key=lambda member: (counts[member], member))
-            counts[first] += len(page.members[each].batches)
-            is_late = now - self._waits_since.setdefault(each, now) >= PATIENCE_S
-            if first == self._id or each == self._predecessor or is_late:
-                heritage.append(each)
-        return heritage
-
-    def _is_free(self, member_id: str, member: Member, now: float) -> bool:
-        """True if a member surely starts nothing more."""
-        if member.has_left or member_id == self._predecessor:
-            return True
-        is_silent = self._is_silent(member_id, member, now, SILENT_LEASES)
-        if not is_silent:
-            self._waits_since.pop(member_id, None)
-        return is_silent
-
-    def _is_silent(self, member_id: str, member: Member, now: float, leases: float) -> bool:
-        """True if no change of a member was seen for so many of its leases."""
-        seen = self._seen.get(member_id)
-        return seen is not None and seen[0] == member.beat and now - seen[1] >= leases * member.lease_s
-
-    def _takes(
-        self, page: Page, now: float, waiting: Sequence[str], wanted: Collection[str], has: int, max_batches: int
-    ) -> list[str]:
-        """Return the waiting batches that this worker takes: its part of all, and what nobody has taken for a while."""
-        self._waits_since = {
-            each: since for each, since in self._waits_since.items() if each in page.members or each in waiting
-        }
-        active = [each for each, member in page.members.items() if not member.has_left] or [self._id]
-        carried = sum(len(member.batches) for member in page.members.values())
-        part = -(-(carried + len(waiting)) // len(active))
-        runs = page.limit(Resource.RUNS)
-        busy = sum(1 for each, member in page.members.items() if member.batches and each != self._id)
-        if has == 0 and runs is not None and busy >= runs:
-            part = 0  # there is no Run for this worker, as long as the others have batches
-        taken: list[str] = []
-        for each in waiting:
-            is_late = now - self._waits_since.setdefault(each, now) >= 2 * PATIENCE_S and part > 0
-            if each in wanted or (has + len(taken) < max_batches and (is_late or has + len(taken) < part)):
-                taken.append(each)
-        return taken
 
 
 def _room(others: Mapping[str, Member]) -> int:

@@ -28,6 +28,8 @@ from batchrun.worker.submission import BatchCounts, SubmissionId
 PAGE_LOG = "page"
 #: Seconds between two looks of a member at the page; less if a tenth of the lease is less.
 LOOK_INTERVAL_S = 0.4
+#: A member changes the page at least this often, as a part of its lease.
+BEAT_PART = 1 / 3
 #: A member is replaced once it has been silent for this many leases, and an entry that is no page is skipped.
 SILENT_LEASES = 1.5
 #: Max entries in a row that are skipped.

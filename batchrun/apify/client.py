@@ -62,6 +62,9 @@ class ApifyClient:
         #: True if the platform is the embedded server of this process.
         self.is_embedded = is_embedded
         self._send, self._read, self._read_tail = transport.send, transport.read, transport.read_tail
+        #: An Actor's status message may quote a URL with the token in it.
+        self._run_of = transport.without_token(answers.run_of)
+        self._runs_page_of = transport.without_token(answers.runs_page_of)
         self._outage = transport.outage
         #: The clock that stamps Runs.
         self.clock = transport.clock
@@ -137,7 +140,7 @@ class ApifyClient:
             run = await self._send(
                 "POST",
                 f"/actor-tasks/{segment(task_id)}/runs",
-                answers.run_of,
+                self._run_of,
                 query={**wire.options_query(options), "waitForFinish": "0"},
                 body=body,
                 headers={**_JSON, "User-Agent": user_agent(__version__, mark)},
@@ -173,7 +176,7 @@ class ApifyClient:
             ServerFailed, TransportError: with `gives_up`, if that fails for this Run alone.
         """
         path = f"/actor-runs/{segment(run_id)}/abort"
-        return await self._read(path, answers.run_of, method="POST", gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
+        return await self._read(path, self._run_of, method="POST", gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
 
     async def get_run(self, run_id: RunId, *, wait_for_finish_s: int = 0, gives_up: bool = False) -> Run:
         """Read a Run; with `wait_for_finish_s` (at most 60) the server answers when the Run ends or that time is up.
@@ -184,14 +187,14 @@ class ApifyClient:
         path = f"/actor-runs/{segment(run_id)}"
         wait_s = self._held_polls.wait_s(wait_for_finish_s)
         if not wait_s:
-            return await self._read(path, answers.run_of, gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
+            return await self._read(path, self._run_of, gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
         query, silence_s, began_at = {"waitForFinish": str(wait_s)}, wait_s + LATE_S, perf_counter()
         try:
-            run = await self._read(path, answers.run_of, query=query, silence_s=silence_s, max_bytes=_MAX_RUN_BYTES)
+            run = await self._read(path, self._run_of, query=query, silence_s=silence_s, max_bytes=_MAX_RUN_BYTES)
         except (TransportError, ServerFailed):
             # Not held again before the Run's state is known: its deadlines must be judged, whatever cuts polls.
             self._held_polls.cut(wait_s, perf_counter() - began_at)
-            return await self._read(path, answers.run_of, gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
+            return await self._read(path, self._run_of, gives_up=gives_up, max_bytes=_MAX_RUN_BYTES)
         self._held_polls.lasted(wait_s)
         return run
 
@@ -199,7 +202,7 @@ class ApifyClient:
         """List up to 1,000 of the account's Runs started at or after a time, oldest first."""
         return await self._read(
             "/actor-runs",
-            answers.runs_page_of,
+            self._runs_page_of,
             query={"startedAfter": wire.format_time(started_after), "offset": str(offset), "limit": _MAX_PAGE},
             throttle=self._listing,
             limit=self._listing_limit,
@@ -232,7 +235,7 @@ class ApifyClient:
         """List a task's last Runs (at most 1,000), newest first."""
         return await self._read(
             f"/actor-tasks/{segment(task_id)}/runs",
-            answers.runs_page_of,
+            self._runs_page_of,
             query={"desc": "1", "offset": str(offset), "limit": str(limit)},
             throttle=self._listing,
             max_bytes=_MAX_LARGE_BYTES,

@@ -451,8 +451,13 @@ class Transport:
             self._account_refusals.note_refused(path, error.retry_after_s)
         return error
 
+    def without_token(self, parse: Callable[[Answer], T]) -> Callable[[Answer], T]:
+        """Return what parses an answer without the token, which an Actor or a gateway may repeat."""
+        return lambda answer: parse(self._masked(answer))
+
     def _masked(self, answer: Answer) -> Answer:
-        return Answer(answer.status, answer.headers, self._token.masked(answer.body))
+        body = self._token.masked(answer.body)
+        return answer if body is answer.body else Answer(answer.status, answer.headers, body)
 
     def _unreadable(
         self, answer: Answer, method: str, path: str, redirected_to: str, error: ValueError

@@ -129,6 +129,18 @@ async def test_a_log_is_read_without_the_token() -> None:
         assert await client.get_log_tail(RunId("r"), 1000) == b"APIFY_TOKEN=***\n"
 
 
+async def test_what_an_actor_says_is_read_without_the_token() -> None:
+    """The platform may give Runs the user's own, and the URL that failed has it."""
+    said = f'"id": "r", "status": "FAILED", "statusMessage": "GET https://example.com/?token={TOKEN}: 404"'
+    run = f'{{"data": {{{said}, "items": [{{{said}}}], "total": 1}}}}'.encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(run), run)
+    async with open_server(lambda _: (answer, True)) as server, opened(server.url) as client:
+        listed = await client.list_task_runs(TaskId("t"))
+        started = await client.start_run(TaskId("t"), b"{}", RunOptions(), Mark("m"))
+        for each in (started, await client.get_run(RunId("r")), listed.runs[RunId("r")]):
+            assert each.fields["statusMessage"] == "GET https://example.com/?token=***: 404"
+
+
 async def test_this_machine_is_reached_in_spite_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy is not asked."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")

@@ -28,6 +28,7 @@ HELD = {
         "integration/test_private_files.py::test_a_batch_is_for_its_user_only",
         "integration/test_private_files.py::test_an_output_directory_holds_no_token_of_its_server",
         "integration/test_worker_process.py::test_spans_arrive_at_a_collector_without_a_token_in_them",
+        "integration/test_token_safety.py::test_what_an_actor_says_is_read_without_the_token",
     ),
     "No flag takes a token": ("unit/test_security_page.py::test_no_flag_takes_a_token",),
     "A token that may run one task and list its Runs is enough": (

@@ -1,5 +1,6 @@
 """The server that most of the server's tests ask."""
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,12 @@ import pytest
 from batchrun.server.store import item_table
 from tests.support.patience import IMPATIENCE
 from tests.support.server_api import Api, open_api
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Run on uvloop, as every command does."""
+    return "asyncio", {"use_uvloop": sys.platform != "win32"}
 
 
 @pytest.fixture(autouse=True)

@@ -68,10 +68,10 @@ def _checkpoint(out: Path) -> None:
         (out / f"{LEDGER}{end}").unlink(missing_ok=True)
 
 
-KILL_POINTS = ("answered:6", "intended:30", "settled:30")
+KILL_POINTS = ("answered:6", "intended:20", "settled:20")
 WAYS = (_lose_wal, _remove, _empty, _halve, _garble, _replace)
 #: Each way in which a ledger is lost, and each point at which a process may have died before; all pairs take long.
-PAIRS = [*zip(cycle(KILL_POINTS), WAYS, strict=False), ("settled:30", _set_version_back)]
+PAIRS = [*zip(cycle(KILL_POINTS), WAYS, strict=False), ("settled:20", _set_version_back)]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ PAIRS = [*zip(cycle(KILL_POINTS), WAYS, strict=False), ("settled:30", _set_versi
 def test_a_ledger_that_was_lost_after_a_kill_is_rebuilt(tmp_path, kill_at, lose):
     """It is refused first, and nothing is started. Rebuilt, the batch ends as if nothing had happened."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(38))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(26))
         assert batch.run(kill_at=kill_at) == -signal.SIGKILL, batch.said()
         lose(batch.out)
         before = {run["id"] for run in api.runs()}
@@ -124,7 +124,7 @@ def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path, command)
 def test_a_ledger_that_was_restored_from_a_copy_is_rebuilt(tmp_path):
     """Killed twice, copied in between: the copy knows nothing of later Runs; the records and the log of starts do."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(60))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(44))
         assert batch.run(kill_at="settled:15") == -signal.SIGKILL
         copy = tmp_path / "copy"
         copy.mkdir()
@@ -157,7 +157,7 @@ def test_a_repair_that_is_killed_is_repeated(tmp_path, kill_at):
 def test_a_ledger_is_not_rebuilt_from_records_that_lack_lines(tmp_path):
     """Their jobs would be started again; with the records back it is."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(80))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(50))
         for _ in range(2):  # the second one begins the log of starts again
             assert batch.run(kill_at="settled:10") == -signal.SIGKILL
         records = (batch.out / "records.jsonl").read_bytes()

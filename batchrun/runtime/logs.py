@@ -74,8 +74,9 @@ class _File:
 
     def write(self, text: bytes) -> None:
         if not self._is_in_place():
+            opened = _open(self._path)  # if this fails, the old one can still be asked
             self._opened.close()
-            self._opened = _open(self._path)
+            self._opened = opened
         self._opened.write(text)
         if os.fstat(self._opened.fileno()).st_size >= ROTATES_AT_BYTES:
             self._rotate()

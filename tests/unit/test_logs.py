@@ -101,11 +101,31 @@ def test_a_log_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
     log = structlog.get_logger()
     with logging_to(file):
         log.info("said", n=1)
-        while not file.exists() or not file.read_bytes().endswith(b"\n"):
-            pass
+        _wait_for_line(file)
         file.rename(moved)
         log.info("said", n=2)
     assert [[line["n"] for line in lines(each)] for each in (moved, file)] == [[1], [2]]
+
+
+def _wait_for_line(file: Path) -> None:
+    while not file.exists() or not file.read_bytes().endswith(b"\n"):
+        pass
+
+
+def test_a_log_whose_directory_was_away_for_a_while_is_continued(tmp_path: Path) -> None:
+    """Lines go to the common file meanwhile; those of other batches are written in any case."""
+    directory, common = tmp_path / "a", tmp_path / "worker.log"
+    directory.mkdir()
+    log = structlog.get_logger()
+    with logging_to(common, file_of=lambda _: directory / BATCH_LOG):
+        log.info("said", batch="a", n=0)
+        _wait_for_line(directory / BATCH_LOG)
+        directory.rename(tmp_path / "away")
+        log.info("said", batch="a", n=1)
+        _wait_for_line(common)
+        (tmp_path / "away").rename(directory)
+        log.info("said", batch="a", n=2)
+    assert [[line["n"] for line in lines(each)] for each in (directory / BATCH_LOG, common)] == [[0, 2], [1]]
 
 
 def test_few_files_are_open_however_many_batches_there_are(tmp_path: Path) -> None:

@@ -738,6 +738,9 @@ def names_in(directory: Path) -> list[str]:
         ("nats://host:4222/shop?token=hers-7", "replica.url: has a .parameter that is not known"),
         ("nats://me:secret@host:4222/shop", "must hold no password"),
         ("s3://", "replica.url"),
+        ("s3://KEY:secret@b/x", "must hold no key"),
+        ("gs://secret@b/x", "must hold no key"),
+        ("s3://b/x?X-Amz-Signature=secret", "must hold no key"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused_with_those_that_there_are(url, words):

@@ -95,6 +95,10 @@ def _nats(url: str) -> AbstractContextManager[LogStore]:
 
 
 def _bucket(url: str) -> AbstractContextManager[LogStore]:
+    parts = urlsplit(url)
+    names_container = parts.scheme.startswith("abfs")  # abfss://container@account…
+    if parts.query or parts.password is not None or (parts.username is not None and not names_container):
+        raise ConfigError("replica.url: is noted in files, so it must hold no key. Set the store's variables")
     try:
         from batchrun.ledger.shared_log.bucket_store import open_bucket_store  # noqa: PLC0415 - an extra
     except ImportError as error:

@@ -162,7 +162,7 @@ async def plan_batch(
         failing_lines=survey.problems.lines,
         problems=list(survey.problems),
         warnings=_warnings(survey, is_task_missing=not (task.exists or past.is_begun)),
-        inputs=survey.inputs,
+        inputs=survey.inputs.kept,
         forecast=forecast,
         unknown=[*_unread(survey), *_unknown(build, check), *forecast.unknown],
     )

@@ -14,11 +14,10 @@ from batchrun.model import BadLine, Job, JobKey, JsonObject
 from batchrun.preflight.input_checks import JobCheck
 from batchrun.preflight.line_problems import LineProblems
 from batchrun.preflight.odd_values import odd_values
+from batchrun.preflight.shown_inputs import ShownInputs
 
 #: Groups that are counted each; the jobs of further ones are counted together.
 MAX_GROUPS = 1_000
-#: Max characters of all inputs that are kept whole.
-MAX_INPUT_CHARS = 32 << 20
 REPEATED_KEY = "has the key of an earlier line with other content; give each line its own @key"
 
 
@@ -33,10 +32,7 @@ class Survey:
 
     def __init__(self, check: JobCheck, shadowed: JsonObject, shown: int = 0) -> None:
         self._check = check
-        self._shown = shown
-        #: The whole inputs of the first jobs, by line, as far as MAX_INPUT_CHARS go.
-        self.inputs: list[tuple[int, str]] = []
-        self._input_chars_left = MAX_INPUT_CHARS
+        self.inputs = ShownInputs(check, shown)
         self._nested = nested_properties(shadowed)
         self._seen: dict[bytes, bytes] = {}
         self.problems = LineProblems()
@@ -113,9 +109,7 @@ class Survey:
         self.of_unknown_memory += memory_mb is None
         if self._nested:
             self._note_erased(orjson.loads(job.body))
-        if len(self.inputs) < self._shown and self._input_chars_left > 0:
-            self.inputs.append((job.position.line, shown := self._check.shown(job)))
-            self._input_chars_left -= len(shown)
+        self.inputs.look_at(job)
         self.odd.note(job.position.line, odd_values(job.body))
         found = self._check.look_at(job)
         self.problems.note(job.position.line, found.problems)

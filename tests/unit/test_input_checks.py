@@ -168,13 +168,13 @@ def test_odd_values_of_long_names_are_few_and_short():
 
 def test_a_survey_keeps_so_many_groups_and_inputs(monkeypatch):
     """The jobs of further groups are counted together; inputs are kept until they are large."""
-    monkeypatch.setattr("batchrun.preflight.survey.MAX_INPUT_CHARS", 1_000)
+    monkeypatch.setattr("batchrun.preflight.shown_inputs.MAX_INPUT_CHARS", 1_000)
     survey = Survey(_check({"mode": "a"}), {}, shown=100)
     for n in range(MAX_GROUPS + 5):
         survey.look_at(_job(n, {"maxPages": n, "mode": "a" * 400}, group=f"group {n}"))
     survey.look_at(_job(MAX_GROUPS + 5, {"maxPages": 0, "mode": "b"}, group="group 0"))
     assert (len(survey.groups), survey.groups["group 0"], survey.in_other_groups) == (MAX_GROUPS, 2, 5)
-    assert len(survey.inputs) == 3
+    assert len(survey.inputs.kept) == 3
 
 
 def test_a_survey_adds_up_a_job_file():

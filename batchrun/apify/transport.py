@@ -38,8 +38,8 @@ from batchrun.apify.outage import Outage
 from batchrun.apify.platform_clock import PlatformClock
 from batchrun.apify.proxies import proxy_for
 from batchrun.apify.redirects import MAX_REDIRECTS, NearbySockets, redirect_of
+from batchrun.apify.refused_token import MAX_UNCONFIRMED, SecondLook
 from batchrun.apify.request_meter import NO_ANSWER, RequestMeter
-from batchrun.apify.second_look import MAX_UNCONFIRMED, SecondLook
 from batchrun.apify.throttle import AccountRefusals, AnnouncedLimit, Throttle, rate_limit_wait_s
 from batchrun.apify.user_agent import user_agent
 from batchrun.errors import (

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from batchrun.cli.overwrite_check import refuse_file_of_batch
 from batchrun.cli.terminal import say
-from batchrun.cli.written_file import refuse_file_of_batch
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.output.layout import ITEMS, RECORDS

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from batchrun.cli.failure_lines import unread_line
+from batchrun.cli.overwrite_check import refuse_no_html
 from batchrun.cli.terminal import say, write_data
-from batchrun.cli.written_file import refuse_no_html
 from batchrun.maintenance.noted_config import read_config
 from batchrun.output.layout import REPORT
 from batchrun.output.replacement import replace_text

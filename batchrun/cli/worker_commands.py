@@ -16,8 +16,8 @@ from batchrun.cli.exit_codes import ExitCode, exit_code_of_deliveries
 from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.notify_lines import show_targets
+from batchrun.cli.overwrite_check import refuse_no_html
 from batchrun.cli.terminal import answer, say, write_data
-from batchrun.cli.written_file import refuse_no_html
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject

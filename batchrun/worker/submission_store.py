@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -78,7 +79,8 @@ class SubmissionStore:
             except FileNotFoundError:
                 is_deleted = (directory / _DELETED).exists() or not has_ledger(directory / OUT)
                 if _MADE.fullmatch(directory.name) and is_deleted:
-                    shutil.rmtree(directory, ignore_errors=True)
+                    with suppress(OSError):
+                        _remove(directory)
                 else:  # a person's, who calls a directory of his own `batches`, or who restores a batch bit by bit
                     reason = f"it is no batch of this worker, without {SUBMISSION}"
                     _log.warning("directory_left", file=str(directory), reason=reason)
@@ -207,7 +209,7 @@ class SubmissionStore:
             self._order = None
             self._unsaved.discard(submission.id)
             if directory.exists():  # of a fleet's batch, there may be nothing here
-                shutil.rmtree(directory)
+                _remove(directory)
 
     def _write(self, submission: Submission) -> None:
         directory = self._directory.of(submission.id)
@@ -232,3 +234,11 @@ class SubmissionStore:
             if submission.id not in self._unsaved:
                 _log.error("batch_not_saved", batch=submission.id, state=submission.state, reason=str(error))
             self._unsaved.add(submission.id)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a batch's directory; its results first, so that what says that this has begun outlives them."""
+    results = directory / OUT
+    if results.is_dir() and not results.is_symlink():
+        shutil.rmtree(results)
+    shutil.rmtree(directory)

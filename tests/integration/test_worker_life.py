@@ -393,6 +393,31 @@ def test_only_what_a_worker_has_made_is_removed_as_incomplete(tmp_path):
     assert left == {restored, "2025-q1", "20250101", "20250101-customers"}
 
 
+async def test_a_deletion_that_was_interrupted_is_completed_at_the_next_start(tmp_path, monkeypatch, blockbuster):
+    """Wherever it was; results may take gigabytes, and are in no list any more."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path)
+    directory.make()
+    store = SubmissionStore(directory)
+    submission = Submission(id=store.new_id(), name="shop", created_at=datetime.now(UTC))
+    await store.add(submission)
+    put(directory.out_dir(submission) / "ledger.sqlite3", "")
+
+    def interrupted(path: Path) -> None:
+        for file in path.iterdir():
+            if not file.is_dir() and file.name != "ledger.sqlite3":
+                file.unlink()
+        raise OSError("killed")
+
+    with monkeypatch.context() as until_killed:
+        until_killed.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(OutputError, match="killed"):
+            store.delete(submission)
+    assert directory.of(submission.id).exists()
+    SubmissionStore(directory).load()
+    assert not directory.of(submission.id).exists()
+
+
 async def test_a_file_beside_no_batch_file_is_reported_once(tmp_path, blockbuster):
     """Nothing takes it. One that a batch file names is not reported."""
     blockbuster.deactivate()

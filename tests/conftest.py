@@ -15,9 +15,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
 from batchrun.runtime.logs import silence
-from tests.support import forked
 from tests.support.patience import SOON_FINAL_COSTS
-from tests.support.side_by_side import run_forked
 
 # All processes of the tests import the same modules: let them compile each once, also where the environment forbids it.
 sys.dont_write_bytecode = False
@@ -33,7 +31,7 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _memory.is_dir():
     if _free.f_bavail * _free.f_frsize > _ROOM and not _free.f_flag & os.ST_NOEXEC and os.access(_memory, os.W_OK):
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_memory)
 
-# The key of signatures is not put into the home of who runs the tests.
+# The key of signatures is not put into the home of who runs the tests; processes of pytest-xdist have the same one.
 if "XDG_STATE_HOME" not in os.environ:
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="batchrun-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
@@ -46,25 +44,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("batchrun")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`-n 4` runs files side by side, in four processes."""
-    option = parser.getgroup("batchrun")._addoption  # a short one in lower case is pytest's own to give
-    option("-n", dest="processes", type=int, default=0, help="files side by side, in so many processes; 0: in this one")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run files side by side, where there are several."""
-    count = session.config.option.processes
-    is_one_file = len({item.path for item in session.items}) <= 1
-    if count < 2 or is_one_file or session.testsfailed or session.config.option.collectonly:
-        return None
-    if any("unit" not in item.path.parts for item in session.items):
-        forked.parent()  # of the processes that tests of all files start
-    run_forked(session, count)
-    return True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,7 +22,7 @@ from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.policy.budget import Budget
 from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.preparation import Preparation
-from batchrun.preflight.spending import fill_purse
+from batchrun.preflight.prices_and_budget import fill_purse
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.long_reads import read_in_thread
 

@@ -21,8 +21,8 @@ from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import HeadCheck, job_check
 from batchrun.preflight.job_file_head import look_at_head
 from batchrun.preflight.pinned_build import number_to_pin, pin, pinned_before
+from batchrun.preflight.prices_and_budget import TaskTerms, read_terms, refuse_unbounded
 from batchrun.preflight.same_batch import check_identity, check_limit
-from batchrun.preflight.spending import TaskTerms, read_terms, refuse_unbounded
 from batchrun.runtime.fast_dataclasses import dataclass
 
 

@@ -19,7 +19,7 @@ from batchrun.cli.status_command import _status_lines
 from batchrun.engine.notices import UsageUnbounded
 from batchrun.model import Ending, RunOptions, Selection
 from batchrun.policy.run_cost import Prices
-from batchrun.preflight.spending import TaskTerms, refuse_unbounded
+from batchrun.preflight.prices_and_budget import TaskTerms, refuse_unbounded
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.failure_list import read_tripped
 from batchrun.report.notice_words import notice_words

@@ -42,7 +42,7 @@ from batchrun.worker.submission import (
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import is_summary_current, remove_summary_file, write_summary_file
 from batchrun.worker.whole_batches import WholeBatches
-from batchrun.worker.worker_watch import WorkerWatch
+from batchrun.worker.worker_notify_conditions import WorkerWatch
 
 #: Seconds between two samples of the batches' progress and of slot use.
 SAMPLE_INTERVAL_S = 1.0

@@ -6,7 +6,7 @@ from batchrun.config.notify_settings import NotifyConfig
 from batchrun.notify.delivery import Notifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.budget import Budget
-from batchrun.worker.worker_watch import WorkerWatch
+from batchrun.worker.worker_notify_conditions import WorkerWatch
 
 
 class Recorder(Notifier):

@@ -12,7 +12,7 @@ from batchrun.version import __version__
 if TYPE_CHECKING:
     from batchrun.batch.open_batch import open_batch, run_batch
     from batchrun.batch.opened_batch import Batch
-    from batchrun.batch.opening import Opening
+    from batchrun.batch.opening_facts import Opening
     from batchrun.config import Config, load_config
     from batchrun.errors import BatchRefused, BatchrunError, ConfigError, JobFileError, OutputError
     from batchrun.model import Outcome, Record, Selection, Summary
@@ -42,7 +42,7 @@ _HOMES = {
     "batchrun.config": ("Config", "load_config"),
     "batchrun.errors": ("BatchRefused", "BatchrunError", "ConfigError", "JobFileError", "OutputError"),
     "batchrun.model": ("Outcome", "Record", "Selection", "Summary"),
-    "batchrun.batch.opening": ("Opening",),
+    "batchrun.batch.opening_facts": ("Opening",),
 }
 
 

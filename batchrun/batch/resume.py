@@ -8,7 +8,7 @@ import anyio
 from batchrun.account.account import Account
 from batchrun.account.connected_task import ConnectedTask
 from batchrun.batch.job_source import FileSource, open_source
-from batchrun.batch.opening import Opening, read_opening
+from batchrun.batch.opening_facts import Opening, read_opening
 from batchrun.batch.resumed_jobs import Backlog, open_backlog, take_up
 from batchrun.config import Config
 from batchrun.engine.doubt.reconcile import EarlierDoubts

@@ -1,6 +1,7 @@
 """Several accounts on one server: what is private, what an id opens, and that each has limits of its own."""
 
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from batchrun.cli.serve_command import _show
 from batchrun.errors import ConfigError
-from batchrun.server import open_server
+from batchrun.server import InlineContext, open_server
 from batchrun.server.content.request_bodies import receive_body
 from batchrun.server.routing import call as call_module
 from batchrun.server.settings import AccountSettings, ServerSettings
@@ -162,6 +163,33 @@ async def test_access_can_be_restricted_to_the_owner(api: Api) -> None:
     await api.send("PUT", f"/v2/datasets/{dataset}", {"generalAccess": "ANYONE_WITH_NAME_CAN_READ"})
     assert (await _bob(api, "GET", "/v2/datasets/local~open")).data["id"] == dataset
     assert (await api.send("GET", "/v2/datasets/local~open/items", token=None)).body == []
+
+
+async def test_a_run_that_is_restricted_while_it_ends_or_begins_again_stays_so(tmp_path: Path) -> None:
+    """Another account can make that last: one DELETE of much keeps all others from storing anything."""
+    goes_on, is_stored = anyio.Event(), threading.Event()
+
+    async def wait(_: InlineContext) -> None:
+        await goes_on.wait()
+
+    async with open_api(tmp_path, inline_actors={"test/wait": wait}) as api:
+        runs, database = api.server._backend.runs, api.server._backend.database
+        ending, ended = [(await api.run_actor(f"test~{name}"))["id"] for name in ("wait", "echo")]
+        await api.finish(ended)
+        async with anyio.create_task_group() as children:
+            children.start_soon(database.write, lambda _: is_stored.wait(60))
+            goes_on.set()
+            live = runs.find_live(ending)
+            while live is not None and live.end_stored is None:  # noqa: ASYNC110 - that wakes nobody
+                await anyio.sleep(0.01)
+            children.start_soon(runs.change, ended, {"generalAccess": "RESTRICTED"})
+            children.start_soon(runs.resurrect, ended, {})
+            children.start_soon(runs.change, ending, {"generalAccess": "RESTRICTED"})
+            await anyio.wait_all_tasks_blocked()
+            is_stored.set()
+        for run_id in (ending, ended):
+            await api.finish(run_id)
+            assert (await api.send("GET", f"/v2/actor-runs/{run_id}", token=None)).status == 403
 
 
 async def test_a_restricted_run_restricts_the_way_to_its_storages(api: Api) -> None:

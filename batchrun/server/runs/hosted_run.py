@@ -67,6 +67,8 @@ class HostedRun:
     ready_s: float = 0.0
     #: True once its end is committed.
     is_ended: bool = False
+    #: There while its end is being committed: what is changed meanwhile would be lost.
+    end_stored: anyio.Event | None = None
     #: Made by the first waiter for the end; most Runs have none.
     _ended: anyio.Event | None = None
     #: Made by a waiter for the end of READY.

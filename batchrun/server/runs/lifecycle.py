@@ -6,8 +6,8 @@ are its place and memory free.
 
 import socket
 from collections import deque
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -133,7 +133,8 @@ class Runs:
         self._live: dict[str, HostedRun] = {}
         #: The Runs that ended last: a follower of a Run reads it once more after its end.
         self._just_ended: dict[str, JsonObject] = {}
-        self._reviving: set[str] = set()
+        #: Set once the Run with this id has been changed by its one caller.
+        self._changing: dict[str, anyio.Event] = {}
         #: Default dataset -> the live Run that pays for its items.
         self._paid_datasets: dict[str, HostedRun] = {}
         self.counts = RunCounts()
@@ -279,28 +280,31 @@ class Runs:
 
     async def change(self, run_id: str, changes: JsonObject) -> JsonObject:
         """Set properties of a live or ended Run that its owner may set, such as the status message."""
-        live = self._live.get(run_id)
-        if live is not None:
+        changes = changes_within_limits(changes)
+        async with self._alone_with(run_id):
+            live = self._live.get(run_id)
+            if live is not None and live.end_stored is not None:
+                await live.end_stored.wait()
+            if (live := self._live.get(run_id)) is None:
+                self._just_ended.pop(run_id, None)
+                changed = await self._database.write(run_table.change, run_id, changes)
+                if changed is None:
+                    raise thing_missing("Actor run")
+                if (live := self._live.get(run_id)) is None:
+                    return changed
             live.change(changes)
             await store_live(self._database, live)
             return live.doc
-        doc = await self.read(run_id) | changes_within_limits(changes)
-        self._just_ended.pop(run_id, None)
-        await self._database.write(run_table.update, doc)
-        return doc
 
     async def resurrect(self, run_id: str, changes: JsonObject) -> JsonObject:
         """Start an ended Run again, with its id, input and storages. `changes` are options of the API."""
-        ended = await self.read(run_id)
-        if not RunStatus(ended["status"]).is_terminal:
-            raise ErrorAnswer(400, "invalid-request", "Only a finished Actor run can be resurrected")
-        actor = self._catalog.find(current_part(ended)[0])
-        if actor is None:
-            raise thing_missing("Actor")
-        if run_id in self._reviving:
-            raise ErrorAnswer(400, "invalid-request", "The Actor run is being resurrected")
-        self._reviving.add(run_id)
-        try:
+        async with self._alone_with(run_id):
+            ended = await self.read(run_id)
+            if not RunStatus(ended["status"]).is_terminal:
+                raise ErrorAnswer(400, "invalid-request", "Only a finished Actor run can be resurrected")
+            actor = self._catalog.find(current_part(ended)[0])
+            if actor is None:
+                raise thing_missing("Actor")
             extras = await self._database.read(run_table.read_extras, run_id)
             # The time limit starts again; the earlier run time still counts as its duration.
             extras |= {"begunMs": now_ms(), "usedS": 0, "ranS": ended["stats"].get("runTimeSecs", 0)}
@@ -314,16 +318,27 @@ class Runs:
                 self._give_quota_back(live.doc)
                 raise
             await self._commit_start(live, "ACTOR.RUN.RESURRECTED", run_table.revive, live.doc, live.extras)
-        finally:
-            self._reviving.discard(run_id)
-        return live.doc
+            return live.doc
 
     async def delete(self, run_id: str) -> None:
-        doc = await self.read(run_id)
-        if run_id in self._live:
-            raise ErrorAnswer(400, "cannot-remove-running-run", "The Actor run is still running: abort it first")
-        self._just_ended.pop(run_id, None)
-        await self._database.write(run_table.delete, doc)
+        async with self._alone_with(run_id):
+            doc = await self.read(run_id)
+            if run_id in self._live:
+                raise ErrorAnswer(400, "cannot-remove-running-run", "The Actor run is still running: abort it first")
+            self._just_ended.pop(run_id, None)
+            await self._database.write(run_table.delete, doc)
+
+    @asynccontextmanager
+    async def _alone_with(self, run_id: str) -> AsyncIterator[None]:
+        """Let one caller at a time change a Run: another would store what it read before, without that change."""
+        while (other := self._changing.get(run_id)) is not None:
+            await other.wait()
+        done = self._changing[run_id] = anyio.Event()
+        try:
+            yield
+        finally:
+            del self._changing[run_id]
+            done.set()
 
     async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor, ending: RunEnd | None) -> None:
         """Continue a live Run of the previous process, or end it with `ending`. No limit is checked."""
@@ -483,9 +498,14 @@ class Runs:
 
     async def _commit_end(self, live: HostedRun, ending: RunEnd) -> None:
         ended = self._ended_doc(live, ending)
+        live.end_stored = stored = anyio.Event()
         event, usage = f"ACTOR.RUN.{ending.status.value.replace('-', '_')}", self._final_usage
         args = (final_usage_table.end, ended, usage.delay_s, usage.reads.take() if usage.delay_s == 0 else {})
-        await self._write(ended, event, *args, then=lambda final: self._retire(live, ended, final))
+        try:
+            await self._write(ended, event, *args, then=lambda final: self._retire(live, ended, final))
+        finally:
+            live.end_stored = None
+            stored.set()
 
     def _ended_doc(self, live: HostedRun, ending: RunEnd) -> JsonObject:
         duration_s = live.duration_s()

@@ -67,10 +67,13 @@ def insert(
         connection.execute("INSERT INTO stored_values VALUES (?, 'INPUT', ?, ?)", (store, *stored_input))
 
 
-def update(connection: Connection, doc: JsonObject) -> None:
-    connection.execute(
-        "UPDATE runs SET status = ?, doc = ? WHERE id = ?", (doc["status"], orjson.dumps(doc), doc["id"])
-    )
+def change(connection: Connection, run_id: str, changes: JsonObject) -> JsonObject | None:
+    """Set properties of a Run, and return it; None: there is none."""
+    if (stored := read(connection, run_id)) is None:
+        return None
+    doc: JsonObject = orjson.loads(stored) | changes
+    connection.execute("UPDATE runs SET doc = ? WHERE id = ?", (orjson.dumps(doc), run_id))
+    return doc
 
 
 def revive(connection: Connection, doc: JsonObject, extras: JsonObject) -> None:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 import typer
@@ -25,6 +26,7 @@ from batchrun.output.layout import BAD_LINES
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explaining
 from batchrun.report.number_words import counted
+from batchrun.runtime.loopback import is_loopback_host
 from batchrun.runtime.private_files import held_own_directory, read_private
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
@@ -128,7 +130,13 @@ async def write_report(ref: str, out: Path | None, client: WorkerClient) -> None
 async def print_page(data: Path, url: str | None, client: WorkerClient) -> None:
     """Print the address of the worker's page, with what opens it once."""
     address = url if url is not None else await anyio.to_thread.run_sync(_address_in, DataDirectory(data))
-    answer(await client.page_link(address.strip().rstrip("/")))
+    address = address.strip().rstrip("/")
+    if url is None and not is_loopback_host(urlsplit(address).hostname or ""):
+        say(
+            f"WARNING: the page at {address} gets its key over plain HTTP: who reads it on the way can use the worker."
+            " Open it by a tunnel, or behind a proxy that speaks https"
+        )
+    answer(await client.page_link(address))
 
 
 def _address_in(directory: DataDirectory) -> str:

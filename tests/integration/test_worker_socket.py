@@ -75,6 +75,16 @@ def test_a_worker_that_stops_leaves_no_address_and_a_killed_one_is_replaced(tmp_
     assert (said.code, "no worker was ever started here" in said.err) == (2, True)
 
 
+def test_a_link_to_a_page_that_others_can_read_on_the_way_comes_with_a_warning(tmp_path):
+    """The key for the page opens what the token does."""
+    worker = WorkerProcess(tmp_path / "data", NOWHERE)
+    with worker.running():
+        for address, warns in ((worker.address, False), ("http://192.0.2.9:8421", True)):
+            (worker.data_dir / "address").write_text(f"{address}\n")
+            said = batchrun("worker", "page", "--data", "data", cwd=tmp_path)
+            assert (said.code, "gets its key over plain HTTP" in said.err) == (0, warns), said.err
+
+
 def test_nothing_is_sent_to_a_socket_that_another_user_may_have_made(tmp_path):
     """Batch files and overrides would be his, and the results his invention."""
     data = tmp_path / "data"

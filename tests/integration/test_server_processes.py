@@ -75,7 +75,7 @@ async def test_an_actor_sees_the_platform(api: Api, monkeypatch: pytest.MonkeyPa
 
 
 async def test_an_actor_inherits_only_what_programs_need(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No token, whatever its name; and none can be read out of the server's process."""
+    """No token, whatever its name; and none can be read out of the server's process, or one that it has started."""
     for name in ("APIFY_TOKEN", "BATCHRUN_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "MY_SECRET"):
         monkeypatch.setenv(name, "secret of the user")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
@@ -87,6 +87,10 @@ async def test_an_actor_inherits_only_what_programs_need(api: Api, monkeypatch: 
     if sys.platform == "linux":
         # PR_GET_DUMPABLE: 0 makes /proc/PID/environ and /proc/PID/mem root's.
         assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0
+        children = (await anyio.Path(f"/proc/self/task/{os.getpid()}/children").read_text()).split()
+        environments = [await anyio.Path(f"/proc/{pid}/environ").read_bytes() for pid in children]
+        assert environments
+        assert not any(b"secret of the user" in each for each in environments)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux hides it")

@@ -65,6 +65,8 @@ class GroupGuard:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={},  # Actors can read the environment of a shell, which does not hide its own as the server does
                 start_new_session=True,  # a signal of the terminal is for the server alone
             )
         except OSError as error:

@@ -87,6 +87,26 @@ def test_a_dead_workers_runs_and_money_count_until_they_are_over(tmp_path):
         assert_every_batch_right(fleet, api)
 
 
+@pytest.mark.parametrize(
+    ("order", "rests_as", "ended_as"), [("cancel", "cancelled", "ABORTED"), ("pause", "paused", "SUCCEEDED")]
+)
+def test_an_order_for_a_batch_whose_worker_has_died_is_for_its_runs_too(tmp_path, order, rests_as, ended_as):
+    """They are known by the batch's log alone, which its next worker has not read yet when it is told of the order."""
+    ends = tmp_path / "ends"
+    with open_api(tmp_path / "api") as api, three_workers(tmp_path, api, "") as fleet:
+        fleet.submit("a", [{"n": n, "until": str(ends)} for n in range(25)], limits__start_horizon_s=LEASE_S + 1)
+        wait_until(lambda: counted_runs(fleet) == 20)
+        members = {(worker.data_dir / "member").read_text().strip(): worker for worker in fleet.workers}
+        owner = next(each for each, member in fleet.page().members.items() if member.batches)
+        members.pop(owner).kill()
+        next(iter(members.values())).order("a", order)
+        if order == "pause":
+            wait_until(lambda: owner not in fleet.page().members and counted_runs(fleet) == 20)
+            ends.touch()
+        wait_until(lambda: fleet.states() == {"a": rests_as})
+        assert [run["status"] for run in api.runs()] == [ended_as] * 20, fleet.said()
+
+
 @pytest.mark.long  # `test_fleet_member.py` has the same in virtual time
 def test_a_batch_that_its_new_worker_cannot_open_goes_on_to_another_one(tmp_path):
     """Its state does not change, and its live Runs count, until a worker that can open it follows them."""

@@ -136,6 +136,13 @@ class KilledWorker(WorkerProcess):
 
         wait_until(is_answered)
 
+    def order(self, name: str, order: str) -> None:
+        """Give an order for a batch, such as `cancel`."""
+        token = (self.data_dir / "token").read_text().strip()
+        url = f"{self._address.read_text().strip()}/v1/batches/{name}/{order}"
+        with urlopen(Request(url, b"", {"Authorization": f"Bearer {token}"}), timeout=30):
+            pass
+
     def until(self, condition: Callable[[], object], limit_s: float) -> None:
         """Wait until a condition holds; fail at once, with what it said, if the process has ended by itself."""
         deadline = time.monotonic() + limit_s

@@ -10,17 +10,14 @@ import anyio
 import anyio.abc
 import structlog
 
-#: A shell that notes the groups it is told of, one line each, and kills those that are left at the end of its input.
+#: A shell that reads which groups there are, all in one line, and kills those of the last whole line at the end of its
+#: input.
 _SCRIPT = """
-groups=
-while read -r sign group; do
-  case $sign in
-    +) groups="$groups $group " ;;
-    -) groups="${groups%% $group *}${groups#* $group }" ;;
-  esac
-done
+while read -r line; do groups=$line; done
 for group in $groups; do kill -KILL "-$group"; done
 """
+#: Seconds for the shell to read a line. One that does not is replaced with the next change.
+_PATIENCE_S = 5.0
 
 _log = structlog.get_logger()
 
@@ -35,30 +32,34 @@ class GroupGuard:
 
     async def add(self, group: int) -> None:
         """Guard a process group; `group` is the pid of its leader."""
-        async with self._lock:
-            self._groups.add(group)
-            if not await self._tell(f"+ {group}\n"):
-                await self._begin()
+        self._groups.add(group)
+        await self._tell()
 
     async def remove(self, group: int) -> None:
         """Guard a group no more, once it was killed."""
-        async with self._lock:
-            if group in self._groups:
-                self._groups.remove(group)
-                await self._tell(f"- {group}\n")
+        if group in self._groups:
+            self._groups.remove(group)
+            await self._tell()
 
-    async def _tell(self, line: str) -> bool:
+    async def _tell(self) -> None:
+        """Tell the shell of all groups: also for a Run that is being aborted, whose number may be another's soon."""
+        with anyio.CancelScope(shield=True):
+            async with self._lock:
+                if not await self._send():
+                    await self._begin()
+                    await self._send()
+
+    async def _send(self) -> bool:
         if self._process is None or self._process.returncode is not None:
             return False
         assert self._process.stdin is not None
-        try:
-            await self._process.stdin.send(line.encode())
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return False
-        return True
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError), anyio.move_on_after(_PATIENCE_S):
+            await self._process.stdin.send(f"{' '.join(map(str, self._groups))}\n".encode())
+            return True
+        return False
 
     async def _begin(self) -> None:
-        await self.close()
+        self._end()
         try:
             self._process = await anyio.open_process(
                 ["/bin/sh", "-c", _SCRIPT],
@@ -71,9 +72,11 @@ class GroupGuard:
             )
         except OSError as error:
             _log.warning("runs_unguarded", reason=str(error))
-            return
-        for group in self._groups:
-            await self._tell(f"+ {group}\n")
+
+    def _end(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        self._process = None
 
     async def close(self) -> None:
         """End the guarding process; it kills the groups that are left."""

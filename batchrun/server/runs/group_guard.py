@@ -29,25 +29,24 @@ class GroupGuard:
         self._groups: set[int] = set()
         self._process: anyio.abc.Process | None = None
         self._lock = anyio.Lock()
+        self._is_closed = False
 
     async def add(self, group: int) -> None:
         """Guard a process group; `group` is the pid of its leader."""
         self._groups.add(group)
-        await self._tell()
-
-    async def remove(self, group: int) -> None:
-        """Guard a group no more, once it was killed."""
-        if group in self._groups:
-            self._groups.remove(group)
-            await self._tell()
-
-    async def _tell(self) -> None:
-        """Tell the shell of all groups: also for a Run that is being aborted, whose number may be another's soon."""
+        # Also for a Run that is being aborted: what was told in part would be taken back wrongly.
         with anyio.CancelScope(shield=True):
             async with self._lock:
-                if not await self._send():
+                if not self._is_closed and not await self._send():
                     await self._begin()
                     await self._send()
+
+    async def remove(self, group: int) -> None:
+        """Guard a group no more, once it was killed: its number may soon be another's."""
+        self._groups.discard(group)
+        with anyio.CancelScope(shield=True):
+            async with self._lock:
+                await self._send()
 
     async def _send(self) -> bool:
         if self._process is None or self._process.returncode is not None:
@@ -79,8 +78,11 @@ class GroupGuard:
         self._process = None
 
     async def close(self) -> None:
-        """End the guarding process; it kills the groups that are left."""
-        if self._process is not None:
-            with anyio.CancelScope(shield=True), suppress(OSError):
-                await self._process.aclose()
-            self._process = None
+        """End the guarding process, for good; it kills the groups that are left."""
+        with anyio.CancelScope(shield=True):
+            async with self._lock:
+                self._is_closed = True
+                if self._process is not None:
+                    with suppress(OSError):
+                        await self._process.aclose()
+                    self._process = None

@@ -285,9 +285,10 @@ def _proxy_exceptions(environment: Mapping[str, str], base_url: str) -> dict[str
     if not any(name.lower().endswith("_proxy") and value for name, value in environment.items()):
         return {}
     named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    # Some clients compare an address of IPv6 with its brackets, as it stands in the URL, others without.
+    # An address of IPv6 is compared with its brackets by some clients, and others, as httpx, can read it only without
+    # them: it stands there in both ways only if the server has such an address.
     host = str(urlsplit(base_url).hostname)
-    own = dict.fromkeys(("localhost", "127.0.0.1", "::1", "[::1]", host, f"[{host}]" if ":" in host else host))
+    own = dict.fromkeys(("localhost", "127.0.0.1", "::1", host, f"[{host}]" if ":" in host else host))
     exceptions = named if named.strip() == "*" else ",".join(filter(None, (named, *own)))
     return {"no_proxy": exceptions, "NO_PROXY": exceptions}
 

@@ -66,6 +66,8 @@ def test_a_guard_that_has_died_is_replaced() -> None:
         await guard._process.wait()
         await guard.add(sleepers[1].pid)
         await guard.close()
+        await guard.add(sleepers[1].pid)
+        assert guard._process is None, "a server that ends begins no other one"
 
     sleepers = [subprocess.Popen(["/bin/sleep", "600"], start_new_session=True) for _ in range(2)]
     try:

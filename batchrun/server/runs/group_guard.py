@@ -16,8 +16,11 @@ _SCRIPT = """
 while read -r line; do groups=$line; done
 for group in $groups; do kill -KILL "-$group"; done
 """
-#: Seconds for the shell to read a line. One that does not is replaced with the next change.
+#: Seconds for the shell to read what it is told, or to end. One that does not is replaced with the next group.
 _PATIENCE_S = 5.0
+
+#: What writing to a process that has ended raises.
+_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 _log = structlog.get_logger()
 
@@ -32,9 +35,8 @@ class GroupGuard:
         self._is_closed = False
 
     async def add(self, group: int) -> None:
-        """Guard a process group; `group` is the pid of its leader."""
+        """Guard a process group, also of a Run that is being aborted; `group` is the pid of its leader."""
         self._groups.add(group)
-        # Also for a Run that is being aborted: what was told in part would be taken back wrongly.
         with anyio.CancelScope(shield=True):
             async with self._lock:
                 if not self._is_closed and not await self._send():
@@ -43,7 +45,9 @@ class GroupGuard:
 
     async def remove(self, group: int) -> None:
         """Guard a group no more, once it was killed: its number may soon be another's."""
-        self._groups.discard(group)
+        if group not in self._groups:
+            return
+        self._groups.remove(group)
         with anyio.CancelScope(shield=True):
             async with self._lock:
                 await self._send()
@@ -52,7 +56,7 @@ class GroupGuard:
         if self._process is None or self._process.returncode is not None:
             return False
         assert self._process.stdin is not None
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError), anyio.move_on_after(_PATIENCE_S):
+        with suppress(*_GONE), anyio.move_on_after(_PATIENCE_S):
             await self._process.stdin.send(f"{' '.join(map(str, self._groups))}\n".encode())
             return True
         return False
@@ -83,6 +87,6 @@ class GroupGuard:
             async with self._lock:
                 self._is_closed = True
                 if self._process is not None:
-                    with suppress(OSError):
+                    with suppress(OSError), anyio.move_on_after(_PATIENCE_S):  # then it is killed
                         await self._process.aclose()
                     self._process = None

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import anyio
@@ -39,7 +38,7 @@ from batchrun.report.progress_words import Speed
 from batchrun.runtime.children import open_children
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.runtime.shell_command import shell_command
-from batchrun.worker.data_directory import DataDirectory, may_have_begun
+from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission
 from batchrun.worker.submission_config import config_of
@@ -453,11 +452,11 @@ class BatchRunner:
         await self._notifier.send(notification)
 
     async def _has_begun(self) -> bool:
+        if self._fleet is not None and self.id in self._fleet.member.unsettled:
+            return True  # its log, which was not read here yet, may have Runs of a worker that is gone
         is_begun = True
         with anyio.CancelScope(shield=True):
-            out_dir = self._directory.out_dir(self.submission)
-            look = partial(may_have_begun, self.submission, out_dir, is_in_fleet=self._fleet is not None)
-            is_begun = await anyio.to_thread.run_sync(look)
+            is_begun = await anyio.to_thread.run_sync(has_begun, self._directory.out_dir(self.submission))
         return is_begun  # noqa: RET504 - mypy: a scope may swallow an exception, so the return cannot stand within
 
     async def _update(self, decide: Decide) -> Submission:

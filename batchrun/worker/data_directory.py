@@ -156,8 +156,3 @@ def has_begun(out_dir: Path) -> bool:
         return is_begun(out_dir)
     except (LedgerError, OSError):  # a link that cannot be followed, say
         return True
-
-
-def may_have_begun(submission: Submission, out_dir: Path, *, is_in_fleet: bool) -> bool:
-    """Return whether Runs of a batch may be live; in a fleet, its ledger may not have been brought here yet."""
-    return (is_in_fleet and submission.begun_at is not None) or has_begun(out_dir)

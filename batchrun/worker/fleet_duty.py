@@ -333,7 +333,7 @@ class FleetDuty:
         runner = self._worker.runners.get(batch)
         if runner is not None and runner.batch is not None:
             return runner.batch.has_adopted_all
-        return batch in self._fleet.ready and runner is None
+        return batch in self._fleet.ready and batch not in self._coming and runner is None
 
     def _drop_from_ready(self, after: Page) -> set[str]:
         """Own the batches no more that a page is about to take from this worker; return them."""

@@ -29,7 +29,7 @@ from batchrun.runtime.private_files import confined
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
-from batchrun.worker.data_directory import DataDirectory, has_begun, may_have_begun
+from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
 from batchrun.worker.intake import Intake
@@ -509,7 +509,9 @@ class Worker:
         runner = self.runners.get(submission.id)
         if runner is not None:
             runner.apply_state(submission.state)
-        elif await anyio.to_thread.run_sync(self._may_have_begun, submission):
+        elif (self.fleet is not None and submission.id in self.fleet.member.unsettled) or (
+            await anyio.to_thread.run_sync(has_begun, self.directory.out_dir(submission))
+        ):
             self._start_runner(submission.id)  # to abort or to follow its live Runs
         elif submission.state is BatchState.CANCELLING:
             ended = {"state": BatchState.CANCELLED, "ended_at": datetime.now(UTC)}
@@ -517,9 +519,6 @@ class Worker:
             await self.sync_summary(submission.id)
         else:
             await self.store.update(submission.id, lambda _: {"state": BatchState.PAUSED})
-
-    def _may_have_begun(self, submission: Submission) -> bool:
-        return may_have_begun(submission, self.directory.out_dir(submission), is_in_fleet=self.fleet is not None)
 
     async def _sample(self) -> None:
         while True:

@@ -67,7 +67,7 @@ class GuardedConnector(aiohttp.TCPConnector):
 
 def _whose(uid: int | None) -> str:
     if uid is None:
-        return "a program, nobody knows of which user,"
+        return "a program of an unknown user"
     try:
         return f"a program of another user ({pwd.getpwuid(uid).pw_name}, uid {uid})"
     except KeyError:

@@ -16,7 +16,7 @@ _SCRIPT = """
 while read -r line; do groups=$line; done
 for group in $groups; do kill -KILL "-$group"; done
 """
-#: Seconds for the shell to read what it is told, or to end. One that does not is replaced with the next group.
+#: Timeout for the shell to read a line, and to end, in seconds. One that exceeds it is replaced when a group is added.
 _PATIENCE_S = 5.0
 
 #: What writing to a process that has ended raises.
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class GroupGuard:
-    """One guarding process for all Runs of a server, in a session of its own; it begins with the first group."""
+    """The one guarding process of a server. It starts with the first group, in a session of its own."""
 
     def __init__(self) -> None:
         self._groups: set[int] = set()

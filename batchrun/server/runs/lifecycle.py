@@ -280,14 +280,13 @@ class Runs:
 
     async def change(self, run_id: str, changes: JsonObject) -> JsonObject:
         """Set properties of a live or ended Run that its owner may set, such as the status message."""
-        changes = changes_within_limits(changes)
         async with self._alone_with(run_id):
             live = self._live.get(run_id)
             if live is not None and live.end_stored is not None:
                 await live.end_stored.wait()
             if (live := self._live.get(run_id)) is None:
                 self._just_ended.pop(run_id, None)
-                changed = await self._database.write(run_table.change, run_id, changes)
+                changed = await self._database.write(run_table.change, run_id, changes_within_limits(changes))
                 if changed is None:
                     raise thing_missing("Actor run")
                 if (live := self._live.get(run_id)) is None:

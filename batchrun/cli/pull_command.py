@@ -13,7 +13,7 @@ from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.output.lock import locked
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import make_private_directory
-from batchrun.worker.fleet.whole_pull import find_whole, pull_whole
+from batchrun.worker.fleet.sharded_pull import find_whole, pull_whole
 
 
 def pull_log(url: str, directory: Path) -> None:

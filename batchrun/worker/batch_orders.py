@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from batchrun.config.load import as_config_error
 from batchrun.policy.budget import is_larger
-from batchrun.worker.fleet.whole_order import RESTARTS, OrderVerb, WholeOrder
+from batchrun.worker.fleet.sharded_order import RESTARTS, OrderVerb, WholeOrder
 from batchrun.worker.submission import (
     CANCELLABLE,
     CANCELLED_ALREADY,

@@ -18,12 +18,12 @@ from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.batch_deletion import drop
 from batchrun.worker.batch_orders import follow_order
 from batchrun.worker.fleet.fleet import Fleet
+from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
 from batchrun.worker.fleet.fleet_list import ListedBatch
+from batchrun.worker.fleet.fleet_page import LOOK_INTERVAL_S, Page
 from batchrun.worker.fleet.member import Use
-from batchrun.worker.fleet.shared_page import LOOK_INTERVAL_S, Page
-from batchrun.worker.fleet.shares import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
-from batchrun.worker.fleet.whole_order import OrderVerb
-from batchrun.worker.fleet_parts import FleetParts
+from batchrun.worker.fleet.sharded_order import OrderVerb
+from batchrun.worker.fleet_shards import FleetParts
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
 

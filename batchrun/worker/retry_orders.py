@@ -11,7 +11,7 @@ from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_
 from batchrun.maintenance.noted_config import read_config
 from batchrun.report.shown_failures import ShownFailures, show_causes
 from batchrun.worker.data_directory import has_begun
-from batchrun.worker.fleet.whole_order import OrderVerb
+from batchrun.worker.fleet.sharded_order import OrderVerb
 from batchrun.worker.submission import RETRYABLE, RetryOrder, Submission
 from batchrun.worker.submission_store import WrongState
 from batchrun.worker.worker import Worker

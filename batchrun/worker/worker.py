@@ -33,6 +33,7 @@ from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
 from batchrun.worker.intake import Intake
+from batchrun.worker.sharded_batches import WholeBatches
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
     RESUMABLE,
@@ -41,7 +42,6 @@ from batchrun.worker.submission import (
 )
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import is_summary_current, remove_summary_file, write_summary_file
-from batchrun.worker.whole_batches import WholeBatches
 from batchrun.worker.worker_notify_conditions import WorkerWatch
 
 #: Seconds between two samples of the batches' progress and of slot use.

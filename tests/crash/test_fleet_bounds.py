@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from batchrun.worker.fleet.shares import Resource
+from batchrun.worker.fleet.fleet_limits import Resource
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses, assert_every_batch_right
 from tests.support.tcp_proxy import proxy_to

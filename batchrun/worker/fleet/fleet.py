@@ -23,10 +23,10 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
+from batchrun.worker.fleet.fleet_page import PAGE_LOG, Member, Page, SharedPage
 from batchrun.worker.fleet.member import FleetMember
-from batchrun.worker.fleet.shared_page import PAGE_LOG, Member, Page, SharedPage
-from batchrun.worker.fleet.whole_batch import WholeBatch, find_wholes
-from batchrun.worker.fleet.whole_order import OrderVerb, WholeOrder
+from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
+from batchrun.worker.fleet.sharded_order import OrderVerb, WholeOrder
 from batchrun.worker.submission import BatchCounts, RetryOrder, Submission
 from batchrun.worker.submission_store import UnknownBatch, WrongState
 

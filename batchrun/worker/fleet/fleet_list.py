@@ -21,7 +21,7 @@ from batchrun.output.sink import explaining
 from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
-from batchrun.worker.fleet.whole_order import WholeOrder
+from batchrun.worker.fleet.sharded_order import WholeOrder
 from batchrun.worker.submission import FILES, Submission
 
 #: Name of the list's log within the fleet's place.

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batchrun.runtime.steady_time import boot_time
-from batchrun.worker.fleet.shared_page import BEAT_PART, MAX_MEMBERS, Carried, Member, Page
-from batchrun.worker.fleet.shares import Amounts, Need, Resource, next_amount, targets
+from batchrun.worker.fleet.fleet_limits import Amounts, Need, Resource, next_amount, targets
+from batchrun.worker.fleet.fleet_page import BEAT_PART, MAX_MEMBERS, Carried, Member, Page
 from batchrun.worker.fleet.succession import Succession
 from batchrun.worker.submission import BatchCounts
 

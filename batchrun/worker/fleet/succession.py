@@ -6,8 +6,8 @@ nothing more after one.
 
 from collections.abc import Collection, Sequence
 
-from batchrun.worker.fleet.shared_page import BEAT_PART, SILENT_LEASES, Member, Page
-from batchrun.worker.fleet.shares import Resource
+from batchrun.worker.fleet.fleet_limits import Resource
+from batchrun.worker.fleet.fleet_page import BEAT_PART, SILENT_LEASES, Member, Page
 
 #: Seconds for which the member with the fewest batches comes first, when one is to be taken,
 PATIENCE_S = 1.0

@@ -20,8 +20,8 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.steady_time import boot_time
-from batchrun.worker.fleet.part_shares import WholeShares
-from batchrun.worker.fleet.shares import Amount, Need, Resource
+from batchrun.worker.fleet.fleet_limits import Amount, Need, Resource
+from batchrun.worker.fleet.shard_budgets import WholeShares
 from batchrun.worker.submission import BatchCounts, SubmissionId
 
 #: Name of the page's log within the fleet's place.

@@ -7,8 +7,8 @@ from batchrun.config import Config, load_config
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.whole_batch import WholeBatch, find_wholes
-from batchrun.worker.fleet.whole_order import OrderVerb
+from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
+from batchrun.worker.fleet.sharded_order import OrderVerb
 from batchrun.worker.shard_limits import refuse_indivisible, with_part_of_limits
 from batchrun.worker.submission import BatchCounts, BatchState, RetryOrder, Submission
 

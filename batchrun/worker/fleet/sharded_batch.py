@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.whole_order import RESTARTS, OrderVerb, WholeOrder
+from batchrun.worker.fleet.sharded_order import RESTARTS, OrderVerb, WholeOrder
 from batchrun.worker.submission import (
     CANCELLABLE,
     PAUSABLE,

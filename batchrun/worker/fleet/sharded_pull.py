@@ -12,7 +12,7 @@ from batchrun.output.lock import locked
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import make_private_directory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
-from batchrun.worker.fleet.whole_batch import WholeBatch, find_wholes
+from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
 
 #: Folder of the parts' directories in the whole batch's.
 PARTS = "parts"

@@ -11,9 +11,9 @@ from batchrun.worker.batch_runner import BatchRunner
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.whole_batch import WholeBatch
-from batchrun.worker.fleet.whole_order import OrderVerb
-from batchrun.worker.fleet.whole_pull import pull_whole
+from batchrun.worker.fleet.sharded_batch import WholeBatch
+from batchrun.worker.fleet.sharded_order import OrderVerb
+from batchrun.worker.fleet.sharded_pull import pull_whole
 from batchrun.worker.submission import BatchState, RetryOrder, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 

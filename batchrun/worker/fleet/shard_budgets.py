@@ -1,6 +1,6 @@
 """What the parts of a batch in shards have of its budget, and whether its breaker has tripped: as the page has it.
 
-The rules are those of `shares.py`: a part never uses more than it holds. Only the worker that carries a part out
+The rules are those of `fleet_limits.py`: a part never uses more than it holds. Only the worker that carries a part out
 changes its share there. The share of a part that nobody carries out is the one in the list.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchrun.policy.breaker import BreakerLimits
-from batchrun.worker.fleet.shares import Amount, Need, next_amount, targets
+from batchrun.worker.fleet.fleet_limits import Amount, Need, next_amount, targets
 from batchrun.worker.submission import SubmissionId
 
 

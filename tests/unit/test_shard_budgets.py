@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.policy.breaker import BreakerLimits
-from batchrun.worker.fleet.part_shares import PartShare, WholeShares, WholeWindow
-from batchrun.worker.fleet.shares import Need
+from batchrun.worker.fleet.fleet_limits import Need
+from batchrun.worker.fleet.shard_budgets import PartShare, WholeShares, WholeWindow
 
 LIMIT, COST, PARTS = 100, 7, 4
 

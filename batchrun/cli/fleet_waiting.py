@@ -10,7 +10,7 @@ from batchrun.errors import LogUnreachable, OutputError
 from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.report.number_words import counted
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
-from batchrun.worker.fleet.fleet_page import PAGE_LOG, PageDamaged, SharedPage
+from batchrun.worker.fleet.page_log import PAGE_LOG, PageDamaged, SharedPage
 from batchrun.worker.fleet.sharded_batch import WholeBatch
 from batchrun.worker.submission import BatchCounts, Submission
 

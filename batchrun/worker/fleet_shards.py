@@ -11,7 +11,8 @@ from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, Need, micro_usd
 from batchrun.worker.fleet.fleet_page import Page
-from batchrun.worker.fleet.shard_budgets import PartShare, WholeShares, WholeTrip, WholeWindow
+from batchrun.worker.fleet.shard_breaker import WholeTrip, WholeWindow
+from batchrun.worker.fleet.shard_budgets import PartShare, WholeShares
 from batchrun.worker.fleet.sharded_batch import WholeBatch
 from batchrun.worker.submission import BatchCounts, Submission
 from batchrun.worker.worker import Worker

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LedgerError, LogUnreachable
-from batchrun.worker.fleet import fleet_page, member
+from batchrun.worker.fleet import member, page_log
 from batchrun.worker.fleet.fleet_limits import WHOLE_RATE, Need, Resource, next_amount, targets
-from batchrun.worker.fleet.fleet_page import Carried, Member, Page, PageDamaged, SharedPage
+from batchrun.worker.fleet.fleet_page import Carried, Member, Page
 from batchrun.worker.fleet.member import FleetMember, Use
+from batchrun.worker.fleet.page_log import PageDamaged, SharedPage
 from tests.support.page_log import PageLog
 
 LIMIT, LEASE_S, MB = 7, 2.0, 3
@@ -75,7 +76,7 @@ class Process:
         """Read the page, obey it, and prepare the next one."""
         self.proposal = None
         with pytest.MonkeyPatch.context() as clock:
-            clock.setattr(fleet_page, "boot_time", lambda: self.world.now)
+            clock.setattr(page_log, "boot_time", lambda: self.world.now)
             try:
                 page = self.page.read()
             except (LogUnreachable, PageDamaged):
@@ -380,7 +381,7 @@ def test_a_page_of_a_newer_batchrun_is_not_skipped():
 
 def test_so_many_entries_in_a_row_are_skipped(monkeypatch):
     """One who comes new reads only so far back for the page that counts; those who know it go on from it."""
-    monkeypatch.setattr(fleet_page, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(page_log, "MAX_SKIPPED", 3)
     world = World()
     known = SharedPage(world.store)
     assert known.replace(Page(spent_micro_usd=7))

@@ -23,8 +23,9 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
-from batchrun.worker.fleet.fleet_page import PAGE_LOG, Member, Page, SharedPage
+from batchrun.worker.fleet.fleet_page import Member, Page
 from batchrun.worker.fleet.member import FleetMember
+from batchrun.worker.fleet.page_log import PAGE_LOG, SharedPage
 from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
 from batchrun.worker.fleet.sharded_order import OrderVerb, WholeOrder
 from batchrun.worker.submission import BatchCounts, RetryOrder, Submission

@@ -1,11 +1,11 @@
-"""How the limits of an account are divided among workers: arithmetic on what each of them holds and needs.
+"""The limits of a fleet's account: which of those that its workers know counts, and how it is divided among them.
 
 All amounts are whole numbers, so that sums are exact. A worker never uses more than it holds. It takes more only if all
 together then hold no more than the limit, and it gives up only what it has stopped using.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -52,6 +52,16 @@ class Need(BaseModel):
     is_short: bool = False
     #: Of the amount: what never comes free again. Lumps are added to it.
     gone: Amount = 0
+
+
+def least_limit(known: Iterable[Amounts], resource: Resource) -> int | None:
+    """Return the limit of all workers together: the least that one of them knows; None: unlimited.
+
+    Args:
+        known: the limits of each worker.
+        resource: that is limited.
+    """
+    return min((limits[resource] for limits in known if resource in limits), default=None)
 
 
 def micro_usd(usd: float) -> int:

@@ -3,13 +3,10 @@ from typing import Any
 
 import pytest
 
-from batchrun.config import Config, load_config
-from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 from batchrun.worker.fleet.fleet_list import ListedBatch
 from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
 from batchrun.worker.fleet.sharded_order import OrderVerb
-from batchrun.worker.shard_limits import refuse_indivisible, with_part_of_limits
 from batchrun.worker.submission import BatchCounts, BatchState, RetryOrder, Submission
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -99,42 +96,3 @@ def test_counts_of_others_have_a_sum() -> None:
     whole, most = whole_of(2), BatchCounts(jobs=2**53, items=2**53, cost_usd=1e9, used_usd=1e9)
     counts = whole.together(parts(whole, BatchState.FINISHED, BatchState.FINISHED, counts=most)).counts
     assert (counts.jobs, counts.cost_usd) == (2**54, 2e9)
-
-
-def config(**flags: Any) -> Config:
-    """Return the configuration of a batch."""
-    given = {key.replace("__", "."): value for key, value in flags.items()}
-    return load_config(flags={"task.id": "t", "jobs.file": "jobs.csv", **given}, environ={})
-
-
-def test_limits_of_the_whole_are_divided() -> None:
-    """All parts together never have more; the budget is divided by the page."""
-    whole = config(limits__max_concurrent_runs=11, limits__start_rate=8.0, limits__budget_usd=5.0)
-    found = []
-    for number in (1, 2, 3, 4):
-        shard = {"shard": [number, 4]}
-        limits = with_part_of_limits(whole.model_copy(update={"jobs": whole.jobs.model_copy(update=shard)})).limits
-        found.append((limits.max_concurrent_runs, limits.start_rate, limits.budget_usd))
-    assert found == [(3, 2.0, 5.0)] * 3 + [(2, 2.0, 5.0)]
-
-
-def test_a_part_without_its_shard_is_refused() -> None:
-    """Whoever can write to the list of a fleet can make one: it is the batch's error, and no bug."""
-    with pytest.raises(ConfigError, match=r"jobs\.shard: is missing"):
-        with_part_of_limits(config())
-
-
-@pytest.mark.parametrize(
-    ("flags", "key"),
-    [
-        ({"limits__max_concurrent_runs": 3}, "limits.max_concurrent_runs"),
-        ({"limits__max_total_memory_mb": 4096}, "limits.max_total_memory_mb"),
-        ({"groups": {"de": {"max_concurrent_runs": 1}}}, "groups.de.max_concurrent_runs"),
-        ({"jobs__shard": [1, 2]}, "jobs.shard"),
-    ],
-)
-def test_what_cannot_be_divided_is_refused(flags: dict[str, Any], key: str) -> None:
-    """In words that name the key."""
-    with pytest.raises(ConfigError) as refused:
-        refuse_indivisible(config(**flags), 4)
-    assert key in str(refused.value)

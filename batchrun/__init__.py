@@ -11,8 +11,8 @@ from batchrun.version import __version__
 
 if TYPE_CHECKING:
     from batchrun.batch.open_batch import open_batch, run_batch
-    from batchrun.batch.opened_batch import Batch
     from batchrun.batch.opening_facts import Opening
+    from batchrun.batch.running_batch import Batch
     from batchrun.config import Config, load_config
     from batchrun.errors import BatchRefused, BatchrunError, ConfigError, JobFileError, OutputError
     from batchrun.model import Outcome, Record, Selection, Summary
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batchrun.batch.opened_batch": ("Batch",),
+    "batchrun.batch.running_batch": ("Batch",),
     "batchrun.batch.open_batch": ("open_batch", "run_batch"),
     "batchrun.config": ("Config", "load_config"),
     "batchrun.errors": ("BatchRefused", "BatchrunError", "ConfigError", "JobFileError", "OutputError"),

@@ -25,7 +25,7 @@ import orjson
 import uvloop
 
 from batchrun import load_config, open_batch
-from batchrun.batch import opened_batch
+from batchrun.batch import running_batch
 from batchrun.cli.event_loop import run_async
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
@@ -192,7 +192,7 @@ async def _batchrun(order: Order) -> dict[str, Any]:
             _forgo_syncing(stack)
         _count_groups(stack, groups)
         # Costs are final ten seconds after the last record.
-        stack.enter_context(mock.patch.object(opened_batch, "wait_for_final_costs", mock.AsyncMock()))
+        stack.enter_context(mock.patch.object(running_batch, "wait_for_final_costs", mock.AsyncMock()))
         async with open_batch(config(order), environ={"APIFY_TOKEN": TOKEN}) as batch:
             groups.clear()
             clock = _Clock()

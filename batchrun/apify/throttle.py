@@ -9,7 +9,7 @@ import structlog
 
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from batchrun.runtime.steady_time import loop_clock
 
 #: Waits after a 429 that names none; the API's documentation advises to start at half a second.

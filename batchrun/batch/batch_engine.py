@@ -11,7 +11,7 @@ from batchrun.config.groups_settings import group_limits, group_weights
 from batchrun.config.output_expectation import expectation
 from batchrun.config.retry_settings import retry_policy
 from batchrun.engine.background.log_keeper import LogKeeper
-from batchrun.engine.build import BatchLimits, Engine, build_engine
+from batchrun.engine.build_engine import BatchLimits, Engine, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.account_pool import BatchPriority
 from batchrun.engine.work import Terms

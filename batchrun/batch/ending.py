@@ -10,7 +10,7 @@ import anyio
 import structlog
 
 from batchrun.config import Config
-from batchrun.engine.build import Engine
+from batchrun.engine.build_engine import Engine
 from batchrun.engine.notices import CostsNotWritten, ReportNotWritten, WaitingForFinalCosts
 from batchrun.errors import OutputError
 from batchrun.model import Ending, Summary

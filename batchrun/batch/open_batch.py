@@ -35,7 +35,7 @@ from batchrun.runtime.private_files import make_private_directory
 
 if TYPE_CHECKING:
     from batchrun.account.account import Account
-    from batchrun.batch.opened_batch import Batch
+    from batchrun.batch.running_batch import Batch
     from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
     from batchrun.ledger.shared_log.standby import Standby
     from batchrun.server import InlineActor

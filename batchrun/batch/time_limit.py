@@ -2,7 +2,7 @@
 
 import anyio
 
-from batchrun.engine.build import Engine
+from batchrun.engine.build_engine import Engine
 from batchrun.engine.notices import BatchOutOfTime
 from batchrun.model import Ending
 

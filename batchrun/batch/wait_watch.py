@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from batchrun.batch.slow_opening import WAITS_AFTER_S
-from batchrun.engine.build import Engine
+from batchrun.engine.build_engine import Engine
 from batchrun.errors import BatchrunError
 from batchrun.ledger.protocol import Ledger, NotedWait
 from batchrun.ledger.shared_commits import CommitLog

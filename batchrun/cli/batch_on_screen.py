@@ -2,7 +2,7 @@
 
 import anyio
 
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.cli.closing_lines import show_closing
 from batchrun.cli.live_progress import watch_progress
 from batchrun.cli.opening_lines import show_opening

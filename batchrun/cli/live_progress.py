@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.cli.terminal import can_redraw, live_lines, say
 from batchrun.model import Outcome
 from batchrun.report.notice_words import notice_words

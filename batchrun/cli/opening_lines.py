@@ -3,7 +3,7 @@
 import sys
 
 from batchrun.apify.wire import AccountInfo
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.cli.live_progress import edit_words
 from batchrun.cli.terminal import say
 from batchrun.config import Config

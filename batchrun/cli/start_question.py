@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.cli.terminal import say
 from batchrun.config import Config

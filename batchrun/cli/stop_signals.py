@@ -4,7 +4,7 @@ import signal
 
 import anyio
 
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.cli.terminal import say
 from batchrun.report.number_words import counted
 

@@ -238,7 +238,7 @@ def resolve(
     """Decide which Run a start in doubt has started, in a batch that rests."""
     from batchrun.cli.resolve_questions import refuse_half_decision
     from batchrun.cli.worker_commands import call_worker
-    from batchrun.cli.worker_mend_commands import resolve_doubts_of_batch
+    from batchrun.cli.worker_resolve_and_repair import resolve_doubts_of_batch
     from batchrun.model import RunId
     from batchrun.runtime.shell_command import shell_command
 
@@ -252,7 +252,7 @@ def resolve(
 def repair(batch: Ref, json: Json = False, data: DataDir = DEFAULT_DATA_DIR, url: Url = None) -> None:
     """Write missing or damaged lines of a batch's files again, in a batch that rests; start nothing."""
     from batchrun.cli.worker_commands import call_worker
-    from batchrun.cli.worker_mend_commands import repair_batch
+    from batchrun.cli.worker_resolve_and_repair import repair_batch
 
     call_worker(data, url, partial(repair_batch, batch, json))
 

@@ -3,9 +3,9 @@
 import anyio
 
 from batchrun.apify.throttle import Throttle
+from batchrun.engine.account_counters import Instruments
 from batchrun.engine.doubt.seen_user_agents import UserAgents
 from batchrun.engine.follow.polls import Polls
-from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.model import TaskId

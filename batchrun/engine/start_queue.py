@@ -18,7 +18,7 @@ from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Work
 from batchrun.model import JobKey, WaitKind, WaitReason
 from batchrun.policy.fair_queue import FairQueue, Fit
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 
 #: Bounds of the number of lines per admission commit. More lines delay the first start; fewer cost more each.
 MAX_CHUNK = 256

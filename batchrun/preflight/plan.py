@@ -31,11 +31,11 @@ from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, job_check
+from batchrun.preflight.job_file_counts import Survey
 from batchrun.preflight.job_file_head import settle_dialect
 from batchrun.preflight.line_problems import LineProblem
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
 from batchrun.preflight.same_batch import check_limit, refuse_changed_lines, refuse_other_settings
-from batchrun.preflight.survey import Survey
 from batchrun.report.batch_status import read_summary
 from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors

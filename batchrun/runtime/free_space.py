@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 
 #: Bytes; 5 % of a disk that is smaller than 5 GB.
 RESERVED_BYTES = 256 << 20

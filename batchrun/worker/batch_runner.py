@@ -13,7 +13,7 @@ import structlog
 
 from batchrun.account.account import Account
 from batchrun.batch.open_batch import open_batch
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.config import Config
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import (

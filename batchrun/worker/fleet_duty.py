@@ -11,7 +11,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from batchrun.account.account import Account, Share
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
 from batchrun.errors import BatchrunError, LedgerError, LogUnreachable, OutputError
 from batchrun.runtime.steady_time import boot_time

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import anyio
 import structlog
 
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, Need, micro_usd

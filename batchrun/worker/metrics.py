@@ -23,7 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from batchrun.apify.request_meter import NO_ANSWER
-from batchrun.engine.instruments import Instruments
+from batchrun.engine.account_counters import Instruments
 from batchrun.output.layout import LEDGER
 from batchrun.runtime.histogram import Histogram
 from batchrun.worker.batch_list import list_rows

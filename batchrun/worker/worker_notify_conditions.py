@@ -12,7 +12,7 @@ from batchrun.notify.delivery import Notifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.budget import Budget
 from batchrun.report.notice_words import notice_words
-from batchrun.runtime.lasting import Lasting
+from batchrun.runtime.condition_age import Lasting
 
 
 class WorkerWatch:

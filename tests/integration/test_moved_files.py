@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.batch import opened_batch
+from batchrun.batch import running_batch
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, CrashBatch, assert_promise_kept, open_api, wait_until
 
 #: How soon a batch notices what is lost, in seconds; a second by default.
-CONSTANTS = {f"{opened_batch.__name__}.WATCH_INTERVAL_S": 0.1}
+CONSTANTS = {f"{running_batch.__name__}.WATCH_INTERVAL_S": 0.1}
 
 
 def batch_of(directory: Path, api: Api, count: int = 12, *, job_file: str = "jobs.jsonl") -> CrashBatch:

@@ -13,7 +13,7 @@ import anyio
 import orjson
 import pytest
 
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.config.text_bounds import read_bounded
 from batchrun.errors import ConfigError, OutputError
 from batchrun.jobs.raw_streams import open_bytes

@@ -24,7 +24,7 @@ from batchrun.apify.platform_clock import PlatformClock
 from batchrun.apify.throttle import AnnouncedLimit
 from batchrun.apify.wire import AccountInfo, AccountLimits
 from batchrun.config import AccountLimitsConfig
-from batchrun.engine.build import BatchLimits, build_engine
+from batchrun.engine.build_engine import BatchLimits, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.limits.account_pool import EQUAL, BatchPriority

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 from batchrun.apify.throttle import Throttle
+from batchrun.engine.account_counters import Instruments
 from batchrun.engine.child_pool import ChildPool
-from batchrun.engine.instruments import Instruments
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.cost_reservations import Purse
@@ -18,7 +18,7 @@ from batchrun.engine.work import Terms, Work
 from batchrun.ledger.protocol import OpenJob
 from batchrun.model import Job, JobId, RunOptions
 from batchrun.policy.token_bucket import Contenders, TokenBucket, Tokens
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from tests.support.memory_ledger import make_job
 from tests.support.scripted_api import retries, without_budget
 

@@ -7,7 +7,7 @@ import pytest
 from batchrun.engine.limits.account_pool import MAX_SKIPPED, AccountPool, BatchPriority
 from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.policy.fair_queue import Fit
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from tests.support.start_gates import gate_of
 
 

@@ -5,7 +5,7 @@ import anyio
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.permits import Demand, Permits
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from tests.support.start_gates import gate_of
 
 

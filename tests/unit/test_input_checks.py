@@ -17,10 +17,10 @@ from batchrun.model import BadLine, Job, JobKey, Position, RunOptions, TaskId, w
 from batchrun.preflight.builds import Build
 from batchrun.preflight.input_checks import HeadCheck, JobCheck, job_check
 from batchrun.preflight.input_schema import InputSchema
+from batchrun.preflight.job_file_counts import MAX_GROUPS, REPEATED_KEY, Survey
 from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.line_problems import MAX_PROBLEM_CHARS, MAX_PROBLEMS, OTHER_PROBLEMS, LineProblem, LineProblems
 from batchrun.preflight.odd_values import odd_values
-from batchrun.preflight.survey import MAX_GROUPS, REPEATED_KEY, Survey
 
 SCHEMA = InputSchema(
     {

@@ -6,7 +6,7 @@ from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.permits import Demand, Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.fair_queue import Fit
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from tests.support.start_gates import gate_of
 
 

@@ -18,7 +18,7 @@ from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import Prices
 from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from tests.support.memory_ledger import WatchedLedger, numbered
 from tests.support.scripted_api import FAST, Engine, Plan, ScriptedApi
 from tests.support.start_gates import gate_of

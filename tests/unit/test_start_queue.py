@@ -12,7 +12,7 @@ from batchrun.engine.work import Postponed
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import Prices
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from tests.support.memory_ledger import make_job
 from tests.support.start_gates import gate_of, permits_over, queue_over, work_of
 

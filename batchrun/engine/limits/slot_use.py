@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from batchrun.engine.instruments import Instruments
+from batchrun.engine.account_counters import Instruments
 from batchrun.runtime.histogram import FINE_SECONDS, Histogram
 from batchrun.runtime.steady_time import loop_time
 

@@ -12,7 +12,7 @@ from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.model import WaitKind, WaitReason
 from batchrun.policy.token_bucket import Contenders, Tokens
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from batchrun.runtime.steady_time import loop_clock
 
 #: Starts that wait at the gate, each with a permit: at most as many as the rate lets through in this time, in seconds,

@@ -8,7 +8,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import actor_of
 from batchrun.server.api.run_answers import runs_answer
-from batchrun.server.api.starting import StartEndpoints, start_actor
+from batchrun.server.api.run_starts import StartEndpoints, start_actor
 from batchrun.server.catalog import actor_files
 from batchrun.server.catalog.actor_catalog import Actor, LocalCommand
 from batchrun.server.error_answers import thing_missing, value_invalid

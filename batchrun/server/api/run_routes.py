@@ -13,7 +13,7 @@ from batchrun.server.api.addresses import (
     run_id_of,
 )
 from batchrun.server.api.run_answers import run_answer, runs_answer, wait_s_of
-from batchrun.server.api.starting import actor_input, check_spending, given_options
+from batchrun.server.api.run_starts import actor_input, check_spending, given_options
 from batchrun.server.api.webhook_chains import check_resurrection
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.routing.call import Call, empty_answer, raw_answer

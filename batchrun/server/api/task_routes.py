@@ -6,7 +6,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import find_actor
 from batchrun.server.api.run_answers import runs_answer
-from batchrun.server.api.starting import StartEndpoints, start_task
+from batchrun.server.api.run_starts import StartEndpoints, start_task
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.routing.call import Call, data_answer, empty_answer, list_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable

@@ -11,7 +11,7 @@ import structlog
 
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject
-from batchrun.runtime.containment import contained
+from batchrun.runtime.error_containment import contained
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.catalog import actor_files
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand, actor_folders, read_actor

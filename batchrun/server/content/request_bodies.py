@@ -18,7 +18,7 @@ from aiohttp import web
 from batchrun.model import JsonObject
 from batchrun.runtime.free_space import has_room
 from batchrun.server.content.body_spool import BodySpool
-from batchrun.server.content.decoding import Decoder, decoder_of
+from batchrun.server.content.content_encodings import Decoder, decoder_of
 from batchrun.server.error_answers import body_too_large, body_too_slow, disk_full, request_invalid
 
 #: Max bytes of a request's body, counted after decompression. Source: the API reference.

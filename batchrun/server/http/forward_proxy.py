@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from batchrun.runtime.containment import contained
+from batchrun.runtime.error_containment import contained
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import connections_within_limit
 

@@ -29,8 +29,8 @@ from batchrun.server.api import (
     webhook_routes,
 )
 from batchrun.server.backend import Backend
+from batchrun.server.content.large_answers import is_large, send_large
 from batchrun.server.content.query import Query
-from batchrun.server.content.sending import is_large, send_large
 from batchrun.server.error_answers import ErrorAnswer, disk_full, token_missing
 from batchrun.server.faults.fault_script import FaultScript
 from batchrun.server.http.connection_cap import ConnectionCap

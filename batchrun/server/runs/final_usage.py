@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import anyio
 
 from batchrun.model import JsonObject
-from batchrun.runtime.changed import Changed
-from batchrun.runtime.containment import contained
+from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.error_containment import contained
 from batchrun.server.ids import now_ms
 from batchrun.server.store import final_usage_table, usage_table
 from batchrun.server.store.database import Database

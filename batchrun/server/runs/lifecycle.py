@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.runtime.containment import contained
+from batchrun.runtime.error_containment import contained
 from batchrun.server import prices
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.run_quota import RunQuota

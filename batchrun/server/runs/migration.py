@@ -7,7 +7,7 @@ import anyio.to_thread
 import structlog
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.runtime.containment import contained
+from batchrun.runtime.error_containment import contained
 from batchrun.server.catalog.actor_catalog import Actor, Catalog
 from batchrun.server.ids import now_ms
 from batchrun.server.runs import process_groups

@@ -16,7 +16,7 @@ import orjson
 import structlog
 
 from batchrun.model import RunStatus
-from batchrun.runtime.containment import contained
+from batchrun.runtime.error_containment import contained
 from batchrun.runtime.shell_command import shell_command
 from batchrun.server.catalog.actor_catalog import LocalCommand
 from batchrun.server.ids import iso, now_ms

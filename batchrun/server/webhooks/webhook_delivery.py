@@ -19,13 +19,13 @@ import structlog
 
 from batchrun.model import JsonObject
 from batchrun.runtime.authorities import need_authorities
-from batchrun.runtime.containment import contained
+from batchrun.runtime.error_containment import contained
 from batchrun.runtime.loopback import is_public
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
 from batchrun.server.store.database import Database
-from batchrun.server.webhooks.account_queue import AccountQueue
+from batchrun.server.webhooks.waiting_dispatches import AccountQueue
 from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, PayloadTooLarge, render, render_headers
 
 _log = structlog.get_logger()

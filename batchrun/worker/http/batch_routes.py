@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from batchrun.maintenance.repair import Repaired
 from batchrun.model import RunId, write_json
-from batchrun.worker import batch_mending, batch_orders, retry_orders
+from batchrun.worker import batch_orders, resolve_and_repair, retry_orders
 from batchrun.worker.batch_deletion import delete
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.http.batch_files import secret_fields
@@ -106,7 +106,7 @@ async def retry_batch(request: web.Request) -> web.Response:
 
 async def get_doubts(request: web.Request) -> web.Response:
     """Return the starts in doubt of a batch that rests, with the Runs that they may have started."""
-    doubts = await batch_mending.doubts_of(worker_of(request), submission_of(request).id)
+    doubts = await resolve_and_repair.doubts_of(worker_of(request), submission_of(request).id)
     return web.Response(body=write_json([asdict(each) for each in doubts]), content_type="application/json")
 
 
@@ -115,20 +115,20 @@ async def resolve_doubt(request: web.Request) -> web.Response:
     worker, submission = worker_of(request), submission_of(request)
     asked = validated(ResolveRequest, await read_object(request))
     run_id = RunId(asked.run_id) if asked.run_id is not None else None
-    await batch_mending.resolve_doubt(worker, submission.id, asked.key, run_id)
+    await resolve_and_repair.resolve_doubt(worker, submission.id, asked.key, run_id)
     return _answer(worker, worker.store[submission.id])
 
 
 async def repair_batch(request: web.Request) -> web.Response:
     """Write missing or damaged lines of a batch that rests again; start nothing."""
-    done = await batch_mending.repair_batch(worker_of(request), submission_of(request).id)
+    done = await resolve_and_repair.repair_batch(worker_of(request), submission_of(request).id)
     return web.Response(body=_REPAIRED.dump_json(done), content_type="application/json")
 
 
 async def read_last_costs(request: web.Request) -> web.Response:
     """Read the costs of a batch that rests which are not final yet; return the sum of all, as `cost` does."""
     async with while_asked(request):
-        total = await batch_mending.read_last_costs(worker_of(request), submission_of(request).id)
+        total = await resolve_and_repair.read_last_costs(worker_of(request), submission_of(request).id)
     return web.Response(body=write_json(asdict(total)), content_type="application/json")
 
 

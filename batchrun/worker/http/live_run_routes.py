@@ -12,7 +12,7 @@ from aiohttp import web
 from batchrun.account.account import Account
 from batchrun.account.task import Task, read_task
 from batchrun.apify.client import ApifyClient
-from batchrun.batch.opened_batch import Batch
+from batchrun.batch.running_batch import Batch
 from batchrun.errors import ApiError, NoUsableAnswer, TransportError
 from batchrun.ledger.facts import TASK_ID
 from batchrun.ledger.sqlite.open_runs import OpenRun

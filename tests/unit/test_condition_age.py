@@ -2,7 +2,7 @@
 
 import anyio
 
-from batchrun.runtime.lasting import Lasting
+from batchrun.runtime.condition_age import Lasting
 
 
 async def test_a_condition_lasts_from_when_it_is_seen_until_it_is_not() -> None:

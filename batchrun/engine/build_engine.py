@@ -33,7 +33,7 @@ from batchrun.model import Record, RunId, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.secret_fields import InputSecrets
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
-from batchrun.runtime.changed import Changed
+from batchrun.runtime.change_signal import Changed
 from batchrun.runtime.fast_dataclasses import dataclass
 
 

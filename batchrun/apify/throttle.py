@@ -9,7 +9,7 @@ import structlog
 
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from batchrun.runtime.steady_time import loop_clock
 
 #: Waits after a 429 that names none; the API's documentation advises to start at half a second.
@@ -30,7 +30,7 @@ class Throttle:
         self._refusals = 0
         self._announced_per_s: float | None = None
         #: Notified when the rate has changed.
-        self._changed = Changed()
+        self._changed = ChangeSignal()
 
     async def take_token(self) -> None:
         """Wait for a token; if cancelled, none is taken."""

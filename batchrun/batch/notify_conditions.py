@@ -38,7 +38,7 @@ from batchrun.notify.delivery import BatchNotifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.budget import Budget
 from batchrun.report.notice_words import notice_words
-from batchrun.runtime.condition_age import Lasting
+from batchrun.runtime.condition_age import ConditionAge
 
 #: Seconds between two looks.
 INTERVAL_S = 1.0
@@ -115,8 +115,8 @@ class ConditionWatch:
         self._to = to
         self._counts = counts
         self._doubts_end_s = doubts_end_s + DOUBT_GRACE_S
-        self._outage_lasts = Lasting()
-        self._doubts_last = Lasting()
+        self._outage_lasts = ConditionAge()
+        self._doubts_last = ConditionAge()
         #: Quiet Runs of which people are to be notified, by Run; and until when no further notification is sent.
         self._quiet: dict[RunId, RunSuspect | RunAborted] = {}
         self._quiet_until = 0.0

@@ -72,7 +72,7 @@ async def resume(
     account.count_money(config.out_dir, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
     purse = fill_purse(config, prepared.task_terms, money, account.budget)
     stack.push_async_callback(_leave_budget, purse.budget, ledger, account, config.out_dir)
-    commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.instruments.commits))
+    commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.counters.commits))
     doubts = await anyio.to_thread.run_sync(_read_doubts, ledger)
     totals = await anyio.to_thread.run_sync(ledger.totals)
     account.keep_permits(config.out_dir, totals.live_runs + totals.in_doubt)

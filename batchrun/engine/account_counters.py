@@ -5,7 +5,7 @@ from batchrun.ledger.commit_meter import CommitMeter
 from batchrun.runtime.histogram import SECONDS, Histogram
 
 
-class Instruments:
+class AccountCounters:
     """Measures that never decrease; they outlast each batch."""
 
     def __init__(self) -> None:

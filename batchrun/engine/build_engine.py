@@ -33,7 +33,7 @@ from batchrun.model import Record, RunId, TaskId, WaitKind, WaitReason
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.secret_fields import InputSecrets
 from batchrun.policy.token_bucket import BothBuckets, TokenBucket
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from batchrun.runtime.fast_dataclasses import dataclass
 
 
@@ -132,7 +132,7 @@ class Engine:
 
     def leave(self) -> None:
         """Leave the account, once all children have ended; live Runs go on."""
-        self.shared.instruments.close(self.progress)
+        self.shared.counters.close(self.progress)
         self.follower.leave()
         self.gate.leave()
         self.permits.leave()
@@ -188,11 +188,11 @@ def build_engine(
         progress.correct_cost(noted.cost_usd, cost.cost_usd)
 
     # Notified when a start may have become possible.
-    changed = Changed()
+    changed = ChangeSignal()
     purse.budget.subscribe(changed.notify)
     progress = Progress()
-    shared.instruments.open(progress)
-    meter = SlotMeter(lambda: permits.limit, lambda: scheduler.has_work, shared.instruments)
+    shared.counters.open(progress)
+    meter = SlotMeter(lambda: permits.limit, lambda: scheduler.has_work, shared.counters)
     gate = StartGate(
         BothBuckets(bucket, shared.start_bucket(task_id)),
         shared.capacity,

@@ -3,7 +3,7 @@
 import anyio
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.account_counters import Instruments
+from batchrun.engine.account_counters import AccountCounters
 from batchrun.engine.doubt.seen_user_agents import UserAgents
 from batchrun.engine.follow.polls import Polls
 from batchrun.engine.limits.account_capacity import AccountCapacity
@@ -43,7 +43,7 @@ class SharedLimits:
         self.buffers = ByteBudget.of_megabytes(max_buffer_mb)
         self.disk_room = DiskRoom()
         self.user_agents = UserAgents()
-        self.instruments = Instruments()
+        self.counters = AccountCounters()
         self._starts_per_task_per_s = starts_per_task_per_s
         self._announced_per_s: float | None = None
         #: The part of each task's rate that is ours; None: all, for good.

@@ -18,7 +18,7 @@ from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Work
 from batchrun.model import JobKey, WaitKind, WaitReason
 from batchrun.policy.fair_queue import FairQueue, Fit
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 
 #: Bounds of the number of lines per admission commit. More lines delay the first start; fewer cost more each.
 MAX_CHUNK = 256
@@ -63,7 +63,7 @@ class StartQueue:
         children: ChildPool,
         weights: Mapping[str | None, float],
         progress: Progress,
-        changed: Changed,
+        changed: ChangeSignal,
         chunks_ready: int = 1,
     ) -> None:
         self._chunks_ready = chunks_ready
@@ -75,7 +75,7 @@ class StartQueue:
         self._progress = progress
         self._changed = changed
         #: Notified when more lines of the source may be needed.
-        self.reading = Changed()
+        self.reading = ChangeSignal()
         self._ready: FairQueue[Work] = FairQueue(weights, FAIR_DEPTH)
         self._ready_bytes = 0
         #: Whether jobs are ready and none of them fits.

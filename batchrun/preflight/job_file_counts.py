@@ -21,7 +21,7 @@ MAX_GROUPS = 1_000
 REPEATED_KEY = "has the key of an earlier line with other content; give each line its own @key"
 
 
-class Survey:
+class JobFileCounts:
     """Counts over a whole job file. It keeps about 200 bytes per job, by which it recognises repeated lines.
 
     Args:

@@ -31,7 +31,7 @@ from batchrun.output.layout import SERVER_STATE
 from batchrun.preflight.batch_forecast import Effort, Forecast, read_forecast
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import JobCheck, job_check
-from batchrun.preflight.job_file_counts import Survey
+from batchrun.preflight.job_file_counts import JobFileCounts
 from batchrun.preflight.job_file_head import settle_dialect
 from batchrun.preflight.line_problems import LineProblem
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
@@ -130,14 +130,14 @@ async def plan_batch(
         number_to_pin(build)
     task = as_created(task, build)
     check = job_check(config, account, task, build)
-    survey = await _survey(config, task, check, past.read_to, shown, max_jobs)
-    opened_again = sum(line > past.read_lines for line in survey.replacing.values())
+    counts = await _count(config, task, check, past.read_to, shown, max_jobs)
+    opened_again = sum(line > past.read_lines for line in counts.replacing.values())
     settled = max(0, past.settled - opened_again)
     slots = slot_count(config.limits, account, past.live_runs)
     effort = Effort(
-        runs=max(0, survey.jobs - settled),
+        runs=max(0, counts.jobs - settled),
         slots=slots if max_slots is None else min(slots, max_slots),
-        run_memory_mb=_mean_memory_mb(survey),
+        run_memory_mb=_mean_memory_mb(counts),
         start_rate_per_s=config.limits.start_rate,
     )
     forecast = await read_forecast(client, account, task, effort)
@@ -147,24 +147,24 @@ async def plan_batch(
         task=task.label,
         is_task_there=task.exists,
         build=build.number or build.asked or None,
-        columns=survey.columns,
-        delimiter=survey.dialect.delimiter if survey.dialect else None,
-        quote=(survey.dialect.quote or "none") if survey.dialect else None,
-        jobs=survey.jobs,
-        is_whole_file=survey.is_whole_file,
-        groups=dict(survey.groups.most_common()),
-        in_other_groups=survey.in_other_groups,
-        duplicates=survey.duplicates,
+        columns=counts.columns,
+        delimiter=counts.dialect.delimiter if counts.dialect else None,
+        quote=(counts.dialect.quote or "none") if counts.dialect else None,
+        jobs=counts.jobs,
+        is_whole_file=counts.is_whole_file,
+        groups=dict(counts.groups.most_common()),
+        in_other_groups=counts.in_other_groups,
+        duplicates=counts.duplicates,
         settled=settled,
-        largest_input_bytes=survey.largest_body_bytes,
+        largest_input_bytes=counts.largest_body_bytes,
         max_input_bytes=MAX_BODY_BYTES,
         are_inputs_checked=build.schema is not None,
-        failing_lines=survey.problems.lines,
-        problems=list(survey.problems),
-        warnings=_warnings(survey, is_task_missing=not (task.exists or past.is_begun)),
-        inputs=survey.inputs.kept,
+        failing_lines=counts.problems.lines,
+        problems=list(counts.problems),
+        warnings=_warnings(counts, is_task_missing=not (task.exists or past.is_begun)),
+        inputs=counts.inputs.kept,
         forecast=forecast,
-        unknown=[*_unread(survey), *_unknown(build, check), *forecast.unknown],
+        unknown=[*_unread(counts), *_unknown(build, check), *forecast.unknown],
     )
 
 
@@ -195,15 +195,15 @@ def as_created(task: Task, build: Build) -> Task:
     return replace(task, input=build.schema.prefills)
 
 
-async def _survey(
+async def _count(
     config: Config, task: Task, check: JobCheck, read_to: ReadTo | None, shown: int, max_jobs: int | None
-) -> Survey:
+) -> JobFileCounts:
     shadowed: JsonObject = task.input if config.jobs.merge == "shallow" else {}
-    survey = Survey(check, shadowed, shown)
+    counts = JobFileCounts(check, shadowed, shown)
     # Problems are shown in the order of the file, so priorities are ignored.
     in_order = replace(job_format(config, task.input), look_ahead=1)
     job_file = await read_in_thread(JobFile, in_order)
-    survey.columns, survey.dialect = job_file.columns, job_file.dialect
+    counts.columns, counts.dialect = job_file.columns, job_file.dialect
     try:
         await read_in_thread(refuse_changed_lines, job_file, read_to, config)
         entries = islice(await read_in_thread(job_file.read), config.jobs.limit)
@@ -215,21 +215,21 @@ async def _survey(
             for entry in islice(within, CHUNK_LINES):
                 count += 1
                 if shard.has(entry):
-                    survey.look_at(entry)
+                    counts.look_at(entry)
                 if isinstance(entry, Job) and (size := size + len(entry.body)) > CHUNK_BYTES:
                     break
-            survey.read += count
-            survey.is_whole_file = count > 0 or next(entries, None) is None
+            counts.read += count
+            counts.is_whole_file = count > 0 or next(entries, None) is None
             return count
 
         while await read_in_thread_of(not job_file.is_replayable, take_chunk):
             pass
     finally:
         job_file.close()
-    survey.empty_in_text = job_file.empty_in_text
-    if not survey.jobs and not survey.bad_lines:
+    counts.empty_in_text = job_file.empty_in_text
+    if not counts.jobs and not counts.bad_lines:
         raise JobFileError(NO_JOBS, file=config.jobs.file)
-    return survey
+    return counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,21 +273,21 @@ def _read_past(config: Config, account: AccountInfo, task: Task) -> _Past:
     )
 
 
-def _mean_memory_mb(survey: Survey) -> float | None:
-    known = survey.jobs - survey.of_unknown_memory
-    return survey.memory_mb / known if known else None
+def _mean_memory_mb(counts: JobFileCounts) -> float | None:
+    known = counts.jobs - counts.of_unknown_memory
+    return counts.memory_mb / known if known else None
 
 
-def _warnings(survey: Survey, *, is_task_missing: bool) -> list[str]:
-    warnings = [str(problem) for problem in survey.odd]
-    for name, count in survey.erased.most_common():
+def _warnings(counts: JobFileCounts, *, is_task_missing: bool) -> list[str]:
+    warnings = [str(problem) for problem in counts.odd]
+    for name, count in counts.erased.most_common():
         overrides = "1 override replaces" if count == 1 else f"{count:,} overrides replace"
-        fields = ", ".join(sorted(survey.erased_fields[name])) or "fields"
+        fields = ", ".join(sorted(counts.erased_fields[name])) or "fields"
         warnings.append(
             f"{overrides} {name} of the task's input whole and erase {fields} in it;"
             ' jobs.merge = "deep" would keep that'
         )
-    for key, count in survey.empty_in_text.items():
+    for key, count in counts.empty_in_text.items():
         cells = "1 empty cell is" if count == 1 else f"{count:,} empty cells are"
         warnings.append(f"{cells} filled into the text of {key}; a trailing ? leaves the whole text out")
     if is_task_missing:
@@ -295,10 +295,10 @@ def _warnings(survey: Survey, *, is_task_missing: bool) -> list[str]:
     return warnings
 
 
-def _unread(survey: Survey) -> list[str]:
-    if survey.is_whole_file:
+def _unread(counts: JobFileCounts) -> list[str]:
+    if counts.is_whole_file:
         return []
-    jobs = f"the first {survey.read:,} jobs of the file"
+    jobs = f"the first {counts.read:,} jobs of the file"
     return [f"what the lines after {jobs} add, and whether they are valid: a worker reads no more"]
 
 

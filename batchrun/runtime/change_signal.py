@@ -3,7 +3,7 @@
 import anyio
 
 
-class Changed:
+class ChangeSignal:
     """Wakes all waiters. A notification without a waiter is lost, so check the state before waiting."""
 
     __slots__ = ("_event",)

@@ -3,7 +3,7 @@
 import anyio
 
 
-class Lasting:
+class ConditionAge:
     """One condition; it begins when it is seen first."""
 
     def __init__(self) -> None:

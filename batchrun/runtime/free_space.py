@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 
 #: Bytes; 5 % of a disk that is smaller than 5 GB.
 RESERVED_BYTES = 256 << 20
@@ -32,7 +32,7 @@ class DiskRoom:
 
     def __init__(self) -> None:
         self._is_full = False
-        self._changed = Changed()
+        self._changed = ChangeSignal()
 
     def note(self, *, is_full: bool) -> None:
         """Note whether the disk is all but full."""

@@ -23,7 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from batchrun.apify.request_meter import NO_ANSWER
-from batchrun.engine.account_counters import Instruments
+from batchrun.engine.account_counters import AccountCounters
 from batchrun.output.layout import LEDGER
 from batchrun.runtime.histogram import Histogram
 from batchrun.worker.batch_list import list_rows
@@ -48,7 +48,7 @@ def snapshot(worker: Worker) -> MetricsSnapshot:
     batches = _shown(worker)
     found = [*_of_worker(worker_view(worker, list_rows(worker))), *_of_batches(batches)]
     if worker.account is not None:
-        found += _of_instruments(worker.account.shared.instruments)
+        found += _of_counters(worker.account.shared.counters)
         found.append(_requests(worker.account.client.requests.latencies))
     return MetricsSnapshot(found, {view.id: Path(view.out_dir) / LEDGER for view in batches})
 
@@ -143,8 +143,8 @@ def _of_batches(views: Sequence[BatchView]) -> Iterator[Metric]:
         yield family
 
 
-def _of_instruments(instruments: Instruments) -> Iterator[Metric]:
-    total = instruments.total()
+def _of_counters(counters: AccountCounters) -> Iterator[Metric]:
+    total = counters.total()
     settled = CounterMetricFamily(
         "batchrun_jobs_settled", "Jobs settled since the worker began, by outcome.", labels=["outcome"]
     )
@@ -162,11 +162,11 @@ def _of_instruments(instruments: Instruments) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "batchrun_start_token_wait_seconds",
         "Time for which a rate limit has delayed the next start of a batch.",
-        instruments.token_wait_s,
+        counters.token_wait_s,
     )
-    yield _histogram("refill_seconds", "From the end of a Run to the start that refills its slot.", instruments.refills)
-    yield _histogram("ledger_commit_seconds", "Duration of commits.", instruments.commits.latency)
-    yield _histogram("ledger_commit_steps", "Number of steps in a commit.", instruments.commits.steps)
+    yield _histogram("refill_seconds", "From the end of a Run to the start that refills its slot.", counters.refills)
+    yield _histogram("ledger_commit_seconds", "Duration of commits.", counters.commits.latency)
+    yield _histogram("ledger_commit_steps", "Number of steps in a commit.", counters.commits.steps)
 
 
 def _requests(latencies: dict[tuple[str, str, int], Histogram]) -> Metric:

@@ -12,7 +12,7 @@ from batchrun.notify.delivery import Notifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.budget import Budget
 from batchrun.report.notice_words import notice_words
-from batchrun.runtime.condition_age import Lasting
+from batchrun.runtime.condition_age import ConditionAge
 
 
 class WorkerWatch:
@@ -26,7 +26,7 @@ class WorkerWatch:
     def __init__(self, notifier: Notifier, budget: Budget) -> None:
         self._notifier = notifier
         self._budget = budget
-        self._outage_lasts = Lasting()
+        self._outage_lasts = ConditionAge()
         #: The events that last and were sent.
         self._sent: set[NotifyEvent] = set()
 

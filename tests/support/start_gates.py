@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from batchrun.apify.throttle import Throttle
-from batchrun.engine.account_counters import Instruments
+from batchrun.engine.account_counters import AccountCounters
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.account_pool import AccountPool
@@ -18,7 +18,7 @@ from batchrun.engine.work import Terms, Work
 from batchrun.ledger.protocol import OpenJob
 from batchrun.model import Job, JobId, RunOptions
 from batchrun.policy.token_bucket import Contenders, TokenBucket, Tokens
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.memory_ledger import make_job
 from tests.support.scripted_api import retries, without_budget
 
@@ -37,27 +37,27 @@ def gate_of(
     """Return a gate whose rate is no obstacle unless one is given."""
     capacity = AccountCapacity(AccountPool(MANY), MANY)
     tokens = TokenBucket(rate_per_s=rate_per_s, burst=burst) if bucket is None else bucket
-    meter = SlotMeter(lambda: MANY, lambda: False, Instruments())
+    meter = SlotMeter(lambda: MANY, lambda: False, AccountCounters())
     contenders = Contenders() if contenders is None else contenders
-    return StartGate(tokens, capacity, Changed(), meter, contenders, rank=tuple, throttle=throttle)
+    return StartGate(tokens, capacity, ChangeSignal(), meter, contenders, rank=tuple, throttle=throttle)
 
 
 def permits_over(
-    gate: StartGate, count: int = MANY, *, pool: AccountPool | None = None, changed: Changed | None = None
+    gate: StartGate, count: int = MANY, *, pool: AccountPool | None = None, changed: ChangeSignal | None = None
 ) -> Permits:
     """Return this many permits over a gate, or those that a pool gives."""
-    return Permits(pool or AccountPool(count), gate, changed or Changed())
+    return Permits(pool or AccountPool(count), gate, changed or ChangeSignal())
 
 
 def queue_over(
-    permits: Permits, *, purse: Purse | None = None, chunks_ready: int = 1, changed: Changed | None = None
+    permits: Permits, *, purse: Purse | None = None, chunks_ready: int = 1, changed: ChangeSignal | None = None
 ) -> StartQueue:
     """Return a start queue over these permits, without weights; without a purse, there is no budget.
 
     `changed` is what the permits notify, if a test waits for a permit of others.
     """
     purse = without_budget() if purse is None else purse
-    changed = Changed() if changed is None else changed
+    changed = ChangeSignal() if changed is None else changed
     purse.budget.subscribe(changed.notify)
     return StartQueue(
         permits=permits,

@@ -7,11 +7,11 @@ import pytest
 from batchrun.engine.limits.account_pool import MAX_SKIPPED, AccountPool, BatchPriority
 from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.policy.fair_queue import Fit
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.start_gates import gate_of
 
 
-class _Called(Changed):
+class _Called(ChangeSignal):
     """Notes that its batch was notified."""
 
     __slots__ = ("_called", "_name")

@@ -5,7 +5,7 @@ import anyio
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.permits import Demand, Permits
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.start_gates import gate_of
 
 
@@ -13,7 +13,7 @@ class Children:
     """A pool over some permits whose children do nothing but wait, idle or busy."""
 
     def __init__(self, permits: int) -> None:
-        self.permits = Permits(AccountPool(permits), gate_of(), Changed())
+        self.permits = Permits(AccountPool(permits), gate_of(), ChangeSignal())
         self.pool = ChildPool(self.permits)
         self.begun = 0
         self.end = anyio.Event()

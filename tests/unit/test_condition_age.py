@@ -2,12 +2,12 @@
 
 import anyio
 
-from batchrun.runtime.condition_age import Lasting
+from batchrun.runtime.condition_age import ConditionAge
 
 
 async def test_a_condition_lasts_from_when_it_is_seen_until_it_is_not() -> None:
     """A break begins it anew."""
-    lasting, seen = Lasting(), list[float]()
+    lasting, seen = ConditionAge(), list[float]()
     for holds in (False, True, True, True, False, True, True):
         seen.append(lasting.look(holds=holds))
         await anyio.sleep(10)

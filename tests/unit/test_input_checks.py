@@ -17,7 +17,7 @@ from batchrun.model import BadLine, Job, JobKey, Position, RunOptions, TaskId, w
 from batchrun.preflight.builds import Build
 from batchrun.preflight.input_checks import HeadCheck, JobCheck, job_check
 from batchrun.preflight.input_schema import InputSchema
-from batchrun.preflight.job_file_counts import MAX_GROUPS, REPEATED_KEY, Survey
+from batchrun.preflight.job_file_counts import MAX_GROUPS, REPEATED_KEY, JobFileCounts
 from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.line_problems import MAX_PROBLEM_CHARS, MAX_PROBLEMS, OTHER_PROBLEMS, LineProblem, LineProblems
 from batchrun.preflight.odd_values import odd_values
@@ -166,20 +166,20 @@ def test_odd_values_of_long_names_are_few_and_short():
     assert 0 < sum(map(len, found)) < 1_000_000
 
 
-def test_a_survey_keeps_so_many_groups_and_inputs(monkeypatch):
+def test_only_so_many_groups_and_inputs(monkeypatch):
     """The jobs of further groups are counted together; inputs are kept until they are large."""
     monkeypatch.setattr("batchrun.preflight.shown_inputs.MAX_INPUT_CHARS", 1_000)
-    survey = Survey(_check({"mode": "a"}), {}, shown=100)
+    counts = JobFileCounts(_check({"mode": "a"}), {}, shown=100)
     for n in range(MAX_GROUPS + 5):
-        survey.look_at(_job(n, {"maxPages": n, "mode": "a" * 400}, group=f"group {n}"))
-    survey.look_at(_job(MAX_GROUPS + 5, {"maxPages": 0, "mode": "b"}, group="group 0"))
-    assert (len(survey.groups), survey.groups["group 0"], survey.in_other_groups) == (MAX_GROUPS, 2, 5)
-    assert len(survey.inputs.kept) == 3
+        counts.look_at(_job(n, {"maxPages": n, "mode": "a" * 400}, group=f"group {n}"))
+    counts.look_at(_job(MAX_GROUPS + 5, {"maxPages": 0, "mode": "b"}, group="group 0"))
+    assert (len(counts.groups), counts.groups["group 0"], counts.in_other_groups) == (MAX_GROUPS, 2, 5)
+    assert len(counts.inputs.kept) == 3
 
 
-def test_a_survey_adds_up_a_job_file():
+def test_the_lines_of_a_job_file_are_counted():
     """Jobs by group, repeated lines, bad lines, the largest input, memory, what would be refused."""
-    survey = Survey(_check({"mode": "a"}), {})
+    counts = JobFileCounts(_check({"mode": "a"}), {})
     for entry in (
         _job(1, {"maxPages": 1}, group="uk"),
         _bad(2, "is not JSON"),
@@ -190,32 +190,32 @@ def test_a_survey_adds_up_a_job_file():
         _job(7, {"maxPages": 5}, key="k", memory_mb=2048),
         _job(8, {"maxPages": 0}),
     ):
-        survey.look_at(entry)
-    assert (survey.jobs, survey.duplicates, survey.bad_lines) == (3, 2, 2)
-    assert survey.groups == {"uk": 2, "": 1}
-    assert (survey.memory_mb, survey.of_unknown_memory) == (1024 + 1024 + 2048, 0)
-    assert survey.largest_body_bytes == len(b'{"maxPages":1}')
-    assert sorted(map(str, survey.problems)) == [
+        counts.look_at(entry)
+    assert (counts.jobs, counts.duplicates, counts.bad_lines) == (3, 2, 2)
+    assert counts.groups == {"uk": 2, "": 1}
+    assert (counts.memory_mb, counts.of_unknown_memory) == (1024 + 1024 + 2048, 0)
+    assert counts.largest_body_bytes == len(b'{"maxPages":1}')
+    assert sorted(map(str, counts.problems)) == [
         "line 2: is not JSON",
         f"line 6: {REPEATED_KEY}",
         "lines 3, 8: Field input.maxPages must be >= 1",
     ]
-    assert survey.problems.lines == 4
+    assert counts.problems.lines == 4
 
 
 def test_a_line_that_replaces_another_is_no_bad_line_of_a_plan() -> None:
     """It counts as one job with it; a later line with the first content, and without `@replaces`, conflicts."""
-    survey = Survey(_check(known=Build(asked="latest", why_unchecked="so")), {})
+    counts = JobFileCounts(_check(known=Build(asked="latest", why_unchecked="so")), {})
     first, mending = _job(1, {"n": 1}), replace(_job(2, {"n": 2}), key=_job(1, {"n": 1}).key, replaces=True)
     for job in (first, mending, replace(first, position=_job(3, {}).position)):
-        survey.look_at(job)
-    assert (survey.jobs, survey.duplicates, survey.bad_lines) == (1, 1, 1)
+        counts.look_at(job)
+    assert (counts.jobs, counts.duplicates, counts.bad_lines) == (1, 1, 1)
 
 
 def test_erased_fields_are_told():
     """An object that replaces one of the task whole erases what it does not name, however deep."""
     task_input = {"proxy": {"useApifyProxy": True, "groups": ["A"], "deep": {"a": 1}}, "mode": "a", "list": [1]}
-    survey = Survey(_check(task_input), task_input)
+    counts = JobFileCounts(_check(task_input), task_input)
     overrides: list[dict[str, Any]] = [
         {"proxy": {"useApifyProxy": False, "deep": {"a": 2}}},
         {"proxy": {"useApifyProxy": False, "groups": [], "deep": {}}},
@@ -223,9 +223,9 @@ def test_erased_fields_are_told():
         {"list": [], "mode": "b"},
     ]
     for line, override in enumerate(overrides, 1):
-        survey.look_at(_job(line, override))
-    assert survey.erased == {"proxy": 2}
-    assert survey.erased_fields == {"proxy": {"groups"}}
+        counts.look_at(_job(line, override))
+    assert counts.erased == {"proxy": 2}
+    assert counts.erased_fields == {"proxy": {"groups"}}
 
 
 def test_the_head_is_judged_by_the_same_check():
@@ -416,9 +416,9 @@ def test_a_problem_names_the_column_that_is_empty(override: dict[str, Any], star
 )
 def test_a_plan_shows_values_that_may_not_be_meant(override: dict[str, Any], found: list[str]) -> None:
     """Numbers that others round, and what a spreadsheet has lost, by property."""
-    survey = Survey(_check(known=Build(asked="latest", why_unchecked="so")), {})
-    survey.look_at(_job(7, override))
-    assert list(map(str, survey.odd)) == [f"line 7: {message}" for message in found]
+    counts = JobFileCounts(_check(known=Build(asked="latest", why_unchecked="so")), {})
+    counts.look_at(_job(7, override))
+    assert list(map(str, counts.odd)) == [f"line 7: {message}" for message in found]
 
 
 def test_two_inputs_that_differ_in_the_last_of_many_digits_are_two() -> None:

@@ -6,7 +6,7 @@ from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.permits import Demand, Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.fair_queue import Fit
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.start_gates import gate_of
 
 
@@ -15,7 +15,7 @@ def permits_in(
 ) -> Permits:
     """Return a batch's permits; its group "small" may have one live Run, its Runs 1,000 MB together."""
     gate = gate_of() if gate is None else gate
-    return Permits(pool, gate, Changed(), wanted=wanted, memory_mb=1000, group_limits={"small": 1}, kept=kept)
+    return Permits(pool, gate, ChangeSignal(), wanted=wanted, memory_mb=1000, group_limits={"small": 1}, kept=kept)
 
 
 async def acquired(permits: Permits) -> Permit:

@@ -18,7 +18,7 @@ from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import Prices
 from batchrun.policy.token_bucket import BothBuckets, Contenders, TokenBucket
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.memory_ledger import WatchedLedger, numbered
 from tests.support.scripted_api import FAST, Engine, Plan, ScriptedApi
 from tests.support.start_gates import gate_of
@@ -227,7 +227,7 @@ async def test_a_rate_that_is_raised_holds_at_once():
 
 def permits_of(pool: AccountPool, batch: str, live: int) -> Permits:
     """Return the permits of a batch that has live Runs of an earlier process."""
-    return Permits(pool, gate_of(), Changed(), batch=batch, kept=live)
+    return Permits(pool, gate_of(), ChangeSignal(), batch=batch, kept=live)
 
 
 async def test_permits_of_live_runs_are_kept_until_they_are_adopted():

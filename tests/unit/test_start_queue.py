@@ -12,7 +12,7 @@ from batchrun.engine.work import Postponed
 from batchrun.model import RunOptions
 from batchrun.policy.budget import Budget
 from batchrun.policy.run_cost import Prices
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.memory_ledger import make_job
 from tests.support.start_gates import gate_of, permits_over, queue_over, work_of
 
@@ -137,7 +137,7 @@ async def test_a_batch_that_can_pay_for_no_job_lets_the_next_one_go() -> None:
     """It is the first to be called when a permit of the account comes free, and takes none."""
     pool, batches = AccountPool(1), list[tuple[StartQueue, Permits]]()
     for purse in (None, purse_of(10), None):
-        changed = Changed()
+        changed = ChangeSignal()
         permits = permits_over(gate_of(), pool=pool, changed=changed)
         batches.append((queue_over(permits, purse=purse, changed=changed), permits))
     (first, _), (poor, _), (last, permits_of_last) = batches

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from batchrun.engine.limits.account_pool import EQUAL, AccountPool, BatchPriority, PoolMember
 from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.policy.fair_queue import Fit
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 
 
@@ -111,7 +111,7 @@ class Permits(PoolMember):
         self,
         pool: AccountPool,
         gate: StartGate,
-        changed: Changed,
+        changed: ChangeSignal,
         *,
         wanted: int | None = None,
         memory_mb: int | None = None,

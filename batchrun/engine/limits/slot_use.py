@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from batchrun.engine.account_counters import Instruments
+from batchrun.engine.account_counters import AccountCounters
 from batchrun.runtime.histogram import FINE_SECONDS, Histogram
 from batchrun.runtime.steady_time import loop_time
 
@@ -44,13 +44,13 @@ class SlotMeter:
     Args:
         limit: returns the number of slots.
         has_work: returns whether a job is ready that waits for a slot.
-        instruments: measures of all batches in this process together.
+        counters: measures of all batches in this process together.
     """
 
-    def __init__(self, limit: Callable[[], int], has_work: Callable[[], bool], instruments: Instruments) -> None:
+    def __init__(self, limit: Callable[[], int], has_work: Callable[[], bool], counters: AccountCounters) -> None:
         self._limit = limit
         self._has_work = has_work
-        self._instruments = instruments
+        self._counters = counters
         self.use = SlotUse()
         #: Seconds from the end of a Run to the start request that fills its slot.
         self.refill = Histogram(FINE_SECONDS)
@@ -78,8 +78,8 @@ class SlotMeter:
         """Note that the start request is sent that fills a slot which came free then."""
         length_s = loop_time() - freed_at
         self.refill.note(length_s)
-        self._instruments.refills.note(length_s)
+        self._counters.refills.note(length_s)
 
     def held_back(self, length_s: float) -> None:
         """Note how long a rate has held back the next start, in seconds."""
-        self._instruments.token_wait_s += length_s
+        self._counters.token_wait_s += length_s

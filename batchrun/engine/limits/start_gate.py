@@ -12,7 +12,7 @@ from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.model import WaitKind, WaitReason
 from batchrun.policy.token_bucket import Contenders, Tokens
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from batchrun.runtime.steady_time import loop_clock
 
 #: Starts that wait at the gate, each with a permit: at most as many as the rate lets through in this time, in seconds,
@@ -65,7 +65,7 @@ class StartGate:
         self,
         bucket: Tokens,
         account: AccountCapacity,
-        changed: Changed,
+        changed: ChangeSignal,
         meter: SlotMeter,
         contenders: Contenders,
         *,
@@ -87,10 +87,10 @@ class StartGate:
         self._on_leaving = changed
         self._contenders = contenders
         self._queue = anyio.Lock(fast_acquire=True)
-        self._changed = Changed()
+        self._changed = ChangeSignal()
         self._is_shut = self._is_held = False
         #: Notified when a start has been answered.
-        self._answers = Changed()
+        self._answers = ChangeSignal()
         self._closings = 0
         #: Why a start was refused last; empty once one is accepted.
         self._closed_for = ""

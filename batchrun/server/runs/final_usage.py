@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import anyio
 
 from batchrun.model import JsonObject
-from batchrun.runtime.change_signal import Changed
+from batchrun.runtime.change_signal import ChangeSignal
 from batchrun.runtime.error_containment import contained
 from batchrun.server.ids import now_ms
 from batchrun.server.store import final_usage_table, usage_table
@@ -32,7 +32,7 @@ class FinalUsage:
         self.reads = ReadCounts()
         #: (Loop time, Run id), in order of time.
         self._due: deque[tuple[float, str]] = deque()
-        self._has_due = Changed()
+        self._has_due = ChangeSignal()
         self._month = (0, 0)
         self._spent_usd: dict[str, float] = {}
 

@@ -5,7 +5,7 @@ import heapq
 import anyio
 
 
-class AccountQueue:
+class WaitingDispatches:
     """Dispatches of one account; no dispatch is in it twice."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
 from batchrun.server.store.database import Database
-from batchrun.server.webhooks.waiting_dispatches import AccountQueue
+from batchrun.server.webhooks.waiting_dispatches import WaitingDispatches
 from batchrun.server.webhooks.webhook_templates import DEFAULT_PAYLOAD, PayloadTooLarge, render, render_headers
 
 _log = structlog.get_logger()
@@ -65,9 +65,9 @@ class WebhookDelivery:
         #: Host and port of this server, which webhooks may call.
         self._own_address = own.hostname, own.port
         #: By account id. One account's slow receivers delay no other's calls.
-        self._queues: dict[str, AccountQueue] = {}
+        self._queues: dict[str, WaitingDispatches] = {}
         #: Starts to serve a queue; None: `run` has not begun, and serves those that there are.
-        self._serve_too: Callable[[AccountQueue], None] | None = None
+        self._serve_too: Callable[[WaitingDispatches], None] | None = None
 
     def expect(self, dispatches: Iterable[JsonObject]) -> None:
         for doc in dispatches:
@@ -77,9 +77,9 @@ class WebhookDelivery:
         """True if so many calls of an account wait that nobody may ask for another one."""
         return user_id in self._queues and len(self._queues[user_id]) >= _MAX_ASKED_FOR
 
-    def _queue_of(self, user_id: str) -> AccountQueue:
+    def _queue_of(self, user_id: str) -> WaitingDispatches:
         if (queue := self._queues.get(user_id)) is None:
-            queue = self._queues[user_id] = AccountQueue()
+            queue = self._queues[user_id] = WaitingDispatches()
             if self._serve_too is not None:
                 self._serve_too(queue)
         return queue
@@ -96,7 +96,7 @@ class WebhookDelivery:
             anyio.create_task_group() as queues,
         ):
 
-            def serve(queue: AccountQueue) -> None:
+            def serve(queue: WaitingDispatches) -> None:
                 queues.start_soon(self._serve, session, queue)
 
             self._serve_too = serve
@@ -104,7 +104,7 @@ class WebhookDelivery:
                 serve(queue)
             await anyio.sleep_forever()
 
-    async def _serve(self, session: aiohttp.ClientSession, queue: AccountQueue) -> None:
+    async def _serve(self, session: aiohttp.ClientSession, queue: WaitingDispatches) -> None:
         limit = anyio.CapacityLimiter(_MAX_OPEN_CALLS)
         async with anyio.create_task_group() as calls:
             while True:
@@ -122,7 +122,7 @@ class WebhookDelivery:
         return socket.socket(family, kind, protocol)
 
     async def _deliver(
-        self, session: aiohttp.ClientSession, queue: AccountQueue, limit: anyio.CapacityLimiter, dispatch_id: str
+        self, session: aiohttp.ClientSession, queue: WaitingDispatches, limit: anyio.CapacityLimiter, dispatch_id: str
     ) -> None:
         after_s: float | None = _READ_AGAIN_S
         try:

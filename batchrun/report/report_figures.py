@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrun.ledger.protocol import CostRow, Money
 from batchrun.ledger.sqlite.batch_times import Times
-from batchrun.ledger.sqlite.group_counts import GroupCount
+from batchrun.ledger.sqlite.largest_groups import GroupCount
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.round_counts import Attempts
 from batchrun.ledger.sqlite.run_and_queue_times import Duration, SlowRun, Spread

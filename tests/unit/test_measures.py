@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.ledger.protocol import Settlement
-from batchrun.ledger.sqlite.group_counts import GroupCount
+from batchrun.ledger.sqlite.largest_groups import GroupCount
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.run_and_queue_times import Duration
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger

@@ -24,7 +24,7 @@ from batchrun.ledger.sqlite.connection import Connection, is_blank, is_missing, 
 from batchrun.ledger.sqlite.cost_groups import CostGroups
 from batchrun.ledger.sqlite.done_over_time import DoneOverTime
 from batchrun.ledger.sqlite.failed_jobs import FailedJobs
-from batchrun.ledger.sqlite.group_counts import GroupCounts
+from batchrun.ledger.sqlite.largest_groups import GroupCounts
 from batchrun.ledger.sqlite.live_runs_over_time import LiveRunsOverTime
 from batchrun.ledger.sqlite.open_runs import OpenRuns
 from batchrun.ledger.sqlite.round_counts import RoundCounts

@@ -8,7 +8,7 @@ from pathlib import Path
 from batchrun.ledger.facts import ABORTED, CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT, WATCHED_S
 from batchrun.ledger.protocol import NotedWait, OpenJob
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.run_and_queue_times import SlowRun
+from batchrun.ledger.sqlite.slowest_runs import SlowRun
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Mark, Summary
 from batchrun.output.lock import holder
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -153,4 +153,4 @@ def summary_of(ledger: LedgerReader, directory: Path, ending: Ending) -> Summary
 def slowest_run(directory: Path) -> SlowRun | None:
     """Return the Run that took longest; None if no Run has ended."""
     with open_for_reading(directory) as ledger:
-        return next(iter(ledger.durations.slowest(1)), None)
+        return next(iter(ledger.slowest_runs(1)), None)

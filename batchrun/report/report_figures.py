@@ -11,7 +11,8 @@ from batchrun.ledger.sqlite.batch_times import Times
 from batchrun.ledger.sqlite.largest_groups import GroupCount
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.round_counts import Attempts
-from batchrun.ledger.sqlite.run_and_queue_times import Duration, SlowRun, Spread
+from batchrun.ledger.sqlite.run_and_queue_times import Duration, Spread
+from batchrun.ledger.sqlite.slowest_runs import SlowRun
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Stretch, log_edges
@@ -99,7 +100,7 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
     times, group_count = ledger.times(), ledger.groups.count()
     # Whether the Runs that were live when the last process ended lived on is unknown.
     until = now if pid is not None or times is None else times.last_noted_at
-    groups = sorted(ledger.groups.largest(MAX_GROUPS), key=lambda each: -each.jobs) if group_count else []
+    groups = ledger.groups.largest(MAX_GROUPS) if group_count else []
     return Figures(
         read_at=now,
         pid=pid,
@@ -109,7 +110,7 @@ def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Su
         run_times=distribution(ledger, Duration.RUN),
         queue_times=distribution(ledger, Duration.QUEUE),
         live_runs=_live_runs(ledger, until),
-        slowest=ledger.durations.slowest(SLOWEST_RUNS),
+        slowest=ledger.slowest_runs(SLOWEST_RUNS),
         attempts=ledger.rounds.attempts(),
         rounds=ledger.rounds.settled_jobs(),
         groups=groups,

@@ -73,42 +73,7 @@ from batchrun.policy.breaker import Trip
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.report.batch_status import status_of
 from tests.support.memory_ledger import make_bad_line, make_job
-
-AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def make_run(run_id: str = "r1", status: RunStatus = RunStatus.SUCCEEDED, cost_usd: float | None = 0.5) -> Run:
-    """Return a Run that took ten seconds."""
-    return Run(
-        id=RunId(run_id),
-        status=status,
-        dataset_id=None,
-        store_id=None,
-        started_at=AT,
-        finished_at=AT + timedelta(seconds=10),
-        cost_usd=cost_usd,
-        user_agent=None,
-        fields={},
-    )
-
-
-def make_ended(run: Run, attempt_no: int = 1, **changes: Any) -> Attempt:
-    """Return the attempt of a Run that has ended."""
-    return replace(
-        Attempt(
-            attempt_no=attempt_no,
-            mark=Mark("m"),
-            state=AttemptState.ENDED,
-            run_id=run.id,
-            status=run.status,
-            intended_at=AT,
-            started_at=run.started_at,
-            finished_at=run.finished_at,
-            cost_usd=run.cost_usd,
-            cost_source=CostSource.UNKNOWN if run.cost_usd is None else CostSource.PLATFORM,
-        ),
-        **changes,
-    )
+from tests.support.timed_ledger import make_ended, make_run
 
 
 def carry_out(ledger: LedgerTables, line: int, run: Run, *, reserved_usd: float | None = 1.0) -> JobId:

@@ -56,7 +56,7 @@ from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.policy.breaker import Trip
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
 from tests.support.shared_logs import claim, contents, open_log, replay
-from tests.unit.test_ledger import AT, make_ended, make_run
+from tests.support.timed_ledger import AT, make_ended, make_run
 
 
 class Rows(ReopenableLedger, Facts, Protocol):

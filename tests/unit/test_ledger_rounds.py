@@ -12,7 +12,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection
 from batchrun.policy.failure_cause import with_exit_code
 from tests.support.memory_ledger import make_bad_line, make_job
-from tests.unit.test_ledger import AT, make_ended, make_run
+from tests.support.timed_ledger import AT, make_ended, make_run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How many jobs each group has, by outcome."""
+"""The groups with the most jobs, largest first, and how many jobs each of them has by outcome."""
 
 from batchrun.ledger.sqlite.connection import Connection
 from batchrun.model import Outcome
@@ -26,9 +26,9 @@ class GroupCounts:
         self._db = connection
 
     def largest(self, limit: int) -> list[GroupCount]:
-        """Return the groups with the most jobs, by name.
+        """Return the groups with the most jobs: the largest first, equal ones by name.
 
-        Jobs without a group form one of them, which comes first; bad lines belong to none.
+        Jobs without a group form one of them; bad lines belong to none.
         """
         rows = self._db.execute(
             'WITH largest AS (SELECT "group" AS name FROM job WHERE key IS NOT NULL GROUP BY 1'
@@ -39,7 +39,7 @@ class GroupCounts:
         groups: dict[str | None, dict[Outcome | None, int]] = {}
         for name, outcome, count in rows:
             groups.setdefault(name, {})[Outcome(outcome) if outcome is not None else None] = count
-        return [
+        found = [
             GroupCount(
                 group=name,
                 outcomes={outcome: count for outcome, count in of_group.items() if outcome is not None},
@@ -47,6 +47,7 @@ class GroupCounts:
             )
             for name, of_group in groups.items()
         ]
+        return sorted(found, key=lambda each: -each.jobs)
 
     def count(self) -> int:
         """Return the number of named groups."""

@@ -38,6 +38,7 @@ from batchrun.ledger.sqlite.row_values import (
 )
 from batchrun.ledger.sqlite.run_and_queue_times import Durations
 from batchrun.ledger.sqlite.schema_version import check_schema
+from batchrun.ledger.sqlite.slowest_runs import SlowRun, slowest_runs_of
 from batchrun.model import (
     CLOCK_DOUBT,
     RUN_UNREADABLE,
@@ -383,13 +384,17 @@ class LedgerReader:
 
     @property
     def groups(self) -> GroupCounts:
-        """How many jobs each group has."""
+        """The groups with the most jobs, and how many jobs each has."""
         return GroupCounts(self._db)
 
     @property
     def rounds(self) -> RoundCounts:
         """What each round settled, and how many attempts were made."""
         return RoundCounts(self._db)
+
+    def slowest_runs(self, limit: int) -> list[SlowRun]:
+        """Return the Runs that took longest, longest first."""
+        return slowest_runs_of(self._db, limit)
 
     def times(self) -> Times | None:
         """Return the first and the last moment of the batch; None if nothing was admitted yet."""

@@ -1,4 +1,4 @@
-"""How long Runs took and jobs waited for their first: distributions, and the Runs that took longest.
+"""How long Runs took, and how long jobs waited for their first Run: distributions.
 
 SQLite computes them, in memory that does not grow with the batch. A million jobs take some seconds.
 """
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from batchrun.ledger.sqlite.connection import Connection
-from batchrun.model import JobKey, RunId, RunStatus
 from batchrun.runtime.fast_dataclasses import dataclass
 
 
@@ -46,18 +45,6 @@ class Spread:
     percentiles: dict[int, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlowRun:
-    """One of the Runs that took longest."""
-
-    key: JobKey
-    group: str | None
-    run_id: RunId
-    status: RunStatus | None
-    run_s: float
-    cost_usd: float | None
-
-
 class Durations:
     """The lengths of time in a ledger."""
 
@@ -92,26 +79,6 @@ class Durations:
             self._db.execute(f"SELECT {bucket} AS bucket, count(*) FROM ({_SECONDS[duration]}) GROUP BY 1", given)
         )
         return [rows.get(number, 0) for number in range(len(inner) + 1)]
-
-    def slowest(self, limit: int) -> list[SlowRun]:
-        """Return the Runs that took longest, longest first."""
-        rows = self._db.execute(
-            'SELECT job.key, job."group", attempt.run_id, attempt.status, attempt.finished_at - attempt.started_at'
-            " AS run_s, attempt.cost_usd FROM attempt JOIN job ON job.id = attempt.job_id"
-            " WHERE run_s IS NOT NULL ORDER BY run_s DESC, job.id LIMIT ?",
-            (limit,),
-        )
-        return [
-            SlowRun(
-                key=JobKey(row[0]),
-                group=row[1],
-                run_id=RunId(row[2]),
-                status=RunStatus(row[3]) if row[3] is not None else None,
-                run_s=max(0.0, row[4]),
-                cost_usd=row[5],
-            )
-            for row in rows
-        ]
 
 
 def _bucket(first: int, last: int) -> str:

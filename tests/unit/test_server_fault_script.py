@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchrun.errors import ConfigError
-from batchrun.server.faults.fault_config import KINDS, Faults, load_faults, names_route, parse_faults
+from batchrun.server.faults.fault_kinds import KINDS, Faults, load_faults, names_route, parse_faults
 from batchrun.server.faults.fault_script import Asked, FaultPlan, FaultScript
 
 START = Asked(method="POST", template="/v2/actor-tasks/{task}/runs")

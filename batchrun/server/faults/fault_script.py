@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from batchrun.errors import ConfigError
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.server.faults.fault_config import (
+from batchrun.server.faults.fault_kinds import (
     Fault,
     Faults,
     Fresh404,

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from batchrun.server.accounts.callers import Caller
 from batchrun.server.error_answers import ErrorAnswer, thing_missing
-from batchrun.server.faults.fault_config import (
+from batchrun.server.faults.fault_kinds import (
     DropAnswer,
     ErrorAfter,
     ErrorBefore,

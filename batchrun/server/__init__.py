@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from batchrun.server.accounts.account_book import refuse_anothers_directory
     from batchrun.server.app import Server, open_server
     from batchrun.server.content.demo_pages import DEMO_MODULES
-    from batchrun.server.faults.fault_kinds import Faults, load_faults
+    from batchrun.server.faults.fault_file import Faults, load_faults
     from batchrun.server.http.exposure import exposure_warning
     from batchrun.server.settings import AccountSettings, InlineActor, InlineContext, ServerSettings
 
@@ -25,7 +25,7 @@ _HOMES = {
     "batchrun.server.app": ("Server", "open_server"),
     "batchrun.server.content.demo_pages": ("DEMO_MODULES",),
     "batchrun.server.http.exposure": ("exposure_warning",),
-    "batchrun.server.faults.fault_kinds": ("Faults", "load_faults"),
+    "batchrun.server.faults.fault_file": ("Faults", "load_faults"),
     "batchrun.server.settings": ("AccountSettings", "InlineActor", "InlineContext", "ServerSettings"),
 }
 

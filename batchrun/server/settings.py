@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.server.faults.fault_kinds import Faults
+from batchrun.server.faults.fault_file import Faults
 
 
 class InlineContext(Protocol):

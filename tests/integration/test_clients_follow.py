@@ -20,7 +20,7 @@ from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.model import Attempt, AttemptState, JobId, Mark, Outcome, RunId, RunStatus
 from batchrun.runtime.byte_budget import ByteBudget
 from batchrun.server import InlineContext
-from batchrun.server.faults.fault_kinds import parse_faults
+from batchrun.server.faults.fault_file import parse_faults
 from tests.support.command_line import Said, batchrun
 from tests.support.following import Following
 from tests.support.json_lines import read_lines

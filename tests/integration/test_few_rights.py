@@ -11,7 +11,7 @@ from batchrun.apify.wire import Denied
 from batchrun.engine.notices import AccountRunsNotListed, Notice, ReadDenied
 from batchrun.model import Summary
 from batchrun.server import InlineContext
-from batchrun.server.faults.fault_kinds import parse_faults
+from batchrun.server.faults.fault_file import parse_faults
 from tests.support.inline_batch import batch_config
 from tests.support.server_api import Api, open_api
 

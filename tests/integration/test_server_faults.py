@@ -21,7 +21,7 @@ import pytest
 
 from batchrun.errors import ConfigError
 from batchrun.server import InlineContext, app
-from batchrun.server.faults.fault_kinds import parse_faults
+from batchrun.server.faults.fault_file import parse_faults
 from tests.support.server_api import ACTORS, Answer, Api, open_api
 
 Opens = Callable[..., AbstractAsyncContextManager[tuple[Api, str]]]

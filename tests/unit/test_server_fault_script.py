@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from batchrun.errors import ConfigError
-from batchrun.server.faults.fault_kinds import KINDS, Faults, load_faults, names_route, parse_faults
-from batchrun.server.faults.fault_script import Asked, FaultPlan, FaultScript
+from batchrun.server.faults.fault_file import Faults, load_faults, parse_faults
+from batchrun.server.faults.fault_kinds import KINDS
+from batchrun.server.faults.fault_plan import Asked, FaultPlan
+from batchrun.server.faults.fault_routes import names_route
+from batchrun.server.faults.fault_script import FaultScript
 
 START = Asked(method="POST", template="/v2/actor-tasks/{task}/runs")
 GET_RUN = Asked(method="GET", template="/v2/actor-runs/{run}")

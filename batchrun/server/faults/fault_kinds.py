@@ -1,114 +1,32 @@
-"""The faults that a server injects on purpose: a TOML file as validated values.
+"""The kinds of faults that a server injects on purpose: a class each, with its settings and with what it does.
 
-    seed = 1
-    [[fault]]
-    kind = "drop_answer"
-    routes = ["starts"]
-    probability = 0.05
-
-Owns names, kinds, bounds and defaults of faults. Knows nothing of HTTP and decides nothing.
+A `Refusal` answers in place of the effect, a `Spoiler` in place of the handler's answer. The others note in the plan
+what `FaultInjection` or a handler is to do.
 """
 
-import difflib
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from random import Random
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from aiohttp import web
+from pydantic import Field
 
-from batchrun.errors import ConfigError
+from batchrun.server.error_answers import ErrorAnswer, thing_missing
+from batchrun.server.faults.broken_answers import reset, trickle, truncate, unexpected_error
+from batchrun.server.faults.fault_plan import Asked, Count, Fault, FaultPlan, Refusal, Routes, Seconds, Spoiler
 
-_METHODS = frozenset({"*", "GET", "POST", "PUT", "DELETE"})
-_STARTS = (
-    "POST /v2/actor-tasks/*/runs",
-    "POST /v2/actors/*/runs",
-    "POST /v2/acts/*/runs",
-    *(
-        f"* /v2/{collection}/*/{verb}"
-        for collection in ("actor-tasks", "actors", "acts")
-        for verb in ("run-sync", "run-sync-get-dataset-items")
-    ),
-)
-_RUN_LISTS = ("GET /v2/actor-runs", "GET /v2/actor-tasks/*/runs", "GET /v2/actors/*/runs", "GET /v2/acts/*/runs")
-#: Names for groups of routes.
-ROUTE_NAMES = {
-    "all": ("* /v2/**",),
-    "reads": ("GET /v2/**",),
-    "writes": ("POST /v2/**", "PUT /v2/**", "DELETE /v2/**"),
-    "starts": _STARTS,
-    "run-lists": _RUN_LISTS,
-    "runs": ("GET /v2/actor-runs/*",),
-    "items": ("GET /v2/datasets/*/items", "GET /v2/actor-runs/*/dataset/items"),
+_CAPACITY_MESSAGES = {
+    "actor-memory-limit-exceeded": "By launching this job you will exceed the memory limit of all your Actor runs",
+    "concurrent-runs-limit-exceeded": "By launching this job you will exceed your limit of concurrent Actor runs",
 }
-
-
-def names_route(pattern: str, method: str, template: str) -> bool:
-    """Return whether a pattern ("GET /v2/actor-runs/*") matches a route of the server, given by its template.
-
-    `*` and `{anything}` match one segment, `**` at the end all that follow; the method `*` matches any.
-    """
-    wanted_method, _, path = pattern.partition(" ")
-    if wanted_method not in ("*", method):
-        return False
-    wanted, segments = path.strip("/").split("/"), template.strip("/").split("/")
-    if wanted[-1] == "**":
-        wanted = wanted[:-1]
-        segments = segments[: len(wanted)]
-    return len(wanted) == len(segments) and all(map(_fits, wanted, segments))
-
-
-def _fits(wanted: str, segment: str) -> bool:
-    return wanted == "*" or wanted.startswith("{") or wanted == segment
-
-
-def _checked_route(text: str) -> str:
-    method, _, path = text.partition(" ")
-    if text not in ROUTE_NAMES and (method not in _METHODS or not path.startswith("/v2")):
-        names = ", ".join(ROUTE_NAMES)
-        raise ValueError(f'must be a method and a path, like "GET /v2/actor-runs/*", or one of {names}')
-    return text
-
-
-_Routes = Annotated[list[Annotated[str, AfterValidator(_checked_route)]], Field(min_length=1)]
-_Seconds = Annotated[float, Field(gt=0)]
-_Count = Annotated[int, Field(ge=1)]
-
-
-class Fault(BaseModel):
-    """The settings of every fault: which requests it strikes, and how often."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    kind: str
-    #: Keys of ROUTE_NAMES, or patterns for `names_route`.
-    routes: _Routes = ["all"]
-    #: For each request that matches.
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    #: Max times that the fault strikes; None is unlimited.
-    count: _Count | None = None
-    #: Number of matching requests that are spared first.
-    after: Annotated[int, Field(ge=0)] = 0
-    #: True: requests of live Runs are struck too.
-    actors: bool = False
-    #: True: decided once for each body, or without a body for each first id in the path. Ids of Runs are random.
-    sticky: bool = False
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        return tuple(pattern for route in self.routes for pattern in ROUTE_NAMES.get(route, (route,)))
-
-    def names(self, method: str, template: str) -> bool:
-        return any(names_route(pattern, method, template) for pattern in self.patterns)
-
-
-class Refusal(Fault):
-    """A fault in place of the effect: the request is not carried out."""
 
 
 class ResetBefore(Refusal):
     """The connection is reset; the request is not carried out."""
 
     kind: Literal["reset_before"]
+
+    def refuse(self, request: web.BaseRequest) -> web.Response:
+        return reset(request)
 
 
 class ErrorBefore(Refusal):
@@ -119,6 +37,9 @@ class ErrorBefore(Refusal):
     #: Empty: an HTML page is answered in place of the API's error, as a firewall does.
     type: str = "internal-server-error"
 
+    def refuse(self, request: web.BaseRequest) -> web.Response:
+        return unexpected_error(self.status, self.type)
+
 
 class RateLimit(Refusal):
     """429 is answered; the request is not carried out."""
@@ -127,25 +48,44 @@ class RateLimit(Refusal):
     #: Sent as `Retry-After`, if given; a text may be a date or nonsense.
     retry_after_s: int | str | None = None
     #: Number of matching requests in a row that are refused once it strikes.
-    burst: _Count = 1
+    burst: Count = 1
+
+    @property
+    def strikes_in_a_row(self) -> int:
+        return self.burst
+
+    def refuse(self, request: web.BaseRequest) -> web.Response:
+        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s is not None else None
+        raise ErrorAnswer(429, "rate-limit-exceeded", "You have exceeded the rate limit", headers=headers)
 
 
 class NoCapacity(Refusal):
     """An answer says that the account has no capacity for another Run; none is started."""
 
     kind: Literal["capacity"]
-    routes: _Routes = ["starts"]
+    routes: Routes = ["starts"]
     type: Literal["actor-memory-limit-exceeded", "concurrent-runs-limit-exceeded"] = "concurrent-runs-limit-exceeded"
     #: The platform has been observed to use both.
     status: Literal[402, 400] = 402
+
+    def refuse(self, request: web.BaseRequest) -> web.Response:
+        raise ErrorAnswer(self.status, self.type, _CAPACITY_MESSAGES[self.type])
 
 
 class Fresh404(Refusal):
     """A Run is not found for a while after its start."""
 
     kind: Literal["fresh_404"]
-    routes: _Routes = ["runs"]
-    seconds: _Seconds
+    routes: Routes = ["runs"]
+    seconds: Seconds
+
+    needs_run_age: ClassVar[bool] = True
+
+    def can_strike(self, asked: Asked) -> bool:
+        return super().can_strike(asked) and asked.run_age_s is not None and asked.run_age_s < self.seconds
+
+    def refuse(self, request: web.BaseRequest) -> web.Response:
+        raise thing_missing("Actor run")
 
 
 class Latency(Fault):
@@ -153,60 +93,91 @@ class Latency(Fault):
 
     kind: Literal["latency"]
     #: A fixed latency, or the minimum of the Pareto distribution.
-    seconds: _Seconds
+    seconds: Seconds
     distribution: Literal["fixed", "pareto"] = "fixed"
     #: Of the Pareto distribution: a smaller shape has a longer tail.
     shape: Annotated[float, Field(gt=0)] = 1.5
     #: Of the Pareto distribution: longer latencies are cut to this one.
-    max_seconds: _Seconds = 30.0
+    max_seconds: Seconds = 30.0
     #: Before the effect (which then takes place even if the caller has hung up), or after it.
     where: Literal["before", "after"] = "before"
+
+    @property
+    def is_early(self) -> bool:
+        return self.where == "before"
+
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        seconds = self.seconds
+        if self.distribution == "pareto":
+            seconds = min(seconds * dice.paretovariate(self.shape), self.max_seconds)
+        if self.where == "before":
+            plan.delay_before_s += seconds
+        else:
+            plan.delay_after_s += seconds
 
 
 class ListLag(Fault):
     """New Runs are missing from lists for a while."""
 
     kind: Literal["list_lag"]
-    routes: _Routes = ["run-lists"]
-    seconds: _Seconds
+    routes: Routes = ["run-lists"]
+    seconds: Seconds
+
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        plan.list_lag_s = max(plan.list_lag_s, self.seconds)
 
 
 class NoEcho(Fault):
     """A started Run does not show its starter: `meta.userAgent` stays null."""
 
     kind: Literal["no_echo"]
-    routes: _Routes = ["starts"]
+    routes: Routes = ["starts"]
+
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        plan.hides_user_agent = True
 
 
 class Repeat(Fault):
     """The request is carried out twice, as a balancer does that repeats it; the second answer is sent."""
 
     kind: Literal["repeat"]
-    routes: _Routes = ["starts"]
+    routes: Routes = ["starts"]
+
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        plan.is_repeated = True
 
 
 class LongReady(Fault):
     """A started Run stays READY for a while."""
 
     kind: Literal["long_ready"]
-    routes: _Routes = ["starts"]
-    seconds: _Seconds
+    routes: Routes = ["starts"]
+    seconds: Seconds
+
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        plan.ready_s += self.seconds
 
 
 class StrangeStatus(Fault):
     """Runs are shown with a status that the API does not document."""
 
     kind: Literal["strange_status"]
-    routes: _Routes = ["runs"]
+    routes: Routes = ["runs"]
     status: str = "PAUSED"
+
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        plan.shown_status = self.status
 
 
 class GatewayTimeout(Fault):
     """A gateway's 504 comes instead of an answer that takes longer; the request is carried out all the same."""
 
     kind: Literal["gateway_timeout"]
-    routes: _Routes = ["runs"]
-    seconds: _Seconds
+    routes: Routes = ["runs"]
+    seconds: Seconds
+
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        plan.gateway_timeout_s = min(plan.gateway_timeout_s, self.seconds)
 
 
 class SkewedDate(Fault):
@@ -216,15 +187,17 @@ class SkewedDate(Fault):
     #: How far that clock is ahead; negative: behind.
     seconds: float
 
-
-class Spoiler(Fault):
-    """A fault of the answer; the request was carried out."""
+    def note(self, plan: FaultPlan, dice: Random) -> None:
+        plan.date_skew_s += self.seconds
 
 
 class DropAnswer(Spoiler):
     """The connection is reset after the request was carried out."""
 
     kind: Literal["drop_answer"]
+
+    async def spoil(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        return reset(request)
 
 
 class ErrorAfter(Spoiler):
@@ -235,6 +208,9 @@ class ErrorAfter(Spoiler):
     #: Empty: an HTML page is answered in place of the API's error, as a firewall does.
     type: str = "internal-server-error"
 
+    async def spoil(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        return unexpected_error(self.status, self.type)
+
 
 class Truncate(Spoiler):
     """The body is shorter than its Content-Length."""
@@ -242,6 +218,9 @@ class Truncate(Spoiler):
     kind: Literal["truncate"]
     #: Fraction of the body that is sent.
     keep: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    async def spoil(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        return await truncate(request, response, self.keep)
 
 
 class Garbage(Spoiler):
@@ -251,16 +230,24 @@ class Garbage(Spoiler):
     body: str = "<html><body>Please wait</body></html>"
     content_type: str = "text/html"
 
+    async def spoil(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        status = response.status if response.status in (200, 201) else 200
+        return web.Response(status=status, text=self.body, content_type=self.content_type)
+
 
 class SlowBody(Spoiler):
     """The body is sent slowly, in small chunks."""
 
     kind: Literal["slow_body"]
-    chunk_bytes: _Count = 16
+    chunk_bytes: Count = 16
     #: Seconds between two chunks.
-    pause_s: _Seconds = 0.05
+    pause_s: Seconds = 0.05
+
+    async def spoil(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        return await trickle(request, response, self.chunk_bytes, self.pause_s)
 
 
+#: All kinds; a new one is named here.
 AnyFault = Annotated[
     ResetBefore
     | ErrorBefore
@@ -283,63 +270,3 @@ AnyFault = Annotated[
     Field(discriminator="kind"),
 ]
 KINDS = tuple(get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(get_args(AnyFault)[0]))
-
-
-class Faults(BaseModel):
-    """All faults of a server, and the seed of their random numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    seed: int = 0
-    fault: list[AnyFault] = []
-    #: The file that they were read from, for messages.
-    source: Path | None = None
-
-
-def load_faults(file: Path) -> Faults:
-    """Read faults from a TOML file.
-
-    Raises:
-        ConfigError: names the file and the key.
-    """
-    try:
-        values = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=file) from error
-    return parse_faults(values, file)
-
-
-def parse_faults(values: dict[str, Any], file: Path | None = None) -> Faults:
-    """Return faults from a TOML table.
-
-    Raises:
-        ConfigError: names the key, and the file if there is one.
-    """
-    if "source" in values:
-        raise ConfigError("is not a known key", key="source", file=file)
-    try:
-        return Faults.model_validate({**values, "source": file})
-    except ValidationError as error:
-        finding = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key, problem = _explained(finding["type"], finding["msg"], finding["loc"], values)
-        raise ConfigError(problem, key=key or None, file=file) from None
-
-
-def _explained(code: str, message: str, location: tuple[int | str, ...], values: dict[str, Any]) -> tuple[str, str]:
-    """Return the dotted key of a validation error, and the problem."""
-    # After the fault's index pydantic gives the kind, which is not part of the key.
-    path = [*location[:2], *location[3:]] if location[0] == "fault" else [*location]
-    key = ".".join(map(str, path))
-    if code == "union_tag_invalid":
-        return f"{key}.kind", f"is not a known kind of fault{_kinds_like(values['fault'][location[1]]['kind'])}"
-    if code == "union_tag_not_found":
-        return f"{key}.kind", f"is missing; a fault has one of the kinds {', '.join(KINDS)}"
-    if code == "extra_forbidden":
-        return key, "is not a known key"
-    problem = "is missing" if code == "missing" else message.removeprefix("Value error, ")
-    return key, problem.replace("Input", "the value")
-
-
-def _kinds_like(given: object) -> str:
-    close = difflib.get_close_matches(str(given), KINDS, n=1)
-    return f"; did you mean {close[0]}?" if close else f" (known are {', '.join(KINDS)})"

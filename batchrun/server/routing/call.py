@@ -24,7 +24,7 @@ from batchrun.server.content.large_answers import send_pieces, send_spool
 from batchrun.server.content.query import Query
 from batchrun.server.content.request_bodies import SMALL_BYTES, parse_object, receive_body
 from batchrun.server.error_answers import disk_full, token_invalid, token_missing
-from batchrun.server.faults.fault_script import FaultPlan
+from batchrun.server.faults.fault_plan import FaultPlan
 from batchrun.server.runs.hosted_run import HostedRun
 
 T = TypeVar("T")

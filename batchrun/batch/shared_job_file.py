@@ -13,7 +13,7 @@ from batchrun.config.job_format_builder import is_here, job_format
 from batchrun.errors import JobFileError
 from batchrun.jobs.text_source import QUIET_S, TextSource, find_text, read_errors_named
 from batchrun.ledger.facts import JOB_FILE_IS_COPIED
-from batchrun.ledger.sqlite.job_copy import JobFileCopy
+from batchrun.ledger.sqlite.job_file_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import Journal, Step
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.output.layout import JOB_FILE

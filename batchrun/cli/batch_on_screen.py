@@ -11,7 +11,7 @@ from batchrun.cli.stop_signals import obey_signals
 from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.errors import BatchRefused
-from batchrun.maintenance.job_selection import JobsToRetry
+from batchrun.maintenance.retry_selection import JobsToRetry
 from batchrun.model import Command, Summary
 from batchrun.report.notice_words import notice_words
 

@@ -341,7 +341,7 @@ def retry(
     """Retry jobs that did not succeed, or a selection of them; then resume the batch."""
     import_leanly()
     from batchrun.cli.retry_command import retry_jobs
-    from batchrun.maintenance.job_selection import WantedJobs
+    from batchrun.maintenance.retry_selection import WantedJobs
 
     wanted = WantedJobs(
         outcomes=outcomes, error_types=error_types, groups=groups, keys=keys, failures=failures, tripped=tripped

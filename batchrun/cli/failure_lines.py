@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from batchrun.maintenance.job_selection import CANNOT_BE_READ_AGAIN
 from batchrun.maintenance.noted_config import why_unread
+from batchrun.maintenance.retry_selection import CANNOT_BE_READ_AGAIN
 from batchrun.model import RunId
 from batchrun.report.failure_list import cause_words
 from batchrun.report.number_words import counted

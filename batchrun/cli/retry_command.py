@@ -10,8 +10,8 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.run_command import run_to_the_end
 from batchrun.cli.terminal import answer, say
 from batchrun.cli.worker_directory import refuse_worker_directory
-from batchrun.maintenance.job_selection import WantedJobs, jobs_to_retry, why_nothing
 from batchrun.maintenance.noted_config import read_command, read_own_config
+from batchrun.maintenance.retry_selection import WantedJobs, jobs_to_retry, why_nothing
 from batchrun.report.batch_status import read_status
 from batchrun.report.shown_failures import show_causes
 from batchrun.report.terminal_text import one_line

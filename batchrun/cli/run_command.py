@@ -21,7 +21,7 @@ from batchrun.runtime.late_imports import need_module
 
 if TYPE_CHECKING:
     from batchrun.ledger.shared_log.standby import Standby
-    from batchrun.maintenance.job_selection import JobsToRetry
+    from batchrun.maintenance.retry_selection import JobsToRetry
 
 
 def run_batch_command(config: Config, *, is_confirmed: bool, is_json: bool) -> ExitCode:

@@ -218,7 +218,7 @@ def retry(
     """Retry jobs of a batch that did not succeed, or a selection of them: another round of the same batch."""
     from batchrun.cli.worker_commands import call_worker
     from batchrun.cli.worker_retry_command import retry_batch
-    from batchrun.maintenance.job_selection import WantedJobs
+    from batchrun.maintenance.retry_selection import WantedJobs
 
     wanted = WantedJobs(
         outcomes=outcomes, error_types=error_types, groups=groups, keys=keys, failures=failures, tripped=tripped

@@ -8,7 +8,7 @@ from batchrun.cli.failure_lines import retry_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.submitted_batch import show_order
 from batchrun.cli.terminal import answer, say
-from batchrun.maintenance.job_selection import WantedJobs
+from batchrun.maintenance.retry_selection import WantedJobs
 from batchrun.report.number_words import counted
 from batchrun.report.progress_words import outcome_counts
 from batchrun.worker.worker_client import WorkerClient

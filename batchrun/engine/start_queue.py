@@ -17,7 +17,7 @@ from batchrun.engine.progress import Progress
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Work
 from batchrun.model import JobKey, WaitKind, WaitReason
-from batchrun.policy.fair_queue import FairQueue, Fit
+from batchrun.policy.fair_group_queue import FairQueue, Fit
 from batchrun.runtime.change_signal import ChangeSignal
 
 #: Bounds of the number of lines per admission commit. More lines delay the first start; fewer cost more each.

@@ -7,8 +7,8 @@ import anyio
 from batchrun.config import Config
 from batchrun.ledger.facts import has_retried
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.maintenance.job_selection import JobsToRetry, WantedJobs, jobs_to_retry
 from batchrun.maintenance.noted_config import read_config
+from batchrun.maintenance.retry_selection import JobsToRetry, WantedJobs, jobs_to_retry
 from batchrun.report.shown_failures import ShownFailures, show_causes
 from batchrun.worker.data_directory import has_begun
 from batchrun.worker.fleet.sharded_order import OrderVerb

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from batchrun.maintenance.job_selection import WantedJobs
+from batchrun.maintenance.retry_selection import WantedJobs
 from batchrun.model import Outcome
 from batchrun.version import __version__
 from batchrun.worker.attention import attention_words

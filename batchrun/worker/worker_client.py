@@ -20,9 +20,9 @@ from batchrun.apify.guarded_connector import GuardedConnector
 from batchrun.apify.local_names import LocalNames
 from batchrun.config.text_bounds import parse_json
 from batchrun.errors import BatchrunError, ConfigError, OutputError
-from batchrun.maintenance.job_selection import WantedJobs
 from batchrun.maintenance.repair import Repaired
 from batchrun.maintenance.resolve import ShownDoubt
+from batchrun.maintenance.retry_selection import WantedJobs
 from batchrun.model import JsonObject, RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums

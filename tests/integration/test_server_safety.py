@@ -13,8 +13,8 @@ import pytest
 import structlog
 
 from batchrun.errors import OutputError
+from batchrun.runtime.content_security import STRANGER_POLICY
 from batchrun.runtime.logs import logging_to
-from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server import AccountSettings, ServerSettings, app, exposure_warning
 from batchrun.server.api import dataset_item_answers
 from batchrun.server.content import request_bodies

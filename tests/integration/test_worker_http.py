@@ -20,7 +20,7 @@ from yarl import URL
 
 from batchrun.output.layout import BATCH_LOG
 from batchrun.runtime import free_space
-from batchrun.runtime.stranger_policy import STRANGER_POLICY
+from batchrun.runtime.content_security import STRANGER_POLICY
 from batchrun.server.http import connection_cap
 from batchrun.worker import batch_deletion
 from batchrun.worker.http import (

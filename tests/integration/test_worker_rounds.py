@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchrun.errors import ConfigError
-from batchrun.maintenance.job_selection import WantedJobs
+from batchrun.maintenance.retry_selection import WantedJobs
 from batchrun.worker import batch_orders
 from batchrun.worker.retry_orders import order_retry, show_retry
 from batchrun.worker.submission import BatchState

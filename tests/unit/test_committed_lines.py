@@ -9,7 +9,7 @@ import pytest
 from batchrun.errors import OutputError
 from batchrun.ledger.sqlite.restored_ledger import _attempts_behind
 from batchrun.ledger.sqlite.start_log import read_start_log
-from batchrun.maintenance.rebuild import _records
+from batchrun.maintenance.ledger_rebuild import _records
 from batchrun.output import committed_lines
 from batchrun.output.layout import RECORDS, STARTS
 from batchrun.output.replacement import Replacement

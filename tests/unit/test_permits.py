@@ -2,10 +2,10 @@
 
 import anyio
 
-from batchrun.engine.limits.account_pool import AccountPool
+from batchrun.engine.limits.batch_priorities import AccountPool
 from batchrun.engine.limits.permits import Demand, Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
-from batchrun.policy.fair_queue import Fit
+from batchrun.policy.fair_group_queue import Fit
 from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.start_gates import gate_of
 

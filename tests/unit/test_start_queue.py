@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import anyio
 
-from batchrun.engine.limits.account_pool import AccountPool
+from batchrun.engine.limits.batch_priorities import AccountPool
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.start_queue import MAX_CHUNK, MAX_UNAFFORDABLE, MIN_CHUNK, StartQueue

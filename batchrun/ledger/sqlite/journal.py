@@ -26,7 +26,7 @@ from batchrun.ledger.facts import (
 from batchrun.ledger.line_admission import admit_lines
 from batchrun.ledger.protocol import Admission, NotedWait, Notified, ReadTo, Settlement
 from batchrun.ledger.shared_commits import CommitLog, FileGrowth
-from batchrun.ledger.sqlite.job_copy import MAX_GROWTH_BYTES, PIECE_BYTES, JobFileCopy
+from batchrun.ledger.sqlite.job_file_copy import MAX_GROWTH_BYTES, PIECE_BYTES, JobFileCopy
 from batchrun.ledger.sqlite.restored_ledger import refuse_missing_ledger, refuse_older_ledger
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger

@@ -7,7 +7,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from batchrun.model import JsonObject
-from batchrun.runtime.stranger_policy import STRANGER_POLICY, is_played
+from batchrun.runtime.content_security import STRANGER_POLICY, is_played
 from batchrun.server.accounts.rate_limits import PER_RECORD
 from batchrun.server.api.addresses import own_storage_of, storage_id_of, storage_of
 from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query

@@ -18,7 +18,7 @@ from batchrun.server.api.webhook_chains import check_resurrection
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.routing.call import Call, empty_answer, raw_answer
 from batchrun.server.routing.route_table import RouteTable
-from batchrun.server.runs import run_changes
+from batchrun.server.runs import reboot_and_metamorph
 from batchrun.server.store.run_table import RunFilter
 
 #: Paths of a Run by its id, under its Actor: without the shortcuts to its storages.
@@ -90,7 +90,7 @@ async def abort_run(call: Call) -> web.Response:
 
 async def reboot_run(call: Call) -> web.Response:
     live = await call.backend.runs.running(await own_run_id_of(call))
-    return run_answer(call, await run_changes.reboot(call.backend.database, live))
+    return run_answer(call, await reboot_and_metamorph.reboot(call.backend.database, live))
 
 
 async def metamorph_run(call: Call) -> web.Response:
@@ -103,7 +103,7 @@ async def metamorph_run(call: Call) -> web.Response:
         actor.check_build(build)
     stored_input = actor_input(call, actor, await call.body())
     live = await call.backend.runs.running(run_id)
-    return run_answer(call, await run_changes.metamorph(call.backend.database, live, actor, stored_input))
+    return run_answer(call, await reboot_and_metamorph.metamorph(call.backend.database, live, actor, stored_input))
 
 
 async def resurrect_run(call: Call) -> web.Response:

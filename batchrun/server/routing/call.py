@@ -11,10 +11,10 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.runtime.byte_budget import Room
+from batchrun.runtime.content_security import STRANGER_POLICY, is_shown
 from batchrun.runtime.fair_turns import FairTurns
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_memory import check_memory, parsed_bytes
-from batchrun.runtime.stranger_policy import STRANGER_POLICY, is_shown
 from batchrun.server.accounts.accounts import ServerAccount
 from batchrun.server.accounts.callers import Caller
 from batchrun.server.accounts.rate_limits import PER_RESOURCE

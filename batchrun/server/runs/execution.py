@@ -7,9 +7,9 @@ import anyio
 
 from batchrun.model import RunStatus
 from batchrun.server.catalog.actor_catalog import LocalCommand
+from batchrun.server.runs.actor_processes import ProcessRunner
 from batchrun.server.runs.hosted_run import HostedRun, RunEnd, append_log, mark_status
-from batchrun.server.runs.inline import run_inline
-from batchrun.server.runs.processes import ProcessRunner
+from batchrun.server.runs.inline_actors import run_inline
 from batchrun.server.store.database import Database
 
 #: restartOnError: max restarts within this many seconds. Source: the platform's shared constants.

@@ -26,6 +26,7 @@ from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand
 from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import charging
+from batchrun.server.runs.actor_processes import ProcessRunner
 from batchrun.server.runs.execution import RunExecutor
 from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.hosted_run import (
@@ -37,7 +38,6 @@ from batchrun.server.runs.hosted_run import (
     mark_status,
     store_live,
 )
-from batchrun.server.runs.processes import ProcessRunner
 from batchrun.server.runs.run_docs import (
     ITEM_EVENT,
     RunOrder,

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
+from batchrun.runtime.content_security import STRANGER_POLICY
 from batchrun.runtime.loopback import hold_loopback
 from batchrun.runtime.open_files import connections_within_limit
-from batchrun.runtime.stranger_policy import STRANGER_POLICY
 from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
 from batchrun.worker.http import (
     batch_routes,

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from batchrun.engine.limits.account_pool import MAX_SKIPPED, AccountPool, BatchPriority
+from batchrun.engine.limits.batch_priorities import MAX_SKIPPED, AccountPool, BatchPriority
 from batchrun.engine.limits.permits import Demand, Permits
-from batchrun.policy.fair_queue import Fit
+from batchrun.policy.fair_group_queue import Fit
 from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.start_gates import gate_of
 

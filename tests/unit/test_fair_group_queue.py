@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from batchrun.policy.fair_queue import MAX_OWED, MAX_SKIPS, FairQueue, Fit
+from batchrun.policy.fair_group_queue import MAX_OWED, MAX_SKIPS, FairQueue, Fit
 
 
 def always(_: object) -> Fit:

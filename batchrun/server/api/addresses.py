@@ -1,21 +1,18 @@
-"""Which Actor, Run, build or storage a path means, and whether the caller may see or change it."""
+"""Which Actor, Run, build or storage a path means; what the caller may not see or change is refused."""
 
 from dataclasses import replace
 
 from batchrun.model import JsonObject, RunStatus
+from batchrun.server.api.access_rights import BY_NAME, has_signature, may_read, refuse_anothers_run
 from batchrun.server.catalog.actor_catalog import Actor
-from batchrun.server.content.url_signatures import is_signature_of
 from batchrun.server.error_answers import (
     ErrorAnswer,
     not_permitted,
-    request_invalid,
     thing_missing,
     token_missing,
     value_invalid,
 )
-from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call
-from batchrun.server.runs.hosted_run import HostedRun
 from batchrun.server.store import build_table, run_table, storage_table
 from batchrun.server.store.run_table import RunFilter
 from batchrun.server.store.storage_table import Kind, Storage
@@ -25,10 +22,6 @@ _DEFAULTS = {
     Kind.KEY_VALUE_STORE: "defaultKeyValueStoreId",
     Kind.REQUEST_QUEUE: "defaultRequestQueueId",
 }
-#: General access in the API's words: only the owner may read; anyone who knows the name may read.
-_RESTRICTED, _BY_NAME = "RESTRICTED", "ANYONE_WITH_NAME_CAN_READ"
-DEFAULT_ACCESS = "FOLLOW_USER_SETTING"
-_ACCESS = (DEFAULT_ACCESS, "ANYONE_WITH_ID_CAN_READ", _BY_NAME, _RESTRICTED)
 _STATUSES = frozenset(status.value for status in RunStatus)
 #: Paths of a Run: by its id, or as the last Run of a task or Actor. Shortcuts to its storages are below them.
 RUN_PREFIXES = (
@@ -37,14 +30,6 @@ RUN_PREFIXES = (
     "/v2/actors/{actor}/runs/last",
     "/v2/acts/{actor}/runs/last",
 )
-
-
-def access_of(given: JsonObject) -> str | None:
-    """Return the general access that a body sets; None if it sets none."""
-    access = given.get("generalAccess")
-    if access is not None and access not in _ACCESS:
-        raise request_invalid(f'Property "generalAccess" must be one of {", ".join(_ACCESS)}')
-    return access
 
 
 def actor_of(call: Call) -> Actor:
@@ -126,7 +111,7 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
     if owner is None:
         raise thing_missing(kind.thing)
     named = await call.backend.database.read(storage_table.read_named, kind, owner.id, name)
-    if named is not None and named.access == _BY_NAME:
+    if named is not None and named.access == BY_NAME:
         return named.id
     if named is None or call.user is not owner:
         raise thing_missing(kind.thing)
@@ -144,35 +129,6 @@ async def own_storage_of(call: Call, kind: Kind) -> Storage:
     if not call.is_by(storage.user_id):
         raise not_permitted(kind.thing.lower())
     return storage
-
-
-def may_read(call: Call, access: str | None, owner_id: str) -> bool:
-    """True if the caller may read a thing: its owner always, others unless its access or its owner's is restricted."""
-    if call.is_by(owner_id):
-        return True
-    if access in (None, DEFAULT_ACCESS):
-        # The owner may be no account any more. The server's own setting decides then.
-        owner = call.backend.accounts.get(owner_id) or call.backend.settings
-        return not owner.is_restricted
-    return access != _RESTRICTED
-
-
-def may_follow(call: Call, live: HostedRun) -> bool:
-    """True if the caller may read on in a live Run: the Run that calls may have ended, or access been restricted."""
-    has_ended = call.live is not None and call.live.is_ended
-    return not has_ended and may_read(call, live.doc["generalAccess"], live.doc["userId"])
-
-
-def refuse_anothers_run(call: Call, doc: JsonObject) -> None:
-    if not may_read(call, doc["generalAccess"], doc["userId"]):
-        raise not_permitted("Actor run")
-
-
-def has_signature(call: Call, storage_id: str, key: str | None = None) -> bool:
-    """True if the URL carries a valid signature of a storage, or of its record `key`."""
-    if (signature := call.query.text("signature")) is None:
-        return False
-    return is_signature_of(signature, call.backend.tokens.signing_key_of(storage_id), storage_id, key, now_ms())
 
 
 async def read_storage(call: Call, kind: Kind, storage_id: str, *, takes_signature: bool = False) -> Storage:

@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, web
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchrun.model import JsonObject, RunStatus
-from batchrun.server.api.addresses import may_follow
+from batchrun.server.api.access_rights import may_follow
 from batchrun.server.error_answers import request_invalid
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.routing.call import Call

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import anyio
 from aiohttp import web
 
-from batchrun.server.api.addresses import RUN_PREFIXES, may_follow, may_read, read_build, run_id_of
+from batchrun.server.api.access_rights import may_follow, may_read
+from batchrun.server.api.addresses import RUN_PREFIXES, read_build, run_id_of
 from batchrun.server.content.body_spool import LARGE_BYTES
 from batchrun.server.error_answers import not_permitted
 from batchrun.server.routing.call import Call, raw_answer, stream_answer

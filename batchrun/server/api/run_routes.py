@@ -4,14 +4,8 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.rate_limits import PER_START
-from batchrun.server.api.addresses import (
-    RUN_PREFIXES,
-    access_of,
-    find_actor,
-    own_run_id_of,
-    refuse_anothers_run,
-    run_id_of,
-)
+from batchrun.server.api.access_rights import access_of, refuse_anothers_run
+from batchrun.server.api.addresses import RUN_PREFIXES, find_actor, own_run_id_of, run_id_of
 from batchrun.server.api.run_answers import run_answer, runs_answer, wait_s_of
 from batchrun.server.api.run_starts import actor_input, check_spending, given_options
 from batchrun.server.api.webhook_chains import check_resurrection

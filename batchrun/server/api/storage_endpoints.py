@@ -6,7 +6,8 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.accounts.callers import Caller
-from batchrun.server.api.addresses import DEFAULT_ACCESS, RUN_PREFIXES, access_of, own_storage_of, storage_of
+from batchrun.server.api.access_rights import DEFAULT_ACCESS, access_of
+from batchrun.server.api.addresses import RUN_PREFIXES, own_storage_of, storage_of
 from batchrun.server.content.url_signatures import storage_signature
 from batchrun.server.error_answers import ErrorAnswer, value_invalid
 from batchrun.server.ids import iso, now_ms

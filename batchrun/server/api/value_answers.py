@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import anyio.to_thread
 from aiohttp import web
 
-from batchrun.server.api.addresses import has_signature, may_read
+from batchrun.server.api.access_rights import has_signature, may_read
 from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.routing.call import Call, raw_answer, spool_answer
 from batchrun.server.store import stored_value_table

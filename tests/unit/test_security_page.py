@@ -205,9 +205,9 @@ HELD = {
         "integration/test_server_safety.py::test_a_browser_runs_nothing_of_what_others_have_stored",
         "integration/test_server_safety.py::test_a_browser_plays_a_stored_video_and_loads_nothing_else",
     ),
-    "No printed text controls a terminal": ("unit/test_cli_terminal.py::test_no_text_controls_the_terminal",),
+    "No printed text controls a terminal": ("unit/test_terminal.py::test_no_text_controls_the_terminal",),
     "no cell that a spreadsheet takes for a formula": (
-        "unit/test_cli_terminal.py::test_a_spreadsheet_computes_no_text_of_others",
+        "unit/test_terminal.py::test_a_spreadsheet_computes_no_text_of_others",
         "unit/test_table_file.py::test_no_text_of_a_record_is_a_formula_and_items_are_as_they_are",
     ),
     "are `***` in reports, messages and logs, unless only the platform knows them": (

@@ -57,8 +57,8 @@ from batchrun.errors import (
 )
 from batchrun.policy.retry import Backoff
 from batchrun.policy.token_bucket import TokenBucket
-from batchrun.runtime.authorities import need_authorities
 from batchrun.runtime.byte_budget import Fits
+from batchrun.runtime.certificate_authorities import need_authorities
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.version import __version__
 

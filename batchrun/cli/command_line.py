@@ -150,7 +150,7 @@ def run(
 ) -> None:
     """Start a batch, or resume it: the same command."""
     import_leanly()
-    from batchrun.runtime.authorities import loading_authorities
+    from batchrun.runtime.certificate_authorities import loading_authorities
 
     if no_standby:
         settings = [*(settings or ()), "replica.standby=false"]

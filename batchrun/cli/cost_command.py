@@ -9,7 +9,7 @@ from batchrun.cli.terminal import say
 from batchrun.errors import BatchrunError
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
-from batchrun.maintenance.open_costs import read_open_costs
+from batchrun.maintenance.refresh_costs import read_open_costs
 from batchrun.output.lock import holder
 from batchrun.report.cost_sums import cost_columns
 from batchrun.report.number_words import counted

@@ -10,7 +10,7 @@ from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.output.layout import ITEMS, RECORDS
 from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining
-from batchrun.report.output_files.table_file import TABLE_FORMATS, table_pieces
+from batchrun.report.output_files.export_file import TABLE_FORMATS, table_pieces
 from batchrun.runtime.private_files import private_opener
 from batchrun.runtime.shell_command import shell_command
 

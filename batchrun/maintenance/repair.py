@@ -32,7 +32,7 @@ from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 from batchrun.maintenance.ledger_rebuild import rebuild_damaged_ledger
 from batchrun.maintenance.noted_config import read_config
-from batchrun.maintenance.open_costs import finish_costs, open_idle_ledger
+from batchrun.maintenance.refresh_costs import finish_costs, open_idle_ledger
 from batchrun.model import Attempt, AttemptState, BadLine, Items, Job, JobId, JobKey, Problem, Record, Run
 from batchrun.output.bad_lines import bad_line_json
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS

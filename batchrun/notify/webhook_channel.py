@@ -13,7 +13,7 @@ from pydantic import SecretBytes, SecretStr
 from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.apify.proxies import proxy_for
 from batchrun.notify.notification import Notification, Undelivered
-from batchrun.runtime.authorities import need_authorities
+from batchrun.runtime.certificate_authorities import need_authorities
 from batchrun.version import __version__
 
 #: Seconds for one call, from the connection to the status line.

@@ -38,7 +38,7 @@ def _import_structlog() -> None:
 
 def _import_aiohttp() -> None:
     """Import aiohttp; the authorities of the context that it makes for all its connections are loaded later."""
-    from batchrun.runtime.authorities import postponed_authorities  # noqa: PLC0415 - not for help
+    from batchrun.runtime.certificate_authorities import postponed_authorities  # noqa: PLC0415 - not for help
 
     with postponed_authorities():
         import aiohttp  # noqa: F401, PLC0415 - see above

@@ -13,7 +13,7 @@ import anyio
 
 from batchrun.account.account import Account
 from batchrun.ledger.protocol import CostRow
-from batchrun.maintenance.open_costs import read_open_costs
+from batchrun.maintenance.refresh_costs import read_open_costs
 from batchrun.maintenance.repair import Repaired, repair_outputs
 from batchrun.maintenance.resolve import ShownDoubt, open_resolver, show_doubt
 from batchrun.model import RunId

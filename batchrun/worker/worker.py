@@ -32,7 +32,6 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
-from batchrun.worker.intake import Intake
 from batchrun.worker.sharded_batches import WholeBatches
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.submission import (
@@ -40,6 +39,7 @@ from batchrun.worker.submission import (
     BatchState,
     Submission,
 )
+from batchrun.worker.submission_intake import Intake
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from batchrun.worker.summary_file import is_summary_current, remove_summary_file, write_summary_file
 from batchrun.worker.worker_notify_conditions import WorkerWatch

@@ -27,7 +27,7 @@ from batchrun.model import JsonObject, RunId, write_json
 from batchrun.preflight.plan import Plan
 from batchrun.report.cost_sums import CostSums
 from batchrun.report.shown_failures import ShownFailures
-from batchrun.runtime.authorities import need_authorities
+from batchrun.runtime.certificate_authorities import need_authorities
 from batchrun.runtime.children import open_children
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.loopback import at_page_host, is_loopback_host

@@ -208,7 +208,7 @@ HELD = {
     "No printed text controls a terminal": ("unit/test_terminal.py::test_no_text_controls_the_terminal",),
     "no cell that a spreadsheet takes for a formula": (
         "unit/test_terminal.py::test_a_spreadsheet_computes_no_text_of_others",
-        "unit/test_table_file.py::test_no_text_of_a_record_is_a_formula_and_items_are_as_they_are",
+        "unit/test_export_file.py::test_no_text_of_a_record_is_a_formula_and_items_are_as_they_are",
     ),
     "are `***` in reports, messages and logs, unless only the platform knows them": (
         "integration/test_secrets.py::test_secret_fields_are_sent_and_never_shown",

@@ -18,7 +18,7 @@ import anyio
 import structlog
 
 from batchrun.model import JsonObject
-from batchrun.runtime.authorities import need_authorities
+from batchrun.runtime.certificate_authorities import need_authorities
 from batchrun.runtime.error_containment import contained
 from batchrun.runtime.loopback import is_public
 from batchrun.server.error_answers import ErrorAnswer

@@ -26,7 +26,7 @@ from batchrun.output.layout import BATCH_LOG, COSTS, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import explaining
 from batchrun.report.cost_sums import NO_COSTS, CostSums, cost_columns, cost_sums_json, highest_costs
 from batchrun.report.output_files.costs_jsonl import write_costs
-from batchrun.report.output_files.table_file import TABLE_FORMATS, content_type_of, table_pieces
+from batchrun.report.output_files.export_file import TABLE_FORMATS, content_type_of, table_pieces
 from batchrun.report.report_page import make_report
 from batchrun.report.shown_failures import NO_FAILURES, ShownFailures, show_causes
 from batchrun.runtime.private_files import private_opener

@@ -8,7 +8,7 @@ import zipfile
 import orjson
 import pytest
 
-from batchrun.report.output_files.table_file import table_pieces
+from batchrun.report.output_files.export_file import table_pieces
 from batchrun.server.content import item_formats
 from batchrun.server.content.item_formats import FORMATS, MAX_COLUMNS, add_columns
 from batchrun.server.content.query import Query

@@ -19,7 +19,7 @@ from batchrun.apify.transport import open_transport
 from batchrun.errors import ConnectFailed
 from batchrun.notify.notification import Notification, Undelivered
 from batchrun.notify.webhook_channel import WebhookChannel
-from batchrun.runtime.authorities import loading_authorities, postponed_authorities
+from batchrun.runtime.certificate_authorities import loading_authorities, postponed_authorities
 from batchrun.worker.worker_client import WorkerAddress, open_client
 from tests.support.server_api import ACTORS, open_api
 
@@ -28,7 +28,7 @@ from tests.support.server_api import ACTORS, open_api
 LEAN_IMPORT = """
 import ssl
 import anyio
-from batchrun.runtime.authorities import need_authorities
+from batchrun.runtime.certificate_authorities import need_authorities
 from batchrun.runtime.lean_imports import import_leanly
 import_leanly()
 from aiohttp import connector

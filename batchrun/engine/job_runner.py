@@ -22,6 +22,7 @@ from batchrun.engine.follow.polls import Follower
 from batchrun.engine.limits.cost_reservations import Purse
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import Start, StartGate
+from batchrun.engine.marks import Marks
 from batchrun.engine.notices import StartUnanswered
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
@@ -46,7 +47,7 @@ from batchrun.engine.start_refusals import (
     starts_without_effect,
 )
 from batchrun.engine.start_terms import StartTerms
-from batchrun.engine.work import EndedAttempt, Marks, Postponed, Terms, Work
+from batchrun.engine.work import EndedAttempt, Postponed, Terms, Work
 from batchrun.errors import (
     ApiError,
     BatchRefused,

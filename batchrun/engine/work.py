@@ -1,10 +1,9 @@
-"""What the engine passes along for a job: its work, its ended attempt, its wait; and its terms and marks."""
+"""What the engine passes along for a job: its work, its ended attempt, its wait, its terms."""
 
-import secrets
 from dataclasses import field
 
 from batchrun.ledger.protocol import OpenJob
-from batchrun.model import Attempt, AttemptState, Job, JobId, Mark, Outcome, Problem, Run, RunOptions
+from batchrun.model import Attempt, AttemptState, Job, JobId, Outcome, Problem, Run, RunOptions
 from batchrun.policy.deadlines import Deadlines
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.retry import RetryPolicy
@@ -89,20 +88,3 @@ class Terms:
     no_starts: str = ""
     #: What no message and no log of a Run shows.
     secrets: InputSecrets = field(default_factory=lambda: InputSecrets(SecretFields()))
-
-
-class Marks:
-    """Random marks, drawn many at a time to save a system call per start."""
-
-    _BYTES = 12
-    _AT_ONCE = 256
-
-    def __init__(self) -> None:
-        self._drawn: list[Mark] = []
-
-    def next(self) -> Mark:
-        """Return a mark that was never returned before."""
-        if not self._drawn:
-            text, length = secrets.token_hex(self._BYTES * self._AT_ONCE), 2 * self._BYTES
-            self._drawn = [Mark(text[at : at + length]) for at in range(0, len(text), length)]
-        return self._drawn.pop()

@@ -6,8 +6,8 @@ from itertools import accumulate
 from operator import add
 from pathlib import Path
 
+from batchrun.ledger.sqlite.queries.run_and_queue_times import Duration
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.ledger.sqlite.run_and_queue_times import Duration
 from batchrun.report.report_figures import Distribution, distribution
 
 #: Max intervals: more bars cannot be told apart on a screen.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from batchrun.ledger.facts import ABORTED, CONFIG, DUPLICATES, JOB_COUNT, TRIPS, WAIT, WATCHED_S
 from batchrun.ledger.protocol import NotedWait, OpenJob
+from batchrun.ledger.sqlite.queries.slowest_runs import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.slowest_runs import SlowRun
 from batchrun.model import Attempt, AttemptState, Ending, JobId, JobKey, Mark, Summary
 from batchrun.output.lock import holder
 from batchrun.runtime.fast_dataclasses import dataclass

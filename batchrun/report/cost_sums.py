@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.ledger.protocol import CostRow
-from batchrun.ledger.sqlite.cost_groups import COST_COLUMNS
+from batchrun.ledger.sqlite.queries.cost_groups import COST_COLUMNS
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import JsonObject, write_json
 from batchrun.runtime.fast_dataclasses import dataclass

@@ -7,12 +7,12 @@ from heapq import nlargest
 from pathlib import Path
 
 from batchrun.ledger.protocol import CostRow, Money
-from batchrun.ledger.sqlite.batch_times import Times
-from batchrun.ledger.sqlite.largest_groups import GroupCount
+from batchrun.ledger.sqlite.queries.batch_times import Times
+from batchrun.ledger.sqlite.queries.largest_groups import GroupCount
+from batchrun.ledger.sqlite.queries.round_counts import Attempts
+from batchrun.ledger.sqlite.queries.run_and_queue_times import Duration, Spread
+from batchrun.ledger.sqlite.queries.slowest_runs import SlowRun
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.round_counts import Attempts
-from batchrun.ledger.sqlite.run_and_queue_times import Duration, Spread
-from batchrun.ledger.sqlite.slowest_runs import SlowRun
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Stretch, log_edges

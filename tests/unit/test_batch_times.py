@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from batchrun.ledger.sqlite.run_and_queue_times import Duration
+from batchrun.ledger.sqlite.queries.run_and_queue_times import Duration
 from tests.support.timed_ledger import AT, UNTIL, holding
 
 

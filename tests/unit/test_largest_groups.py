@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from batchrun.ledger.protocol import Settlement
-from batchrun.ledger.sqlite.largest_groups import GroupCount
+from batchrun.ledger.sqlite.queries.largest_groups import GroupCount
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import JobId, Outcome
 from tests.support.memory_ledger import make_bad_line, make_job

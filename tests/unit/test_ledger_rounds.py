@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchrun.ledger.protocol import Settlement
-from batchrun.ledger.sqlite.cost_groups import COST_COLUMNS
+from batchrun.ledger.sqlite.queries.cost_groups import COST_COLUMNS
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
 from batchrun.model import CostSource, Intent, JobId, JobKey, Mark, Outcome, RunStatus, Selection

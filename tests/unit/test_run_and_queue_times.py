@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.ledger.protocol import Settlement
-from batchrun.ledger.sqlite.run_and_queue_times import Duration
+from batchrun.ledger.sqlite.queries.run_and_queue_times import Duration
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import JobId, Outcome, Selection
 from tests.support.memory_ledger import make_job

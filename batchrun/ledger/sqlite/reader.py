@@ -19,15 +19,17 @@ from batchrun.ledger.protocol import (
     SettledJob,
     Totals,
 )
-from batchrun.ledger.sqlite.batch_times import Times, times_of
 from batchrun.ledger.sqlite.connection import Connection, is_blank, is_missing, open_connection
-from batchrun.ledger.sqlite.cost_groups import CostGroups
-from batchrun.ledger.sqlite.done_over_time import DoneOverTime
-from batchrun.ledger.sqlite.failed_jobs import FailedJobs
-from batchrun.ledger.sqlite.largest_groups import GroupCounts
-from batchrun.ledger.sqlite.live_runs_over_time import LiveRunsOverTime
-from batchrun.ledger.sqlite.open_runs import OpenRuns
-from batchrun.ledger.sqlite.round_counts import RoundCounts
+from batchrun.ledger.sqlite.queries.batch_times import Times, times_of
+from batchrun.ledger.sqlite.queries.cost_groups import CostGroups
+from batchrun.ledger.sqlite.queries.done_over_time import DoneOverTime
+from batchrun.ledger.sqlite.queries.failed_jobs import FailedJobs
+from batchrun.ledger.sqlite.queries.largest_groups import GroupCounts
+from batchrun.ledger.sqlite.queries.live_runs_over_time import LiveRunsOverTime
+from batchrun.ledger.sqlite.queries.open_runs import OpenRuns
+from batchrun.ledger.sqlite.queries.round_counts import RoundCounts
+from batchrun.ledger.sqlite.queries.run_and_queue_times import Durations
+from batchrun.ledger.sqlite.queries.slowest_runs import SlowRun, slowest_runs_of
 from batchrun.ledger.sqlite.row_values import (
     ATTEMPT_COLUMNS,
     SETTLED_COLUMNS,
@@ -36,9 +38,7 @@ from batchrun.ledger.sqlite.row_values import (
     settled_job_of,
     time_of,
 )
-from batchrun.ledger.sqlite.run_and_queue_times import Durations
 from batchrun.ledger.sqlite.schema_version import check_schema
-from batchrun.ledger.sqlite.slowest_runs import SlowRun, slowest_runs_of
 from batchrun.model import (
     CLOCK_DOUBT,
     RUN_UNREADABLE,

@@ -17,7 +17,7 @@ from batchrun.ledger.facts import LOG_POSITION, Fact
 from batchrun.ledger.protocol import FinalCost, Known, OpenJob, Settlement
 from batchrun.ledger.shared_commits import Commit, CommitLog, FileGrowth
 from batchrun.ledger.sqlite.connection import Connection, open_connection
-from batchrun.ledger.sqlite.failed_jobs import SELECTED, parameters
+from batchrun.ledger.sqlite.queries.failed_jobs import SELECTED, parameters
 from batchrun.ledger.sqlite.reader import IS_BEGUN, LedgerReader
 from batchrun.ledger.sqlite.schema_version import apply_schema_steps
 from batchrun.model import (

@@ -15,7 +15,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.batch.running_batch import Batch
 from batchrun.errors import ApiError, NoUsableAnswer, TransportError
 from batchrun.ledger.facts import TASK_ID
-from batchrun.ledger.sqlite.open_runs import OpenRun
+from batchrun.ledger.sqlite.queries.open_runs import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Run, RunId, TaskId

@@ -22,10 +22,10 @@ from batchrun.apify.user_agent import by_mark
 from batchrun.batch.batch_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
-from batchrun.engine.run_outcome import outcome_of, with_end
+from batchrun.engine.run_outcome import has_messages, outcome_of, with_end, without_secrets
 from batchrun.errors import BatchRefused, ConfigError, JobFileError, LedgerError, NotFound, OutputError
 from batchrun.jobs import JobFile
-from batchrun.ledger.facts import REPAIRING, START_COMMITS
+from batchrun.ledger.facts import REPAIRING, SECRETS, START_COMMITS
 from batchrun.ledger.protocol import ItemWriter, SettledJob
 from batchrun.ledger.sqlite.start_log import StartLog
 from batchrun.ledger.sqlite.tables import LedgerTables
@@ -38,6 +38,8 @@ from batchrun.output.bad_lines import bad_line_json
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.lock import enter_lock
 from batchrun.output.replacement import Replacement
+from batchrun.policy.secret_fields import MASK, InputSecrets
+from batchrun.preflight.preparation import read_input_secrets
 from batchrun.report.batch_status import Doubt
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.runtime.byte_budget import ByteBudget
@@ -121,6 +123,8 @@ class _Repair:
         self._buffers = buffers or ByteBudget.of_megabytes(batch.config.limits.max_buffer_mb)
         #: Whether an earlier repair of the items was interrupted.
         self._is_cut_short = ledger.fact(REPAIRING) == ITEMS
+        #: The secrets of the inputs; None: not read yet.
+        self._secrets: InputSecrets | None = None
         self.done = Repaired()
 
     async def earlier_attempts(self) -> None:
@@ -162,7 +166,8 @@ class _Repair:
             missing = await anyio.to_thread.run_sync(self._settled_without, present, number)
             jobs = await anyio.to_thread.run_sync(self._read_again, missing)
             for settled in missing:
-                record = await self._rebuild(settled, jobs.get(settled.id))
+                job = jobs.get(settled.id)
+                record = await self._without_secrets(await self._rebuild(settled, job), settled, job)
                 await anyio.to_thread.run_sync(replacement.write, record.as_line())
                 self.done.rebuilt += 1
         await anyio.to_thread.run_sync(self._put_in_place, RECORDS, replacement)
@@ -235,6 +240,20 @@ class _Repair:
         refuse_unreadable(collected)
         items = collected.items or record.items
         return replace(record, output=collected.output, output_error=collected.output_error, items=items)
+
+    async def _without_secrets(self, record: Record, settled: SettledJob, job: Job | None) -> Record:
+        """Return a record whose messages quote no secret of its input; no status message, if its line has changed."""
+        if not has_messages(record):
+            return record
+        if self._secrets is None:
+            fields = await anyio.to_thread.run_sync(self._ledger.fact, SECRETS)
+            batch = self._batch
+            self._secrets = await read_input_secrets(batch.client, batch.config, batch.task_id, fields)
+        if job is not None and job.digest == settled.digest:
+            return without_secrets(record, self._secrets.of(job.body))
+        if self._secrets.are_none or record.run is None or not record.run.get("statusMessage"):
+            return record
+        return replace(record, run={**record.run, "statusMessage": MASK})
 
     async def _last_run(self, attempts: list[Attempt]) -> Run | None:
         run_id = next((each.run_id for each in reversed(attempts) if each.run_id is not None), None)

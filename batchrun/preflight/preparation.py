@@ -8,14 +8,15 @@ import anyio
 
 from batchrun.account.connect import patiently
 from batchrun.account.connected_task import ConnectedTask
-from batchrun.account.task import Task
+from batchrun.account.task import Task, read_task
 from batchrun.account.task_watch import note_task
+from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import Denied
 from batchrun.config import Config
-from batchrun.errors import ConfigError
+from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.tables import LedgerTables
-from batchrun.model import Command, RunOptions
+from batchrun.model import Command, RunOptions, TaskId
 from batchrun.policy.secret_fields import InputSecrets, SecretFields
 from batchrun.preflight.builds import Build, read_build
 from batchrun.preflight.input_checks import HeadCheck, job_check
@@ -97,6 +98,26 @@ def input_secrets(config: Config, task: Task, build: Build | None, fields: Secre
     schema = build.schema if build is not None else None
     under = [task.input, config.task.input, *([schema.defaults, schema.prefills] if schema is not None else [])]
     return InputSecrets(fields or SecretFields(None), under)
+
+
+async def read_input_secrets(
+    client: ApifyClient, config: Config, task_id: TaskId, fields: SecretFields | None
+) -> InputSecrets:
+    """Return the secrets of the inputs of a batch that is not open, as far as the platform shows task and schema.
+
+    Args:
+        client: asks the platform.
+        config: of the batch.
+        task_id: of the batch.
+        fields: those that its ledger notes; None: no schema has been read.
+    """
+    if fields is not None and fields.paths == ():
+        return InputSecrets(fields)
+    try:
+        task = read_task(await client.get_task(task_id), task_id)
+    except ApiError:
+        task = Task(id=task_id, label=task_id, input={}, is_read=False)
+    return input_secrets(config, task, await read_build(client, task, config.run.build), fields)
 
 
 def _denied(task: Task, terms: TaskTerms, build: Build | None) -> Iterator[Denied]:

@@ -1,5 +1,8 @@
 """Secret fields of inputs: the Actor gets them, and nothing that batchrun shows or writes holds them."""
 
+from pathlib import Path
+from typing import Any
+
 import orjson
 import pytest
 
@@ -59,6 +62,21 @@ COMMANDS = [
 ]
 
 
+def in_order(out: Path) -> list[Any]:
+    """Return the records, that of the last line first."""
+    return sorted(read_lines(out / "records.jsonl"), key=lambda record: -record["line"])
+
+
+def messages_in(out: Path) -> list[str]:
+    return [record["run"]["statusMessage"] for record in in_order(out)]
+
+
+def emptied(out: Path) -> str:
+    """Return the name of an output directory whose records are lost now."""
+    (out / "records.jsonl").write_bytes(b"")
+    return out.name
+
+
 @pytest.mark.parametrize("has_schema", [True, False])
 def test_secret_fields_are_sent_and_never_shown(tmp_path, has_schema):
     """By the Actor's schema, and without one by the names of fields: in files, failures, report, logs, messages."""
@@ -69,7 +87,7 @@ def test_secret_fields_are_sent_and_never_shown(tmp_path, has_schema):
     (folder / ".actor/actor.json").write_bytes(orjson.dumps(given))
     (folder / "__main__.py").write_text(ACTOR)
     names = ("licence", "word") if has_schema else ("password", "apiKey")
-    job = {names[0]: SECRET, "login": {names[1]: NESTED, "user": "me"}}
+    job = {"@key": "fails", names[0]: SECRET, "login": {names[1]: NESTED, "user": "me"}}
     work = tmp_path / "work"
     work.mkdir()
     (work / "jobs.jsonl").write_bytes(orjson.dumps(job) + b'\n{"note":"succeeds"}\n')
@@ -82,7 +100,15 @@ def test_secret_fields_are_sent_and_never_shown(tmp_path, has_schema):
         ran = batchrun("run", *flags, "--set", "retry.max_attempts=1", cwd=work, environ=environ)
         said = [ran, *(batchrun(*command, cwd=work) for command in COMMANDS)]
         said.append(batchrun("plan", *flags, cwd=work, environ=environ))
-    succeeded, failed = sorted(read_lines(work / "out/records.jsonl"), key=lambda record: -record["line"])
+        records, messages = (work / "out/records.jsonl").read_bytes(), messages_in(work / "out")
+        said.append(batchrun("repair", emptied(work / "out"), cwd=work, environ=environ))
+        assert messages_in(work / "out") == messages
+        jobs = (work / "jobs.jsonl").read_bytes()
+        (work / "jobs.jsonl").write_bytes(jobs.replace(SECRET.encode(), SECRET[::-1].encode()))
+        said.append(batchrun("repair", emptied(work / "out"), cwd=work, environ=environ))
+        assert messages_in(work / "out") == [messages[0], "***"]
+        (work / "out/records.jsonl").write_bytes(records)
+    succeeded, failed = in_order(work / "out")
     assert (failed["run"]["exitCode"], succeeded["outcome"]) == (7, "succeeded"), (failed, succeeded)
     assert "cannot log in with" in failed["error"]["message"]
     assert "cannot log in with" in succeeded["run"]["statusMessage"]

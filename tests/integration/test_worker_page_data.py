@@ -299,6 +299,11 @@ async def test_secrets_of_inputs_are_not_shown_while_runs_are_live_nor_later(cli
     assert {record["outcome"]: record["run"]["statusMessage"] for record in records}["succeeded"] == shown
     for record in records:
         assert shown in await read(record["run"]["id"])
+    (file,) = out.parent.rglob("jobs.jsonl")
+    file.write_bytes(file.read_bytes().replace(b"line-SECRET", b"other-LINES"))
+    (ended,) = [record["run"]["id"] for record in records if record["outcome"] == "succeeded"]
+    refused = await client.refusal("GET", f"{path}/runs/{ended}/log")
+    assert (refused[:2], "which secrets this log may quote is unknown" in refused[2]) == ((409, "wrong-state"), True)
 
 
 async def test_a_run_of_the_embedded_server_has_the_address_of_its_page_there(tmp_path, api):

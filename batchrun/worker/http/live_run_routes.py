@@ -10,7 +10,6 @@ import orjson
 from aiohttp import web
 
 from batchrun.account.account import Account
-from batchrun.account.task import Task, read_task
 from batchrun.apify.client import ApifyClient
 from batchrun.batch.running_batch import Batch
 from batchrun.errors import ApiError, NoUsableAnswer, TransportError
@@ -21,8 +20,7 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Run, RunId, TaskId
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.secret_fields import without
-from batchrun.preflight.builds import read_build
-from batchrun.preflight.preparation import input_secrets
+from batchrun.preflight.preparation import read_input_secrets
 from batchrun.report.failure_list import run_address
 from batchrun.report.sent_overrides import sent_override
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -160,23 +158,26 @@ async def get_run_log(request: web.Request) -> web.Response:
         secrets: Collection[str] | None = batch.secrets_of(run_id) if batch is not None else None
         if secrets is None:
             secrets = await _patiently("show the input of this Run", client, _secrets_of(client, out_dir, run_id))
+        if secrets is None:
+            raise Refused(
+                409,
+                "wrong-state",
+                "the job's line cannot be read, or has changed since: which secrets this log may quote is unknown. The"
+                " platform shows the log",
+            )
         tail = without(tail.decode("utf-8", "replace"), secrets).encode()
     return web.Response(body=tail, content_type="text/plain", charset="utf-8")
 
 
-async def _secrets_of(client: ApifyClient, out_dir: Path, run_id: RunId) -> Collection[str]:
-    """Return the secret texts of an ended Run's input, as far as they can be read again."""
+async def _secrets_of(client: ApifyClient, out_dir: Path, run_id: RunId) -> Collection[str] | None:
+    """Return the secret texts of an ended Run's input; None: its line cannot be read, or has changed since."""
     fields = await anyio.to_thread.run_sync(secret_fields, out_dir)
-    if fields.paths == ():
-        return ()
     config, task_id = await anyio.to_thread.run_sync(lambda: read_config(out_dir, is_own=True))
+    secrets = await read_input_secrets(client, config, task_id, fields)
+    if secrets.are_none:
+        return ()
     override = await anyio.to_thread.run_sync(sent_override, out_dir, config, run_id)
-    try:
-        task = read_task(await client.get_task(task_id), task_id)
-    except ApiError:
-        task = Task(id=task_id, label=task_id, input={}, is_read=False)
-    build = await read_build(client, task, config.run.build)
-    return input_secrets(config, task, build, fields).of(override or b"{}")
+    return secrets.of(override) if override is not None else None
 
 
 async def abort_run(request: web.Request) -> web.Response:

@@ -1,7 +1,6 @@
 """A live Run of this server: the only Runs in memory. An ended Run is a row of the database."""
 
 from dataclasses import field
-from urllib.parse import urlsplit
 
 import anyio
 
@@ -65,6 +64,8 @@ class HostedRun:
     deadline: float
     #: Seconds that it stays READY, as an injected fault.
     ready_s: float = 0.0
+    #: The port for a web server of its Actor; 0 if it is no process.
+    web_port: int = 0
     #: True once its end is committed.
     is_ended: bool = False
     #: There while its end is being committed: what is changed meanwhile would be lost.
@@ -126,11 +127,6 @@ class HostedRun:
     @property
     def is_process(self) -> bool:
         return isinstance(self.actor.runner, LocalCommand)
-
-    @property
-    def web_port(self) -> int:
-        """The port for a web server of its Actor; 0 if it is no process."""
-        return urlsplit(self.doc.get("containerUrl") or "").port or 0
 
     def note_usage(self, memory_bytes: int, cpu_s: float, elapsed_s: float) -> None:
         """Add one measurement of its processes. `cpu_s` is the total CPU time of those that live."""

@@ -418,8 +418,9 @@ class Runs:
         # An inline Actor runs as soon as its start is committed.
         is_process = isinstance(actor.runner, LocalCommand)
         doc["status"] = (RunStatus.READY if is_process else RunStatus.RUNNING).value
+        web_port = self._free_port() if is_process else 0
         if is_process:
-            doc["containerUrl"] = f"http://127.0.0.1:{self._free_port()}"
+            doc["containerUrl"] = f"http://127.0.0.1:{web_port}"
         deadline = now + max(timeout_s - extras.get("usedS", 0), 0) if timeout_s else float("inf")
         began = now - extras.get("ranS", 0)
         return HostedRun(
@@ -429,6 +430,7 @@ class Runs:
             input_body=None if is_process else body,
             began=began,
             deadline=deadline,
+            web_port=web_port,
         )
 
     def _free_port(self) -> int:

@@ -46,7 +46,7 @@ from batchrun.server.http.exposure import is_loopback
 from batchrun.server.http.forward_proxy import STATUS_HOST, serve_forward_proxy
 from batchrun.server.http.handler import make_handler
 from batchrun.server.runs.final_usage import FinalUsage
-from batchrun.server.runs.hosted_run import ActorProxy
+from batchrun.server.runs.hosted_run import ActorProxy, HostedRun, RunEnd
 from batchrun.server.runs.lifecycle import RunCounts, Runs
 from batchrun.server.runs.migration import announce_migration, end_orphans, migrate, note_time
 from batchrun.server.runs.process_groups import hide_own_environment
@@ -165,7 +165,9 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 await backend.webhooks.load()
                 await backend.builds.take_in_all()
                 await backend.final_usage.load()
-                async with _listen(backend, listener, children), _alive(backend, children):
+                # Before any request: one that aborts, changes or deletes a live Run must find it live.
+                taken_over = await migrate(database, catalog, backend.runs)
+                async with _listen(backend, listener, children), _alive(backend, children, taken_over):
                     _log.info("server_opened", base_url=base_url)
                     page_url = at_page_host(base_url, backend.tokens.page_host)
                     if not is_loopback(settings.host):
@@ -229,11 +231,14 @@ async def _compose(
 
 
 @asynccontextmanager
-async def _alive(backend: Backend, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
-    """Migrate the previous process's Runs and run the background work; at the end, announce the next migration."""
+async def _alive(
+    backend: Backend, children: anyio.abc.TaskGroup, taken_over: Sequence[tuple[HostedRun, RunEnd | None]]
+) -> AsyncIterator[None]:
+    """Go on with the previous process's Runs, and run the background work; at the end, announce the next migration."""
     database, runs = backend.database, backend.runs
     children.start_soon(runs.watch_memory)
-    await migrate(database, backend.catalog, runs)
+    for live, ending in taken_over:
+        runs.go_on(live, ending)
     children.start_soon(note_time, database, runs)
     children.start_soon(backend.final_usage.run, runs.show_final)
     children.start_soon(runs.delivery.run)

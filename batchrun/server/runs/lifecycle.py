@@ -339,8 +339,11 @@ class Runs:
             del self._changing[run_id]
             done.set()
 
-    async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor, ending: RunEnd | None) -> None:
-        """Continue a live Run of the previous process, or end it with `ending`. No limit is checked."""
+    async def take_over(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> HostedRun:
+        """Take over a live Run of the previous process, before any request is answered; it goes on with `go_on`.
+
+        No limit is checked.
+        """
         self._quota_of(doc).take_over(doc["options"]["memoryMbytes"])
         self._count_live()
         try:
@@ -350,7 +353,12 @@ class Runs:
         except Exception:
             self._give_quota_back(doc)
             raise
-        self._launch(live, ending)
+        self._hold(live)
+        return live
+
+    def go_on(self, live: HostedRun, ending: RunEnd | None) -> None:
+        """Execute a Run that was taken over, or end it with `ending`."""
+        self._children.start_soon(self._carry_out, live, ending)
 
     async def watch_memory(self) -> None:
         """Enforce the memory limits of processes; runs until cancelled."""
@@ -453,12 +461,15 @@ class Runs:
             live.doc["status"] = status.value
         return live
 
-    def _launch(self, live: HostedRun, ending: RunEnd | None = None) -> None:
+    def _launch(self, live: HostedRun) -> None:
+        self._hold(live)
+        self._children.start_soon(self._carry_out, live, None)
+
+    def _hold(self, live: HostedRun) -> None:
         self._live[live.id] = live
         if ITEM_EVENT in live.doc.get("chargedEventCounts", {}):
             self._paid_datasets[live.doc["defaultDatasetId"]] = live
         self._just_ended.pop(live.id, None)
-        self._children.start_soon(self._carry_out, live, ending)
 
     async def _carry_out(self, live: HostedRun, ending: RunEnd | None) -> None:
         ending = ending or await self._executed(live)

@@ -11,7 +11,7 @@ from batchrun.runtime.error_containment import contained
 from batchrun.server.catalog.actor_catalog import Actor, Catalog
 from batchrun.server.ids import now_ms
 from batchrun.server.runs import process_groups
-from batchrun.server.runs.hosted_run import RunEnd
+from batchrun.server.runs.hosted_run import HostedRun, RunEnd
 from batchrun.server.runs.lifecycle import ABORTED, TIMED_OUT, Runs
 from batchrun.server.runs.process_groups import Orphan
 from batchrun.server.runs.run_docs import current_part, migrated_extras
@@ -47,16 +47,22 @@ async def end_orphans(database: Database, token_of: Callable[[str], str]) -> Non
     await database.write(account_table.put, "served_by", own)
 
 
-async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> None:
-    """Start the live Runs of the previous process again, under their ids, with the rest of their time limits."""
+async def migrate(database: Database, catalog: Catalog, live_runs: Runs) -> list[tuple[HostedRun, RunEnd | None]]:
+    """Take over the live Runs of the previous process, under their ids and with the rest of their time limits.
+
+    Return each with its end, or None if its Actor is to start again.
+    """
     alive_ms = int(await database.write(account_table.read_or_set, "alive_ms", str(now_ms())))
+    taken_over = []
     for doc, kept in await database.read(run_table.load_live):
         with contained("run_not_migrated", run_id=doc["id"]):
             actor = catalog.find(current_part(doc)[0])
             doc["stats"]["migrationCount"] += 1
             ending = _ending_left_over(RunStatus(doc["status"]), is_actor_known=actor is not None)
-            await live_runs.take_over(doc, migrated_extras(doc, kept, alive_ms), actor or _missing_actor(doc), ending)
+            extras = migrated_extras(doc, kept, alive_ms)
+            taken_over.append((await live_runs.take_over(doc, extras, actor or _missing_actor(doc)), ending))
             _log.info("run_migrated", run_id=doc["id"])
+    return taken_over
 
 
 async def announce_migration(database: Database, live_runs: Runs, notice_s: float) -> None:

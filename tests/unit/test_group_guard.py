@@ -11,6 +11,7 @@ from batchrun.server.runs.group_guard import GroupGuard
 #: Guards groups of which it is told on stdin, until it is killed.
 GUARDING = """
 import sys, anyio
+from batchrun.cli.event_loop import run_async
 from batchrun.server.runs.group_guard import GroupGuard
 
 async def main():
@@ -23,7 +24,7 @@ async def main():
             await (guard.add if sign == "+" else guard.remove)(int(group))
         print(line, end="", flush=True)
 
-anyio.run(main)
+run_async(main)
 """
 
 
@@ -71,7 +72,7 @@ def test_a_guard_that_has_died_is_replaced() -> None:
 
     sleepers = [subprocess.Popen(["/bin/sleep", "600"], start_new_session=True) for _ in range(2)]
     try:
-        anyio.run(guard_one_more)
+        anyio.run(guard_one_more, backend_options={"use_uvloop": sys.platform != "win32"})
         assert [each.wait(60) for each in sleepers] == [-9, -9]
     finally:
         for each in sleepers:

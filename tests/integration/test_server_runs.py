@@ -1,6 +1,7 @@
 """Runs over HTTP, with inline Actors: waiting, lists, limits, aborts, endings, restarts of the server."""
 
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -241,6 +242,37 @@ async def test_what_was_sent_is_carried_out_though_its_caller_hangs_up(tmp_path:
             await _cut(api, f"/v2/actor-runs/{run['id']}/abort")
         assert {(await api.finish(run["id"]))["status"] for run in runs} == {"ABORTED"}
         await _until_live(api, 0)
+
+
+async def test_a_change_whose_caller_hangs_up_is_stored_before_the_next_one_begins(tmp_path: Path) -> None:
+    """Resurrecting a Run stores what was read: without the change, if it were read before that is stored."""
+    goes_on, body = threading.Event(), b'{"generalAccess": "RESTRICTED"}'
+    async with open_api(tmp_path) as api, anyio.create_task_group() as children:
+        runs = api.server._backend.runs
+        run_id = (await api.run_actor("test~echo", {}, waitForFinish=60))["id"]
+        children.start_soon(api.server._backend.database.write, lambda _: goes_on.wait(60))
+        host, _, port = api.server.base_url.removeprefix("http://").partition(":")
+        async with await anyio.connect_tcp(host, int(port)) as client:
+            await client.send(
+                f"PUT /v2/actor-runs/{run_id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.server.token}\r\n"
+                f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n".encode()
+                + body
+            )
+            with anyio.fail_after(60):
+                while run_id not in runs._changing:  # noqa: ASYNC110 - that wakes nobody
+                    await anyio.sleep(0.01)
+        await api.get("/v2/users/me")  # by then, the server knows that the caller has gone
+        children.start_soon(api.send, "POST", f"/v2/actor-runs/{run_id}/resurrect")
+        for _ in range(20):  # as it has long read whatever it reads
+            await api.get(f"/v2/actor-runs/{run_id}")
+        goes_on.set()
+        count = 0
+        with anyio.fail_after(60):
+            while not count:
+                await anyio.sleep(0.01)
+                count = (await api.get(f"/v2/actor-runs/{run_id}")).data["stats"]["resurrectCount"]
+        await api.finish(run_id)
+        assert (await api.send("GET", f"/v2/actor-runs/{run_id}", token=None)).status == 403
 
 
 async def _until_live(api: Api, count: int) -> None:

@@ -329,7 +329,11 @@ class Runs:
 
     @asynccontextmanager
     async def _alone_with(self, run_id: str) -> AsyncIterator[None]:
-        """Let one caller at a time change a Run: another would store what it read before, without that change."""
+        """Let one caller at a time change a Run: another would store what it read before, without that change.
+
+        A request that changes something goes on if its client hangs up (`http.handler`): only a server that closes
+        cancels a caller, with all others.
+        """
         while (other := self._changing.get(run_id)) is not None:
             await other.wait()
         done = self._changing[run_id] = anyio.Event()

@@ -159,13 +159,17 @@ class Worker:
             self._plans.release()
 
     async def take(self, submission: Submission) -> Submission:
-        """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches."""
+        """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches.
+
+        In a fleet, return the batch that another worker has taken before with the same key.
+        """
         if self.fleet is not None:
             if submission.profile is not None:  # the other workers need not have it
                 submission = await anyio.to_thread.run_sync(self.intake.with_own_file, submission)
-            submission = (await self.fleet.submit(submission)).submission
-            self.store.mirror(submission)
-            return submission
+            listed = (await self.fleet.submit(submission)).submission
+            if listed.id not in self.store:  # else this worker has it by now, and knows more of it
+                self.store.mirror(listed)
+            return self.store[listed.id]
         taken = await self.store.add(submission)
         _log.info("batch_taken", batch=taken.id, name=taken.name)
         self._start_runner(taken.id)

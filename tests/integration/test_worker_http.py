@@ -493,6 +493,21 @@ async def test_an_idempotency_key_outlives_the_worker(tmp_path, api):
     assert [(view["id"], view["weight"]) for _, view in seen] == [(seen[0][1]["id"], 1.0)] * 2
 
 
+async def test_an_idempotency_key_submits_one_batch_to_a_fleet(tmp_path, api):
+    """The second worker answers as the first one would, although it has not read of the batch, and keeps no upload."""
+    (tmp_path / "store").mkdir()
+    fleet = {"worker__fleet": f"file://{tmp_path / 'store'}"}
+    async with opened(tmp_path / "a", api, **fleet) as first, opened(tmp_path / "b", api, **fleet) as second:
+        sent = {key: await first.submit(form_of([{"n": 1}]), **{"Idempotency-Key": key}) for key in ("same", "other")}
+        assert [status for status, _ in sent.values()] == [201, 201]
+        status, view = await second.submit(form_of([{"n": 1}]), **{"Idempotency-Key": "same"})
+        assert (status, view["id"]) == (200, sent["same"][1]["id"])
+        other = {"data": form_of([{"n": 2}]), "headers": {"Idempotency-Key": "other"}}
+        refusal = await second.refusal("POST", "/v1/batches", **other)
+        assert (refusal[:2], sent["other"][1]["id"] in refusal[2]) == ((409, "idempotency-key-reused"), True)
+        assert (len(first.directories), second.directories) == (2, [])
+
+
 async def test_batches_are_listed_newest_first(client):
     """By state, in pages; invalid values are refused."""
     ids = [await client.submit_batch([{"n": n}], name=f"b{n}") for n in range(3)]

@@ -33,14 +33,21 @@ async def submit(request: web.Request) -> web.Response:
             async with request.app[_SUBMITTING]:
                 if (known := _known(worker, form, key)) is None:
                     taken = await worker.take(submission)
-                    form.is_kept = True
-                    return _answer(worker, taken, 201)
+                    if taken.id == submission_id:
+                        form.is_kept = True
+                        return _answer(worker, taken, 201)
+                    known = _same(taken, form)  # another worker of the fleet has taken it just before
     return _answer(worker, known, 200)
 
 
 def _known(worker: Worker, form: Form, key: str | None) -> Submission | None:
     known = worker.store.with_idempotency_key(key) if key is not None else None
-    if known is not None and known.content_digest not in (None, form.digest):  # an earlier version noted none
+    return _same(known, form) if known is not None else None
+
+
+def _same(known: Submission, form: Form) -> Submission:
+    """Return the batch of a key if it has the content of a form; one with other content is Refused."""
+    if known.content_digest not in (None, form.digest):  # an earlier version, or a submission to the store, noted none
         problem = f"this Idempotency-Key has submitted batch {known.id}, with other content"
         raise Refused(409, "idempotency-key-reused", problem)
     return known

@@ -8,9 +8,11 @@ All of these raise:
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import anyio
 from pydantic import ValidationError
 
 from batchrun.config.load import as_config_error
+from batchrun.errors import LedgerError
 from batchrun.policy.budget import is_larger
 from batchrun.worker.fleet.sharded_order import RESTARTS, OrderVerb, WholeOrder
 from batchrun.worker.submission import (
@@ -60,10 +62,25 @@ async def _stop(worker: Worker, submission_id: str, stop: _Stop) -> Submission:
         return worker.store[submission_id]
     if (wholes := worker.orders_for(submission_id)) is not None:
         return await wholes.order(submission_id, stop.verb, stop.allowed, stop.done)
+    await _refuse_moved_results(worker, worker.store[submission_id], stop)
     async with worker.ordered(submission_id):
         changed = await worker.store.change(submission_id, stop.allowed, stop.done, state=stop.state)
         await worker.apply_state(changed)
     return worker.store[submission_id]
+
+
+async def _refuse_moved_results(worker: Worker, batch: Submission, stop: _Stop) -> None:
+    """Refuse to stop a batch that has begun, and whose ledger is gone: it is not known which Runs are live.
+
+    One that is open has its ledger open. In a fleet, its log has what is not here.
+    """
+    runner = worker.runners.get(batch.id)
+    is_open = runner is not None and runner.batch is not None
+    if worker.fleet is None and not is_open and batch.state in stop.allowed:
+        try:
+            await anyio.to_thread.run_sync(worker.directory.refuse_moved_results, batch)
+        except LedgerError as error:
+            raise WrongState(f"batch {batch.id} cannot be {stop.done}: {error}") from None
 
 
 async def resume(worker: Worker, submission_id: str) -> Submission:

@@ -302,7 +302,6 @@ class BatchRunner:
         if self._fleet is None:  # in a fleet, the log has what is not here
             await anyio.to_thread.run_sync(self._directory.refuse_moved_results, self.submission)
         config = await self._read_config()
-        await self._update(lambda now: {"begun_at": now.begun_at or datetime.now(UTC)})
         async with open_batch(
             config,
             environ=self._environ,
@@ -452,11 +451,9 @@ class BatchRunner:
         await self._notifier.send(notification)
 
     async def _has_begun(self) -> bool:
-        if self._fleet is not None and self.id in self._fleet.member.unsettled:
-            return True  # its log, which was not read here yet, may have Runs of a worker that is gone
         is_begun = True
         with anyio.CancelScope(shield=True):
-            is_begun = await anyio.to_thread.run_sync(has_begun, self._directory.out_dir(self.submission))
+            is_begun = await may_have_begun(self.submission, self._directory, self._fleet)
         return is_begun  # noqa: RET504 - mypy: a scope may swallow an exception, so the return cannot stand within
 
     async def _update(self, decide: Decide) -> Submission:
@@ -466,8 +463,20 @@ class BatchRunner:
         return stored  # noqa: RET504 - mypy: a scope may swallow an exception, so the return cannot stand within
 
 
+async def may_have_begun(submission: Submission, directory: DataDirectory, fleet: Fleet | None) -> bool:
+    """Return whether Runs of a batch that is not open may be live."""
+    if fleet is not None:
+        if submission.id in fleet.member.unsettled:
+            return True  # its log, which was not read here yet, may have Runs of a worker that is gone
+    elif await anyio.to_thread.run_sync(directory.has_moved_results, submission):
+        return True
+    return await anyio.to_thread.run_sync(has_begun, directory.out_dir(submission))
+
+
 def _opened(now: Submission) -> dict[str, Any]:
-    return {} if now.state.is_stopping else {"state": BatchState.ACTIVE, "reason": ""}
+    """Note that a batch is open, which is stored before the first start: from now on it must have a ledger."""
+    begun = {"begun_at": now.begun_at or datetime.now(UTC)}
+    return begun if now.state.is_stopping else {**begun, "state": BatchState.ACTIVE, "reason": ""}
 
 
 def _resting_state(wanted: BatchState, ended_as: BatchState, *, is_begun: bool, is_draining: bool) -> BatchState | None:

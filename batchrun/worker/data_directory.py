@@ -14,7 +14,7 @@ from batchrun.output.layout import LEDGER, LOCK, OUTBOX
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory, names_of_others
-from batchrun.worker.submission import BatchState, Submission
+from batchrun.worker.submission import Submission
 
 #: The output directory in a batch's own directory.
 OUT = "out"
@@ -100,17 +100,21 @@ class DataDirectory:
         return (self.spool / spooled).with_name(f"{stem}.out")
 
     def refuse_moved_results(self, submission: Submission) -> None:
-        """Refuse a batch that has run and whose ledger is gone: it would begin with its first line.
+        """Refuse a batch that has begun and whose ledger is gone: it would begin with its first line.
 
         Raises:
             LedgerError: it is so.
         """
-        out_dir = self.out_dir(submission)
-        if (submission.has_run or submission.state is BatchState.ACTIVE) and not has_ledger(out_dir):
+        if self.has_moved_results(submission):
             raise LedgerError(
-                f"{out_dir}: its results were moved, with the ledger that says which jobs have run; put them back, or"
-                " delete the batch, and submit under another name what is to run"
+                f"{self.out_dir(submission)}: its results were moved, with the ledger that says which jobs have run and"
+                " which Runs may be live; put them back, then resume or cancel it; or delete the batch, and submit"
+                " under another name what is to run"
             )
+
+    def has_moved_results(self, submission: Submission) -> bool:
+        """Return whether a batch has begun, and its ledger is not in its output directory."""
+        return submission.begun_at is not None and not has_ledger(self.out_dir(submission))
 
     def summary_file(self, submission: Submission) -> Path:
         """Return the file for a submission's summary."""

@@ -100,7 +100,7 @@ class Spool:
             self._report(self._directory.spool / name, JobFileError(_CANCELLED.format(resume=resume), file=Path(name)))
         elif known.signature != signature and known.state.is_over:
             before = known.signature or ""
-            if known.has_run and await self._is_left(name, signature, before, is_cancelled=False):
+            if known.begun_at is not None and await self._is_left(name, signature, before, is_cancelled=False):
                 await self._store.update(known.id, lambda _: {"signature": signature})
             else:
                 await self._take(name, signature, before=known)

@@ -172,6 +172,7 @@ class Submission(BaseModel):
     #: Number of the last order for that batch which it has obeyed, and of the last one that has resumed it.
     ordered: Count = 0
     resumed: Count = 0
+    #: When it was opened first: it has had a ledger since then, and jobs of it may have been started.
     begun_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     counts: BatchCounts = BatchCounts()
@@ -180,12 +181,6 @@ class Submission(BaseModel):
     def batch_priority(self) -> BatchPriority:
         """Its weight and priority among the batches of the account."""
         return BatchPriority(weight=self.weight, priority=self.priority)
-
-    @property
-    def has_run(self) -> bool:
-        """True if jobs of it are known to have been started, so that it has had a ledger."""
-        counts = self.counts
-        return counts.settled + counts.live_runs + counts.postponed + counts.in_doubt > 0
 
     def but(self, **changes: Any) -> Self:
         """Return a changed copy.

@@ -63,11 +63,12 @@ class TakenFiles:
         return self._known.get(name)
 
     def note(self, submission: Submission) -> None:
-        """Keep the file of a batch that is about to be deleted, if it has run or was cancelled. Blocks."""
+        """Keep the file of a batch that is about to be deleted, if it has begun or was cancelled. Blocks."""
         is_cancelled = submission.state is BatchState.CANCELLED
-        if submission.spooled is None or submission.signature is None or not (submission.has_run or is_cancelled):
+        if submission.spooled is None or submission.signature is None:
             return
-        self.add(TakenFile(name=submission.spooled, signature=submission.signature, is_cancelled=is_cancelled))
+        if submission.begun_at is not None or is_cancelled:
+            self.add(TakenFile(name=submission.spooled, signature=submission.signature, is_cancelled=is_cancelled))
 
     def add(self, taken: TakenFile) -> None:
         """Note a file, in the place of what was noted of its name. Blocks."""

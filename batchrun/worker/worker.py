@@ -28,7 +28,7 @@ from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.private_files import confined
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.worker.account_use import AccountUse, read_account_use
-from batchrun.worker.batch_runner import BatchRunner, Trace, no_trace
+from batchrun.worker.batch_runner import BatchRunner, Trace, may_have_begun, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
@@ -513,9 +513,7 @@ class Worker:
         runner = self.runners.get(submission.id)
         if runner is not None:
             runner.apply_state(submission.state)
-        elif (self.fleet is not None and submission.id in self.fleet.member.unsettled) or (
-            await anyio.to_thread.run_sync(has_begun, self.directory.out_dir(submission))
-        ):
+        elif await may_have_begun(submission, self.directory, self.fleet):
             self._start_runner(submission.id)  # to abort or to follow its live Runs
         elif submission.state is BatchState.CANCELLING:
             ended = {"state": BatchState.CANCELLED, "ended_at": datetime.now(UTC)}

@@ -19,7 +19,7 @@ from batchrun.errors import ConfigError, OutputError
 from batchrun.jobs.raw_streams import open_bytes
 from batchrun.runtime.logs import logging_to, silence
 from batchrun.runtime.private_files import make_private_directory, private_opener, read_private
-from batchrun.worker import batch_deletion, batch_orders
+from batchrun.worker import batch_deletion, batch_orders, batch_runner
 from batchrun.worker import spool as spool_module
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.data_directory import DataDirectory
@@ -30,6 +30,7 @@ from tests.support.crash import open_api, some_jobs
 from tests.support.json_lines import read_lines, to_lines
 from tests.support.money import assert_costs_are_the_servers
 from tests.support.worker_life import (
+    SubmittedBatch,
     assert_all_jobs_done,
     assert_every_run_recorded,
     batch_file,
@@ -759,6 +760,39 @@ async def test_a_batch_whose_ledger_was_moved_stops_and_does_not_begin_again(tmp
         await batch_orders.resume(worker, batch.id)
         await batch.until(BatchState.FINISHED)
         assert len(api.runs()) == 20
+
+
+async def test_results_that_were_moved_while_a_killed_worker_was_down_are_waited_for(tmp_path, api, monkeypatch):
+    """Nothing runs again, however often it starts; a cancel says what is missing, and aborts once that is back."""
+    monkeypatch.setattr(batch_runner, "MAX_MACHINE_RETRIES", 0)
+    data, moved = tmp_path / "data", tmp_path / "moved"
+
+    def statuses() -> list[str]:
+        return sorted(run["status"] for run in api.runs())
+
+    async with working(data, api) as worker:
+        batch = await submit_batch(worker, jobs_of(4, 600_000))
+        await submit_batch(worker, jobs_of(1, 600_000), task="other")  # a worker without any other batch is not ready
+        await until(lambda: len(api.runs()) == 5, "5 Runs")
+        notes, out_dir = worker.directory.of(batch.id) / "batch.json", batch.out
+        of_killed = notes.read_bytes()
+    notes.write_bytes(of_killed)
+    out_dir.rename(moved)
+    for _ in range(2):
+        async with working(data, api) as worker:
+            await SubmittedBatch(worker, batch.id, batch.jobs).until(BatchState.STOPPED, limit_s=20)
+            with pytest.raises(WrongState, match=r"its results were moved, .* which Runs may be live; put them back"):
+                await batch_orders.cancel(worker, batch.id)
+            assert worker.store[batch.id].state is BatchState.STOPPED
+            assert statuses() == ["RUNNING"] * 5
+    async with working(data, api) as worker:
+        batch = SubmittedBatch(worker, batch.id, batch.jobs)
+        await batch.until(BatchState.STOPPED, limit_s=20)
+        moved.rename(out_dir)
+        await batch_orders.cancel(worker, batch.id)
+        await batch.until(BatchState.CANCELLED)
+        assert statuses() == ["ABORTED"] * 4 + ["RUNNING"]
+        assert [record["outcome"] for record in batch.records()] == ["aborted"] * 4
 
 
 async def test_a_missing_summary_is_written_by_the_next_process(tmp_path, api):

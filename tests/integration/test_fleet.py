@@ -73,7 +73,7 @@ def live(api: Api) -> int:
     return len(api.get("/actor-runs?limit=1000&status=RUNNING")["data"]["items"])
 
 
-SETTINGS = {"limits__start_horizon_s": 700}
+SETTINGS: dict[str, Any] = {"limits__start_horizon_s": 700}
 
 
 def test_every_worker_knows_all_batches_and_who_has_them(tmp_path, api):
@@ -124,6 +124,18 @@ def test_a_worker_that_ends_hands_its_batches_over_at_once(tmp_path, api):
         ends.touch()
         wait_until(lambda: fleet.states()["handed"] == "finished")
         assert len(fleet.records("handed")) == 8
+
+
+def test_a_batch_that_has_begun_without_a_run_is_cancelled(tmp_path, api):
+    """The platform refuses it now, so that it cannot be opened; no worker that is gone can have started a Run of it."""
+    runs_before = len(api.runs())
+    with two_workers(tmp_path, api) as fleet:
+        fleet.submit("none", [{"n": 1}], begun_at=datetime.now(UTC), task__actor="nobody/nothing", **SETTINGS)
+        wait_until(lambda: fleet.states() == {"none": "stopped"})
+        assert fleet.listed()["none"].submission.begun_at is not None
+        assert ask(fleet, 0, "cancel", "none").code == 0
+        wait_until(lambda: fleet.states() == {"none": "cancelled"})
+        assert len(api.runs()) == runs_before
 
 
 def test_what_one_worker_does_not_need_the_other_one_uses(tmp_path, api):

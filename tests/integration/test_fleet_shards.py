@@ -18,7 +18,7 @@ from tests.support.json_lines import read_lines, to_lines
 from tests.support.memory_ledger import make_job
 from tests.support.worker_life import most_at_once
 
-SETTINGS = {"limits__start_horizon_s": 700}
+SETTINGS: dict[str, Any] = {"limits__start_horizon_s": 700}
 
 
 @pytest.fixture(scope="module")

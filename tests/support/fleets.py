@@ -59,6 +59,7 @@ class FleetProcesses:
         jobs: Sequence[Mapping[str, Any]],
         task: str = "crash",
         shards: int | None = None,
+        begun_at: datetime | None = None,
         **settings: Any,
     ) -> None:
         """Put a batch on the list, without a worker; settings with `__` for the dot."""
@@ -76,7 +77,7 @@ class FleetProcesses:
         }
         submission = Submission(
             id=name, name=name, created_at=datetime.now(UTC), batch_file="batch.toml", jobs_file="jobs.jsonl",
-            settings=given, shards=shards,
+            settings=given, shards=shards, begun_at=begun_at,
         )  # fmt: skip
         with open_part(self.url, LIST_LOG) as store:
             batches = FleetList(store)

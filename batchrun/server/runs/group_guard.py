@@ -16,7 +16,7 @@ _SCRIPT = """
 while read -r line; do groups=$line; done
 for group in $groups; do kill -KILL "-$group"; done
 """
-#: Timeout for the shell to read a line, and to end, in seconds. One that exceeds it is replaced when a group is added.
+#: Timeout for the shell to read a line, and to end, in seconds. One that exceeds it is replaced.
 _PATIENCE_S = 5.0
 
 #: What writing to a process that has ended raises.
@@ -37,20 +37,22 @@ class GroupGuard:
     async def add(self, group: int) -> None:
         """Guard a process group, also of a Run that is being aborted; `group` is the pid of its leader."""
         self._groups.add(group)
-        with anyio.CancelScope(shield=True):
-            async with self._lock:
-                if not self._is_closed and not await self._send():
-                    await self._begin()
-                    await self._send()
+        await self._tell()
 
     async def remove(self, group: int) -> None:
         """Guard a group no more, once it was killed: its number may soon be another's."""
         if group not in self._groups:
             return
         self._groups.remove(group)
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Tell the guarding process which groups there are, or a new one if it does not listen."""
         with anyio.CancelScope(shield=True):
             async with self._lock:
-                await self._send()
+                if not self._is_closed and not await self._send():
+                    await self._begin()
+                    await self._send()
 
     async def _send(self) -> bool:
         if self._process is None or self._process.returncode is not None:
@@ -59,10 +61,10 @@ class GroupGuard:
         with suppress(*_GONE), anyio.move_on_after(_PATIENCE_S):
             await self._process.stdin.send(f"{' '.join(map(str, self._groups))}\n".encode())
             return True
+        self._end()  # nothing may follow a line that was cut off: its last number would be another
         return False
 
     async def _begin(self) -> None:
-        self._end()
         try:
             self._process = await anyio.open_process(
                 ["/bin/sh", "-c", _SCRIPT],

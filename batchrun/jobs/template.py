@@ -45,6 +45,8 @@ class Filter(NamedTuple):
     wanted: str
 
 
+#: Filters whose messages quote the cell. What the others read may be a list of cookies, or another secret.
+_OF_SCALARS = frozenset({"int", "float", "bool", "date"})
 _MISSING: Final = object()
 #: What a placeholder with `?` gives for an empty cell: its property is left out.
 DROPPED: Final = object()
@@ -231,7 +233,7 @@ def _fetch(column: str, filters: list[Filter], key: str, *, is_optional: bool) -
             try:
                 value = each.apply(value)
             except ValueError:
-                raise NotAJob(_unfit(column, value, each.wanted, key)) from None
+                raise NotAJob(_unfit(column, value, each, key)) from None
         return DROPPED if is_optional and (value is None or value == "") else value
 
     return fill
@@ -245,10 +247,17 @@ def _nested(cells: Cells, path: list[str]) -> Any:
     return value
 
 
-def _unfit(column: str, value: Any, wanted: str, key: str) -> str:
+def _unfit(column: str, value: Any, unfit: Filter, key: str) -> str:
     if value is None or value == "":
-        return f"column {column!r} is empty and {key} expects {wanted}; a trailing ? leaves it out when empty"
-    return f"column {column!r} is {brief(value)} and {key} expects {wanted}"
+        return f"column {column!r} is empty and {key} expects {unfit.wanted}; a trailing ? leaves it out when empty"
+    shown = brief(value) if unfit.name in _OF_SCALARS else _kind(value)
+    return f"column {column!r} is {shown} and {key} expects {unfit.wanted}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return f"text of length {len(value):,}"
+    return {dict: "an object", list: "a list", bool: "true or false"}.get(type(value), "a number")
 
 
 def _filters(text: str, key: str) -> list[Filter] | None:

@@ -108,15 +108,15 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
         ("{{x:float}}", "1e999", "column 'x' is \"1e999\" and jobs.template.v expects a number"),
         ("{{x:float}}", [], "column 'x' is [] and jobs.template.v expects a number"),
         ("{{x:float}}", 10**400, "column 'x' is 1" + "0" * 78 + "… and jobs.template.v expects a number"),
-        ("{{x:objects(url)}}", "a", "column 'x' is \"a\" and jobs.template.v expects a list"),
+        ("{{x:objects(url)}}", "a", "column 'x' is text of length 1 and jobs.template.v expects a list"),
         ("{{x:bool}}", "maybe", "column 'x' is \"maybe\" and jobs.template.v expects true or false"),
-        ("{{x:json}}", "{", "column 'x' is \"{\" and jobs.template.v expects JSON"),
+        ("{{x:json}}", "{'cookie': 1}", "column 'x' is text of length 13 and jobs.template.v expects JSON"),
         (
             "{{x:date(%Y)}}",
             "1.3.26",
             "column 'x' is \"1.3.26\" and jobs.template.v expects a date like 2026-03-31",
         ),
-        ("{{x:split(|)}}", 5, "column 'x' is 5 and jobs.template.v expects text to split"),
+        ("{{x:split(|)}}", 5, "column 'x' is a number and jobs.template.v expects text to split"),
         (
             "{{x:int}}",
             "",

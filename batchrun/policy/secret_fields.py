@@ -26,7 +26,8 @@ _MIN_LINE_CHARS, _MAX_LINES = 8, 1000
 _MAX_PIECES = 2000
 #: Names of fields that are taken for secret if no schema says which are.
 _SECRET_NAME = re.compile(
-    r"pass(?:word|wd|phrase)|secret|token|api[_-]?key|private[_-]?key|credential|cookie|authorization", re.IGNORECASE
+    r"pass(?:word|wd|phrase)|secret|token|(?:api|access|private)[ _-]?key|credential|cookie|authorization",
+    re.IGNORECASE,
 )
 
 
@@ -69,7 +70,7 @@ class SecretFields:
         if not path:
             return False
         if self.paths is None:
-            return _is_secret_name(path[-1])
+            return is_secret_name(path[-1])
         return any(
             len(secret) == len(path) and all(part in ("*", name) for part, name in zip(secret, path, strict=True))
             for secret in self.paths
@@ -134,7 +135,7 @@ def _texts_by_name(value: Any, *, is_secret: bool) -> Iterator[str]:
     """Yield the texts under names of secrets; a number may be a count."""
     if isinstance(value, dict):
         for name, part in value.items():
-            yield from _texts_by_name(part, is_secret=is_secret or _is_secret_name(name))
+            yield from _texts_by_name(part, is_secret=is_secret or is_secret_name(name))
     elif isinstance(value, list):
         for part in value:
             yield from _texts_by_name(part, is_secret=is_secret)
@@ -142,7 +143,8 @@ def _texts_by_name(value: Any, *, is_secret: bool) -> Iterator[str]:
         yield value
 
 
-def _is_secret_name(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
+    """True if a field or a column of this name is taken for secret where no schema says which are."""
     return _SECRET_NAME.search(name) is not None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from batchrun.jobs.template import to_bool, to_float, to_int
 from batchrun.model import JsonObject, read_json
+from batchrun.policy.secret_fields import is_secret_name
 from batchrun.preflight.job_column import JobColumn, name_words, plain_words
 from batchrun.preflight.key_column import key_column
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -60,7 +61,7 @@ class Matching:
     missing: tuple[str, ...]
     #: The column that identifies a line; None: none does.
     key: str | None
-    #: Columns that are copied into the record: the key, and those that fill no property.
+    #: Columns that are copied into the record: the key, and those that fill no property. None of them is secret.
     meta: tuple[str, ...]
 
     @property
@@ -99,12 +100,14 @@ def match_columns(
         )
         for name in order
     )
-    key = key_column(usable)
+    secret = {pairs[name] for name in pairs if fields.get(name, {}).get("isSecret")}
+    shown = [column for column in usable if column.name not in secret and not is_secret_name(column.name)]
+    key = key_column(shown)
     return Matching(
         matches=matches,
         missing=tuple(name for name in required if name not in pairs and name not in given),
         key=key,
-        meta=_meta(usable, key, pairs.values()),
+        meta=_meta(shown, key, pairs.values()),
     )
 
 

@@ -69,6 +69,7 @@ class JobCheck:
         # The platform merges property by property: defaults <- task <- override.
         self._under = {**(self._schema.defaults if self._schema is not None else {}), **task_input}
         names = self._schema.names if self._schema is not None else ()
+        self._secrets = self._schema.secrets if self._schema is not None else SecretFields(None)
         #: Empty: any property may be meant.
         self._known = {*names, *task_input} if names else set()
         self._inputs: set[bytes] = set()
@@ -107,8 +108,19 @@ class JobCheck:
 
     def shown(self, job: Job) -> str:
         """Return the whole input of a job's Run as JSON, for a person: without secrets."""
-        secrets = self._schema.secrets if self._schema is not None else SecretFields(None)
-        return write_json(secrets.masked({**self._under, **read_json(job.body)})).decode()
+        return write_json(self._secrets.masked({**self._under, **read_json(job.body)})).decode()
+
+    def revealed(self, job: Job) -> list[str]:
+        """Return a message for each text of a job that is shown everywhere and holds a secret of its input."""
+        if self._secrets.paths == ():
+            return []
+        texts = self._secrets.texts_in(read_json(job.body))
+        shown = {"jobs.key": job.key, "jobs.group": job.group or ""}
+        return [
+            f"is named by a secret of its input, which records, reports and logs show; choose another {setting}"
+            for setting, name in shown.items()
+            if any(text in name for text in texts)
+        ]
 
     def template_example(self) -> str:
         """Return a line of a template that fills a property of the schema from the first unknown one of a line."""

@@ -110,7 +110,7 @@ class JobFileCounts:
         if self._nested:
             self._note_erased(orjson.loads(job.body))
         self.inputs.look_at(job)
-        self.odd.note(job.position.line, odd_values(job.body))
+        self.odd.note(job.position.line, [*odd_values(job.body), *self._check.revealed(job)])
         found = self._check.look_at(job)
         self.problems.note(job.position.line, found.problems)
         (self.problems if self._check.stops_futile else self.odd).note(job.position.line, found.futile)

@@ -136,6 +136,16 @@ def test_a_column_named_like_an_identifier_is_the_key(name: str) -> None:
     assert match_columns([JobColumn(name=name, values=["a", "b"], is_unique=True)], SCRAPER, []).key == name
 
 
+@pytest.mark.parametrize(
+    ("name", "field"), [("API key", {}), ("access_key", {}), ("Session ID", {"sessionId": {"isSecret": True}})]
+)
+def test_a_column_of_secrets_is_neither_key_nor_copied(name: str, field: dict[str, Any]) -> None:
+    """Keys stand in reports and logs."""
+    fields = {name: {"type": "string", **more} for name, more in field.items()} or {"url": {"type": "string"}}
+    found = match_columns([JobColumn(name=name, values=["a", "b"], is_unique=True)], fields, [])
+    assert (found.key, found.meta) == (None, ())
+
+
 @pytest.mark.parametrize("name", ["@key", 'a"b', "a}}b", " "])
 def test_a_column_that_no_placeholder_can_read_is_left_out(name: str) -> None:
     """It fills nothing and is not copied; it is not usable."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from batchrun.preflight.builds import Build
+from batchrun.preflight.input_schema import InputSchema
 from batchrun.preflight.job_file_counts import MAX_GROUPS, REPEATED_KEY, JobFileCounts
 from tests.support.job_checks import check_of, job_with, unread_line
 
@@ -100,3 +101,15 @@ def test_a_plan_shows_values_that_may_not_be_meant(override: dict[str, Any], fou
     counts = JobFileCounts(check_of(known=Build(asked="latest", why_unchecked="so")), {})
     counts.look_at(job_with(7, override))
     assert list(map(str, counts.odd)) == [f"line 7: {message}" for message in found]
+
+
+@pytest.mark.parametrize(
+    ("key", "group", "settings"),
+    [("sk-1234", "eu", ["key"]), ("k", "shop sk-1234", ["group"]), ("k", "eu", []), ("sk", None, [])],
+)
+def test_a_plan_warns_of_keys_and_groups_that_are_secrets(key: str, group: str | None, settings: list[str]) -> None:
+    """Else a column of passwords that was taken for the key would stand in each report."""
+    schema = InputSchema({"properties": {"apiKey": {"type": "string", "isSecret": True}}})
+    counts = JobFileCounts(check_of(known=Build(asked="latest", schema=schema)), {})
+    counts.look_at(job_with(7, {"apiKey": "sk-1234"}, key=key, group=group))
+    assert [text.rpartition(" ")[2] for text in map(str, counts.odd)] == [f"jobs.{name}" for name in settings]

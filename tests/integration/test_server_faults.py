@@ -20,6 +20,7 @@ import orjson
 import pytest
 
 from batchrun.errors import ConfigError
+from batchrun.runtime.content_security import STRANGER_POLICY
 from batchrun.server import InlineContext, app
 from batchrun.server.faults.fault_file import parse_faults
 from tests.support.server_api import ACTORS, Answer, Api, open_api
@@ -199,6 +200,7 @@ async def test_a_slow_body_is_a_whole_one(opens):
         answer = await api.get(f"/v2/datasets/{run['defaultDatasetId']}/items")
         assert answer.body == [{"text": "ü" * 50}]
         assert answer.headers["X-Apify-Pagination-Total"] == "1"
+        assert answer.headers["Content-Security-Policy"] == STRANGER_POLICY
 
 
 async def test_answers_that_are_streamed_otherwise_are_spoilt_too(opens):

@@ -18,7 +18,7 @@ from batchrun.server.faults.broken_answers import unexpected_error
 from batchrun.server.faults.fault_plan import Asked, FaultPlan
 from batchrun.server.faults.fault_script import FaultScript
 from batchrun.server.ids import now_ms, parse_iso
-from batchrun.server.routing.call import Call, Route
+from batchrun.server.routing.call import Call, Route, add_common_headers
 
 _log = structlog.get_logger()
 
@@ -50,6 +50,7 @@ class FaultInjection:
         if plan.spoiler is None or not isinstance(response, web.Response):
             return response
         _log.info("fault_struck", kind=plan.spoiler.kind, method=method, route=route.path)
+        add_common_headers(response, call.per_s)  # what is sent here is not completed by the handler of all requests
         return await plan.spoiler.spoil(call.request, response)
 
     async def _decide(self, call: Call, route: Route, method: str) -> FaultPlan:

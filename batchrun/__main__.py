@@ -7,6 +7,8 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 #: New objects between two collections of cyclic garbage while a command imports what it needs, which makes no garbage.
 #: With Python's own 700, imports take a tenth longer.
@@ -20,6 +22,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_closed_streams()
+    _keep_descriptors()
     if sys.argv[1:2] == ["serve"]:  # an Actor that an earlier server has left may look while the rest loads
         from batchrun.server.runs.process_groups import hide_own_environment  # noqa: PLC0415 - for this command alone
 
@@ -40,6 +43,15 @@ def _open_closed_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", closefd=False))
+
+
+def _keep_descriptors() -> None:
+    """Hand no descriptor of whoever started this process on: uvloop leaves all open in the programs that it starts."""
+    with suppress(OSError):
+        opened = [int(each.name) for each in Path("/dev/fd").iterdir()]
+        for fd in opened:
+            with suppress(OSError):  # the one that has read the directory is closed
+                os.set_inheritable(fd, fd <= 2)
 
 
 if __name__ == "__main__":

@@ -103,27 +103,40 @@ async def test_a_server_hides_its_environment_before_its_first_run(tmp_path: Pat
         assert libc.prctl(3, 0, 0, 0, 0) == 0
 
 
-#: Says whether a process could be looked into when it began to import the command line.
+#: Evaluates its second argument when it has come so far that it imports the command line.
 _LOADING = """
-import ctypes, sys
+import ctypes, os, sys
 from batchrun import __main__
 
 class Finder:
     def find_spec(self, name, *_):
         if name == "batchrun.cli":
-            sys.exit(f"dumpable: {ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)}")
+            sys.exit(str(eval(asked)))
 
 sys.meta_path.insert(0, Finder())
+asked = sys.argv.pop()
 __main__.main()
 """
 
 
+def _at_loading(command: str, asked: str, pass_fds: tuple[int, ...] = ()) -> str:
+    argv = [sys.executable, "-c", _LOADING, command, asked]
+    return subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False, pass_fds=pass_fds).stderr.strip()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux hides it")
-@pytest.mark.parametrize(("command", "seen"), [("serve", 0), ("status", 1)])
-def test_serve_hides_its_environment_before_it_loads(command: str, seen: int) -> None:
+@pytest.mark.parametrize(("command", "seen"), [("serve", "0"), ("status", "1")])
+def test_serve_hides_its_environment_before_it_loads(command: str, seen: str) -> None:
     """Its imports take seconds on a loaded machine; a debugger still sees into other commands."""
-    loading = subprocess.run([sys.executable, "-c", _LOADING, command], capture_output=True, text=True, check=False)
-    assert loading.stderr == f"dumpable: {seen}\n"
+    assert _at_loading(command, "ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)") == seen
+
+
+def test_no_program_inherits_a_file_that_batchrun_was_started_with() -> None:
+    """It may be a file of tokens, or a lock that the program would hold on to."""
+    with Path(__file__).open("rb") as given:
+        number = given.fileno()
+        asked = f"[os.get_inheritable(fd) for fd in (0, 1, 2, {number})]"
+        assert _at_loading("serve", asked, (number,)) == "[True, True, True, False]"
 
 
 @pytest.mark.parametrize(

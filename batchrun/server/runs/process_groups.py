@@ -1,7 +1,7 @@
 """Process groups: their members, memory and start times as the operating system reports them; and killing them.
 
 On Linux a process that has left its Run's group (setsid) is found by the Run's id and token in its inherited
-environment; by the id alone, if it has no Run's token and is this user's. A process that has cleared its environment
+environment; by the id alone, if it has no Run's token. A process that has cleared its environment or changed its user
 escapes, as does one on other systems.
 
 Everything here may block briefly: callers on the loop use a thread.
@@ -22,8 +22,6 @@ from typing import NamedTuple
 _IS_LINUX = sys.platform == "linux"
 #: Max searches for processes of a Run, while each finds new ones.
 _MAX_SEARCHES = 20
-#: Bytes that are read of the environment of another user's process: he may make many, and fill them.
-_MAX_FOREIGN_BYTES = 1 << 16
 #: Source: prctl(2). Without it, /proc/PID/environ and /proc/PID/mem are root's.
 _PR_SET_DUMPABLE = 4
 
@@ -50,19 +48,14 @@ class RunMark(NamedTuple):
     def of(cls, run_id: str, token: str) -> "RunMark":
         return cls(run_id, token.partition(".")[0])
 
-
-class _Named(NamedTuple):
-    """What a process says of its Run: empty texts if nothing, or if its environment cannot be read."""
-
-    mark: RunMark
-    #: Whether it is this user's. Anybody can name a Run's id, and only its own processes know its token.
-    is_own: bool
-
-    def is_of(self, run: RunMark) -> bool:
-        """True if it is a process of this Run, whose Actor may have put in another token that is no Run's, or none."""
+    def is_of(self, run: "RunMark") -> bool:
+        """True if this is the mark of a Run's process, in which another token may stand that is no Run's, or none."""
         begins = run.token.partition(run.run_id)[0]  # as the tokens of all Runs of all servers
-        without_token = self.is_own and not self.mark.token.startswith(begins)
-        return self.mark.run_id == run.run_id and (without_token or self.mark.token == run.token)
+        return self.run_id == run.run_id and (self.token == run.token or not self.token.startswith(begins))
+
+
+#: Of a process that is of no Run, or not this user's.
+_NO_MARK = RunMark("", "")
 
 
 @dataclass(slots=True)
@@ -125,11 +118,11 @@ def end_orphans(noted: Collection[Orphan]) -> set[str]:
             end_group(each.pid)
         return {each.run_id for each in left}
     by_mark = {RunMark(each.run_id, each.token): each for each in noted}
-    found = {pid: by_mark[mark] for pid in _pids() if (mark := _named_by(pid).mark) in by_mark}
+    found = {pid: by_mark[mark] for pid in _pids() if (mark := _mark_of(pid)) in by_mark}
     for pid, orphan in found.items():
         if _group_of(pid) == orphan.pid > 1:
             end_group(orphan.pid)  # with those of its members that have cleared their environment
-    _end_all(lambda pid: _named_by(pid).mark in by_mark)
+    _end_all(lambda pid: _mark_of(pid) in by_mark)
     return {orphan.run_id for orphan in found.values()}
 
 
@@ -140,9 +133,9 @@ def end_runs(runs: Collection[RunMark]) -> None:
     by_id = {run.run_id: run for run in runs}
 
     def is_meant(pid: int) -> bool:
-        named = _named_by(pid)
-        run = by_id.get(named.mark.run_id)
-        return run is not None and named.is_of(run)
+        mark = _mark_of(pid)
+        run = by_id.get(mark.run_id)
+        return run is not None and mark.is_of(run)
 
     _end_all(is_meant)
 
@@ -164,24 +157,24 @@ class Meter:
 
     def __init__(self) -> None:
         #: What processes outside of the groups say, by pid and start time. A cache: an environment is slow to read.
-        self._named: dict[tuple[int, str], _Named] = {}
+        self._marks: dict[tuple[int, str], RunMark] = {}
 
     def measure(self, groups: Mapping[int, RunMark]) -> dict[int, GroupUsage]:
         """Return the usage of each Run's process group, given {leader's pid: Run}. One that is gone uses nothing."""
         usages = {group: GroupUsage() for group in groups}
         by_id = {run.run_id: (run, usages[group]) for group, run in groups.items()}
-        outside: dict[tuple[int, str], _Named] = {}
+        outside: dict[tuple[int, str], RunMark] = {}
         for process in _linux_processes() if _IS_LINUX else _posix_processes():
             usage = usages.get(process.group)
             if usage is None and _IS_LINUX:
                 key = process.pid, process.start_time
-                named = outside[key] = self._named[key] if key in self._named else _named_by(process.pid)
-                run, of_run = by_id.get(named.mark.run_id, (None, None))
-                usage = of_run if run is not None and named.is_of(run) else None
+                mark = outside[key] = self._marks[key] if key in self._marks else _mark_of(process.pid)
+                run, of_run = by_id.get(mark.run_id, (None, None))
+                usage = of_run if run is not None and mark.is_of(run) else None
             if usage is not None:
                 usage.resident_bytes += process.resident_bytes
                 usage.cpu_s += process.cpu_s
-        self._named = outside
+        self._marks = outside
         return usages
 
 
@@ -199,16 +192,16 @@ def _pids() -> Iterator[int]:
             yield int(entry.name)
 
 
-def _named_by(pid: int) -> _Named:
+def _mark_of(pid: int) -> RunMark:
+    """Return the Run that a process of this user names; of another user's, nothing is read: it could make that hang."""
     try:
-        with Path(f"/proc/{pid}/environ").open("rb") as file:
-            is_own = _is_own(pid)
-            environment = file.read(-1 if is_own else _MAX_FOREIGN_BYTES).decode(errors="replace")
+        if not _is_own(pid):
+            return _NO_MARK
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     except OSError:
-        return _Named(RunMark("", ""), is_own=False)
+        return _NO_MARK
     variables = dict(variable.split("=", 1) for variable in environment.split("\0") if "=" in variable)
-    mark = RunMark.of(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
-    return _Named(mark, is_own=is_own)
+    return RunMark.of(variables.get("ACTOR_RUN_ID", ""), variables.get("APIFY_TOKEN", ""))
 
 
 def _is_own(pid: int) -> bool:

@@ -6,6 +6,7 @@ Everything here reads the disk: callers on the loop use a thread.
 import base64
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,15 +23,15 @@ _MAX_SHOWN_BYTES = 3 << 20
 def signature(folder: Path) -> str:
     """Return a text that changes when a file is added, removed or written."""
     seen = hashlib.sha256()
-    for path, stat in _files(folder):
-        seen.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="replace"))
+    for path, found in _files(folder):
+        seen.update(f"{path.relative_to(folder)}\0{found.st_size}\0{found.st_mtime_ns}\0".encode(errors="replace"))
     return seen.hexdigest()
 
 
 def digest(folder: Path) -> str:
     """Return a text that changes when the content of a file changes."""
     files = list(_files(folder))
-    if sum(stat.st_size for _, stat in files) > _MAX_DIGESTED_BYTES:
+    if sum(found.st_size for _, found in files) > _MAX_DIGESTED_BYTES:
         return signature(folder)
     read = hashlib.sha256()
     for path, _ in files:
@@ -44,8 +45,8 @@ def source_files(folder: Path) -> list[JsonObject]:
     """Return the source files as the API shows them, as far as they fit into the platform's limit."""
     shown: list[JsonObject] = []
     left = _MAX_SHOWN_BYTES
-    for path, stat in _files(folder):
-        left -= stat.st_size
+    for path, found in _files(folder):
+        left -= found.st_size
         if left < 0:
             break
         name, content = path.relative_to(folder).as_posix(), path.read_bytes()
@@ -65,11 +66,11 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
         for name in sorted(names):
             path = Path(directory, name)
             try:
-                stat = path.lstat()
+                found = path.stat()
             except OSError:
                 continue
-            if path.is_file() and _is_source(inside / name, rules, is_directory=False):
-                yield path, stat
+            if stat.S_ISREG(found.st_mode) and _is_source(inside / name, rules, is_directory=False):
+                yield path, found
 
 
 def _is_source(path: Path, rules: IgnoreRules, *, is_directory: bool) -> bool:

@@ -46,6 +46,9 @@ NAMES = (
     OUTBOX,
 )
 
+#: The files that are written whole, over what is there.
+REPLACED = (DUPLICATES, COSTS, REPORT, OWN_CONFIG)
+
 #: The files of a shared log that a machine follows.
 SHARED = (RECORDS, ITEMS, BAD_LINES, JOB_FILE)
 

@@ -26,7 +26,7 @@ from batchrun.ledger.sqlite.group_commit import GroupCommit, open_commit
 from batchrun.ledger.sqlite.journal import Journal, Step, _open_journal
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.model import Attempt, BadLine, Intent, Job, JobId, Mark, Outcome, Record, RunId
-from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
+from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, REPLACED, STARTS
 from batchrun.output.sink import Sink
 from tests.support.memory_ledger import make_bad_line, make_job, read_to
 from tests.support.shared_logs import claim, open_log
@@ -194,6 +194,27 @@ def test_items_without_their_ledger_are_refused_and_not_cut(tmp_path: Path) -> N
         with pytest.raises(OutputError), opened(tmp_path):
             pass
     assert (tmp_path / ITEMS).read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_no_batch_begins_where_it_would_write_over_a_file(tmp_path: Path, name: str, is_shared: bool) -> None:
+    """In a project's directory they are somebody's; once a ledger is there, they are the batch's."""
+    (tmp_path / name).write_bytes(b"own")
+
+    def begin() -> None:
+        log = claim(open_log(tmp_path / "log"), tmp_path) if is_shared else None
+        with ExitStack() as stack:
+            _open_journal(stack, tmp_path, log)
+
+    for _ in range(2):
+        with pytest.raises(OutputError, match=rf"{name}: no ledger is beside it.* move it away"):
+            begin()
+    assert not (tmp_path / LEDGER).exists()
+    (tmp_path / name).rename(tmp_path / "moved")
+    begin()
+    (tmp_path / name).write_bytes(b"the batch's")
+    begin()
 
 
 def test_a_ledger_that_is_older_than_its_records_is_refused(tmp_path: Path) -> None:

@@ -10,22 +10,23 @@ from typing import Any
 
 import orjson
 
-from batchrun.errors import DamagedLedger
+from batchrun.errors import DamagedLedger, OutputError
 from batchrun.ledger.sqlite.connection import is_blank
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.start_log import lost_commits
 from batchrun.output.committed_lines import bounded_lines
-from batchrun.output.layout import LEDGER, RECORDS, STARTS
+from batchrun.output.layout import LEDGER, RECORDS, REPLACED, STARTS
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import private_opener
 from batchrun.runtime.shell_command import shell_command
 
 
 def refuse_missing_ledger(directory: Path) -> None:
-    """Refuse a directory whose ledger is missing or empty, beside files of a batch that was begun.
+    """Refuse a directory without a ledger, or with an empty one, beside files of a batch or such as one would replace.
 
     Raises:
         DamagedLedger: The ledger was removed or emptied; nothing was changed.
+        OutputError: A batch would write over files that may be somebody's own.
     """
     file, records = directory / LEDGER, directory / RECORDS
     if not is_blank(file):
@@ -37,6 +38,12 @@ def refuse_missing_ledger(directory: Path) -> None:
         raise DamagedLedger(
             f"{file}: {what}, but {beside} beside it is of a batch that was begun. {_ways_out(directory)}"
         )
+    for other in (directory / name for name in REPLACED):
+        if other.exists():
+            raise OutputError(
+                f"{other}: no ledger is beside it, and the batch would write over it; move it away, or choose another"
+                " --out"
+            )
 
 
 def refuse_older_ledger(ledger: LedgerReader, directory: Path) -> None:

@@ -53,6 +53,7 @@ from batchrun.server.runs.process_groups import hide_own_environment
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import account_table, task_table
 from batchrun.server.store.database import Database, open_database
+from batchrun.server.store.deleted_storages import keep_removing
 from batchrun.server.webhooks.webhook_book import WebhookBook
 
 _log = structlog.get_logger()
@@ -240,6 +241,7 @@ async def _alive(
     for live, ending in taken_over:
         runs.go_on(live, ending)
     children.start_soon(note_time, database, runs)
+    children.start_soon(keep_removing, database)
     children.start_soon(backend.final_usage.run, runs.show_final)
     children.start_soon(runs.delivery.run)
     children.start_soon(backend.builds.watch)

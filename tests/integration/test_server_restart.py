@@ -2,15 +2,17 @@
 
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
+import anyio.to_thread
 
 from batchrun.server import InlineContext
 from tests.support.server_api import open_api
@@ -21,6 +23,10 @@ SERVE = """
 import sys, anyio
 from pathlib import Path
 from batchrun.server import ServerSettings, open_server
+from batchrun.server.store import deleted_storages
+
+# Begins at once, and is killed before it is done.
+deleted_storages._LOOK_EVERY_S, deleted_storages._MAX_ROWS = 0.01, 1
 
 async def hang(_):
     await anyio.sleep_forever()
@@ -94,6 +100,37 @@ async def test_a_server_answers_once_it_knows_the_live_runs_of_the_previous_one(
             assert (await api.send("DELETE", deleted)).error_type == "cannot-remove-running-run"
             assert (await api.get(aborted, waitForFinish=60)).data["status"] == "ABORTED"
             assert api.server.live_runs == LIVE_RUNS - 1
+
+
+async def test_a_storage_that_was_being_removed_as_its_server_was_killed_is_gone(tmp_path: Path) -> None:
+    """Nobody sees a part of it, and the next server removes the rest; another storage keeps what it holds."""
+    async with (
+        _served_until_killed(tmp_path) as (base_url, token),
+        aiohttp.ClientSession(base_url, headers={"Authorization": f"Bearer {token}"}) as session,
+    ):
+        for name, count in (("kept", 10), ("deleted", 50_000)):
+            await session.post("/v2/datasets", params={"name": name})
+            await session.post(f"/v2/datasets/local~{name}/items", json=[{}] * count)
+        async with session.delete("/v2/datasets/local~deleted") as response:
+            assert response.status == 204
+        await _until_items(tmp_path, lambda count: count < 50_010)
+    await _until_items(tmp_path, lambda count: count > 10)
+    async with open_api(tmp_path) as api:
+        assert (await api.get("/v2/datasets/local~deleted/items")).status == 404
+        await _until_items(tmp_path, lambda count: count == 10)
+        assert (await api.get("/v2/datasets/local~kept/items")).body == [{}] * 10
+
+
+async def _until_items(directory: Path, meant: Callable[[int], bool]) -> None:
+    """Wait until the database holds as many items as are meant."""
+
+    def count_items() -> int:
+        with closing(sqlite3.connect(directory / "server.sqlite3")) as connection:
+            return int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
+
+    with anyio.fail_after(60):
+        while not meant(await anyio.to_thread.run_sync(count_items)):  # noqa: ASYNC110 - that is in a database
+            await anyio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -70,7 +70,7 @@ def test_old_and_new_files_end_up_the_same() -> None:
         take_schema_steps(connection)
     assert _tables(old) == _tables(new)
     versions = [connection.execute("PRAGMA user_version").fetchone() for connection in (old, new)]
-    assert versions == [(6,), (6,)]
+    assert versions == [(7,), (7,)]
     for connection in (old, new):
         connection.close()
 

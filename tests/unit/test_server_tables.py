@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from batchrun.server.error_answers import ErrorAnswer
-from batchrun.server.store import final_usage_table, item_table, request_table, run_table, storage_table, webhook_table
+from batchrun.server.store import (
+    deleted_storages,
+    final_usage_table,
+    item_table,
+    request_table,
+    run_table,
+    storage_table,
+    webhook_table,
+)
 from batchrun.server.store.database import take_schema_steps
 from batchrun.server.store.run_table import RunFilter
 from batchrun.server.store.storage_table import Kind
@@ -89,6 +97,32 @@ def test_the_number_of_a_deleted_storage_is_never_given_again(connection: sqlite
         request_table.add(connection, mine.seq, [{"url": "u", "uniqueKey": "u"}], True, 1)
     connection.execute("ROLLBACK")
     assert connection.execute("SELECT count(*) FROM requests").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "insert"),
+    [
+        (Kind.DATASET, "items", "VALUES (?1, ?2, ?3)"),
+        (Kind.KEY_VALUE_STORE, "stored_values", "VALUES (?1, printf('%04d', ?2), 'text/plain', ?3)"),
+        (Kind.REQUEST_QUEUE, "requests", "(storage, id, doc) VALUES (?1, printf('%04d', ?2), ?3)"),
+    ],
+    ids=list(Kind),
+)
+def test_what_a_deleted_storage_holds_is_removed_in_pieces(
+    connection: sqlite3.Connection, kind: Kind, table: str, insert: str
+) -> None:
+    """Of 200 rows, or up to the row with which they have a megabyte; another storage keeps what it holds."""
+    mine, other = [storage_table.get_or_create(connection, kind, "me", None, 1)[0] for _ in range(2)]
+    sizes = [1] * 500 + [600_000] * 3 + [3_000_000]
+    rows = [(mine.seq, number, b" " * size) for number, size in enumerate(sizes)]
+    connection.executemany(f"INSERT INTO {table} {insert}", [*rows, (other.seq, 0, b"")])
+    for _ in range(2):  # as by two requests at once
+        storage_table.delete(connection, mine)
+    left = []
+    while deleted_storages.remove_piece(connection):
+        left += connection.execute(f"SELECT count(*) - 1 FROM {table}").fetchone()
+    assert left == [304, 104, 2, 0, 0]
+    assert connection.execute(f"SELECT storage FROM {table}").fetchall() == [(other.seq,)]
 
 
 def test_the_last_dispatches_of_an_account_are_kept(

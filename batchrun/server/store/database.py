@@ -43,7 +43,7 @@ _MAX_GROUP = 500
 #: Bytes of the write-ahead log from which on it is moved into the file: SQLite's default of 1,000 pages.
 _MAX_LOG_BYTES = 1000 * 4096
 #: Each step brings the file to a schema version, its `user_version`; the first one makes the tables.
-_SCHEMA_STEPS = {2: "schema.sql", 3: "schema_3.sql", 4: "schema_4.sql", 5: "schema_5.sql", 6: "schema_6.sql"}
+_SCHEMA_STEPS = {2: "schema.sql"} | {number: f"schema_{number}.sql" for number in range(3, 8)}
 
 
 @dataclass(slots=True)

@@ -57,7 +57,6 @@ _COLUMNS = (
     "seq, id, kind, name, run_id, act_id, created_ms, modified_ms, count, clean_count, writes, bytes, "
     "user_id, reads, lists, deletes, client, is_shared, access"
 )
-_CONTENTS = {Kind.DATASET: "items", Kind.KEY_VALUE_STORE: "stored_values", Kind.REQUEST_QUEUE: "requests"}
 
 
 def _storage(row: tuple[object, ...]) -> Storage:
@@ -242,6 +241,6 @@ def ids_of(run: JsonObject) -> list[str]:
 
 
 def delete(connection: Connection, storage: Storage) -> None:
-    content = _CONTENTS[storage.kind]
-    connection.execute(f"DELETE FROM {content} WHERE storage = ?", (storage.seq,))  # noqa: S608 - own text
+    """Delete a storage. What it holds has no owner from now on, and is removed in pieces (`deleted_storages`)."""
     connection.execute("DELETE FROM storages WHERE seq = ?", (storage.seq,))
+    connection.execute("INSERT OR IGNORE INTO deleted_storages VALUES (?, ?)", (storage.seq, storage.kind.value))

@@ -20,8 +20,9 @@ async def delete(worker: Worker, submission_id: str) -> None:
 
     In a fleet, they do, and each worker deletes its directory of the batch once it has read of that.
     """
-    if worker.fleet is not None and not worker.fleet.was_read.is_set():
-        raise OutputError(f"batch {submission_id} cannot be deleted yet: the fleet's list was not read")
+    if worker.fleet is not None and not (worker.connected.is_set() and worker.fleet.was_read.is_set()):
+        reason = worker.why_not_ready or "the fleet's list was not read"
+        raise OutputError(f"batch {submission_id} cannot be deleted yet: {reason}")
     if worker.fleet is not None and (parts := worker.fleet.parts_of(submission_id)):
         async with AsyncExitStack() as stack:
             for part in parts:

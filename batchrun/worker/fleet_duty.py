@@ -41,13 +41,15 @@ IDLE_RATE = 20
 LEAST_MB = 128
 #: Max characters of a trouble that quotes what others have written.
 _MAX_TROUBLE = 500
+#: What comes of it where it fits no model: whoever can write to the store must not end all workers, at each start.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 _log = structlog.get_logger()
 
 
 async def serve_fleet(worker: Worker, fleet: Fleet) -> None:
     """Do a worker's duty for its fleet, until cancelled."""
-    await worker.connected.wait()
+    await _look_until_connected(worker, fleet)
     assert worker.account is not None, "the worker is connected"
     async with anyio.create_task_group() as children:
         duty = FleetDuty(worker, fleet, worker.account, children)
@@ -56,6 +58,28 @@ async def serve_fleet(worker: Worker, fleet: Fleet) -> None:
             with anyio.move_on_after(min(LOOK_INTERVAL_S, fleet.lease_s / 10)):
                 await fleet.alarm.wait()
             fleet.alarm = anyio.Event()
+
+
+async def _look_until_connected(worker: Worker, fleet: Fleet) -> None:
+    """Show all batches as long as the platform has not answered: orders for them can be put on the list."""
+    while not worker.connected.is_set():
+        try:
+            await fleet.read()
+            fleet.note_trouble("")
+            assert worker.wholes is not None, "the worker is in a fleet"
+            worker.wholes.mirror()
+        except (LogUnreachable, LedgerError) as error:
+            fleet.note_trouble(str(error))
+        except _UNREADABLE as error:
+            _note_unreadable(fleet, error)
+        with anyio.move_on_after(LOOK_INTERVAL_S):
+            await worker.connected.wait()
+
+
+def _note_unreadable(fleet: Fleet, error: Exception) -> None:
+    if not fleet.trouble:
+        _log.exception("fleet_unreadable")
+    fleet.note_trouble(f"what others have written cannot be worked with: {error!r}"[:_MAX_TROUBLE])
 
 
 async def leave_fleet(worker: Worker, fleet: Fleet) -> None:
@@ -181,11 +205,8 @@ class FleetDuty:
                 self._fleet.note_trouble(str(error))
                 self._fleet.member.hear_nothing(boot_time())
                 self.obey(self._fleet.page)
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # Whoever can write to the store must not end all workers, at each of their starts.
-            if not self._fleet.trouble:
-                _log.exception("fleet_unreadable")
-            self._fleet.note_trouble(f"what others have written cannot be worked with: {error!r}"[:_MAX_TROUBLE])
+        except _UNREADABLE as error:
+            _note_unreadable(self._fleet, error)
             self._account.use_share(Share(runs=0, memory_mb=0, rate=0.0))  # what it may use is not known
 
     async def turn(self) -> None:

@@ -181,6 +181,8 @@ class Worker:
         if self.fleet is None:
             yield
             return
+        if self.account is None:  # it takes no batch before
+            raise OutputError(f"not possible now: {self.why_not_ready}")
         async with self.fleet.taken(submission_id):
             yield
             await self.fleet.publish(self.store[submission_id])
@@ -195,8 +197,11 @@ class Worker:
             self.fleet.refuse_without_files(submission_id)
 
     def orders_for(self, submission_id: str) -> WholeBatches | None:
-        """Return what gives orders to other workers that have a batch; None: this one has it, or can take it."""
-        return self.wholes if self.wholes is not None and self.wholes.are_ordered_of(submission_id) else None
+        """Return what puts orders for a batch on the list; None: this worker has it, or takes it at once to obey."""
+        if self.fleet is None or self.wholes is None:
+            return None
+        waits_for_platform = self.account is None and submission_id in self.fleet.listed
+        return self.wholes if waits_for_platform or self.wholes.are_ordered_of(submission_id) else None
 
     def wholes_with(self, submission_id: str) -> WholeBatches | None:
         """Return what gives orders to all parts of a batch in shards; None: this one is not in shards."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import orjson
@@ -26,6 +27,7 @@ from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses
 from tests.support.json_lines import to_lines
+from tests.support.tcp_proxy import proxy_to
 from tests.support.worker_life import most_at_once
 from tests.support.worker_process import KilledWorker
 
@@ -136,6 +138,36 @@ def test_a_batch_that_has_begun_without_a_run_is_cancelled(tmp_path, api):
         assert ask(fleet, 0, "cancel", "none").code == 0
         wait_until(lambda: fleet.states() == {"none": "cancelled"})
         assert len(api.runs()) == runs_before
+
+
+def test_a_cancel_is_taken_while_the_platform_is_away(tmp_path, api):
+    """By a worker that has not reached it yet: the batch is cancelling at once, until its Runs were aborted.
+
+    What needs the batch itself is refused, with what is waited for.
+    """
+    api = api.fresh()
+    (tmp_path / "store").mkdir()
+    url = f"file://{tmp_path / 'store'}"
+    config = f'[worker]\nfleet = "{url}"\nlease_s = {LEASE_S}\n'
+    with (
+        proxy_to(urlsplit(api.base_url).port or 0) as proxy,
+        FleetProcesses(tmp_path, Api(f"http://127.0.0.1:{proxy.port}", api.process), url, 1, config) as fleet,
+    ):
+        fleet.submit("away", [{"n": n, "until": str(tmp_path / "ends")} for n in range(4)], task="away", **SETTINGS)
+        wait_until(lambda: len(api.runs()) == 4)
+        worker = fleet.workers[0]
+        worker.kill()
+        proxy.cut("both")
+        worker.start()
+        wait_until(lambda: ask(fleet, 0, "cancel", "away").code == 0)
+        status = orjson.loads(ask(fleet, 0, "status", "away", "--json").out)
+        assert status["state"] == "cancelling"
+        refused = [ask(fleet, 0, *each).err for each in (("delete", "away"), ("limits", "away", "--set", "weight=2"))]
+        assert ["the platform" in each for each in refused] == [True, True], refused
+        assert [run["status"] for run in api.runs()] == ["RUNNING"] * 4
+        proxy.heal()
+        wait_until(lambda: fleet.states() == {"away": "cancelled"})
+        assert [run["status"] for run in api.runs()] == ["ABORTED"] * 4
 
 
 def test_what_one_worker_does_not_need_the_other_one_uses(tmp_path, api):

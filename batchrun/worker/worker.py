@@ -377,11 +377,13 @@ class Worker:
             return f"waits for the fleet's store: {self.fleet.trouble}"
         if refusal := self._refusal:
             return refusal
-        own = [each for each in self.store if self._is_own(each)]
-        left = [each for each in own if not each.state.is_over and each.state is not BatchState.PAUSED]
-        if left and not any(each.state.is_under_way for each in left):
-            return f"all batches are stopped; {left[-1].name}: {left[-1].reason}"
-        return ""
+        stopped = None
+        for each in self.store:
+            if not each.state.is_over and each.state is not BatchState.PAUSED and self._is_own(each):
+                if each.state.is_under_way:
+                    return ""
+                stopped = each
+        return f"all batches are stopped; {stopped.name}: {stopped.reason}" if stopped is not None else ""
 
     def _disk_words(self) -> str:
         if self.disk.trouble:

@@ -32,6 +32,7 @@ from batchrun.worker.http import (
     output_routes,
     request_context,
     token_check,
+    worker_routes,
 )
 from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.http.page_access import MAX_TICKETS
@@ -770,6 +771,22 @@ async def test_what_needs_no_token_is_not_for_web_pages_that_rebind_their_name(c
     )
     async with ClientSession() as session, session.get(client.address + path, headers={"Host": "worker.lan"}) as answer:
         assert answer.status == 200
+
+
+async def test_many_who_ask_whether_it_is_ready_share_a_look(client, monkeypatch):
+    """They need no token, and a look takes a tenth of a second of the event loop where there are 20,000 batches."""
+    looks: list[bool] = []
+
+    class Watched(Worker):
+        @property
+        def is_ready(self) -> bool:
+            looks.append(super().is_ready)
+            return looks[-1]
+
+    client.worker.__class__ = Watched
+    monkeypatch.setattr(worker_routes, "FRESH_S", 3600)
+    assert [(await client.ask("GET", "/health/ready"))[0] for _ in range(5)] == [200] * 5
+    assert looks == [True]
 
 
 async def test_limits_of_all_batches_are_changed_while_the_worker_runs(client):

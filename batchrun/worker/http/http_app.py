@@ -80,6 +80,7 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
         metrics_routes,
         output_routes,
         submit_routes,
+        worker_routes,
     ):
         module.prepare(app)
     routes = [route for module in _ROUTE_MODULES for route in module.ROUTES]

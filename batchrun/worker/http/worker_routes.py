@@ -7,9 +7,12 @@ from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.http.request_context import read_object, validated, worker_of
 from batchrun.worker.views import NotifyTestView, notify_view, worker_view
+from batchrun.worker.worker import Worker
 
 #: Max profiles that are listed.
 MAX_PROFILES = 1000
+#: Seconds for which `/health/ready` is the same for all who ask: no token is needed, and each look is at all batches.
+FRESH_S = 1.0
 
 
 async def live(_request: web.Request) -> web.Response:
@@ -17,9 +20,32 @@ async def live(_request: web.Request) -> web.Response:
     return web.json_response({"status": "live"})
 
 
+class _Readiness:
+    """Whether batches could run when somebody last asked."""
+
+    def __init__(self) -> None:
+        self._is_ready = False
+        self._ends_at = 0.0
+
+    def of(self, worker: Worker) -> bool:
+        """Return whether batches can run, as it was up to FRESH_S ago."""
+        now = anyio.current_time()
+        if now >= self._ends_at:
+            self._is_ready, self._ends_at = worker.is_ready, now + FRESH_S
+        return self._is_ready
+
+
+_READINESS = web.AppKey("readiness", _Readiness)
+
+
+def prepare(app: web.Application) -> None:
+    """Create what all who ask share."""
+    app[_READINESS] = _Readiness()
+
+
 async def ready(request: web.Request) -> web.Response:
     """Return whether batches can run now; 503 if not. Why not, which may name batches, the worker's status says."""
-    if worker_of(request).is_ready:
+    if request.app[_READINESS].of(worker_of(request)):
         return web.json_response({"status": "ready"})
     return web.json_response({"status": "not ready"}, status=503)
 

@@ -47,9 +47,10 @@ from batchrun.server.http.forward_proxy import STATUS_HOST, serve_forward_proxy
 from batchrun.server.http.handler import make_handler
 from batchrun.server.runs.final_usage import FinalUsage
 from batchrun.server.runs.hosted_run import ActorProxy, HostedRun, RunEnd
-from batchrun.server.runs.lifecycle import RunCounts, Runs
+from batchrun.server.runs.lifecycle import Runs
 from batchrun.server.runs.migration import announce_migration, end_orphans, migrate, note_time
 from batchrun.server.runs.process_groups import hide_own_environment
+from batchrun.server.runs.run_limits import RunCounts
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import account_table, task_table
 from batchrun.server.store.database import Database, open_database

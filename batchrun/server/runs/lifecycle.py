@@ -5,10 +5,9 @@ are its place and memory free.
 """
 
 import socket
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import anyio
@@ -21,7 +20,6 @@ from batchrun.model import JsonObject, RunStatus
 from batchrun.runtime.error_containment import contained
 from batchrun.server import prices
 from batchrun.server.accounts.accounts import Accounts
-from batchrun.server.accounts.run_quota import RunQuota
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand
 from batchrun.server.error_answers import ErrorAnswer, thing_missing
 from batchrun.server.ids import iso, now_ms
@@ -46,6 +44,7 @@ from batchrun.server.runs.run_docs import (
     new_doc,
     resurrected,
 )
+from batchrun.server.runs.run_limits import RunLimits
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import final_usage_table, run_table, storage_table, stored_value_table, webhook_table
 from batchrun.server.store.database import Database, is_of_a_full_disk, is_of_the_file
@@ -54,8 +53,6 @@ from batchrun.server.webhooks.webhook_delivery import WebhookDelivery
 
 _log = structlog.get_logger()
 
-#: Max start times in memory, about 3 MB.
-_MAX_START_TIMES = 100_000
 #: Seconds that a reader of a READY Run waits for it to begin. Apify's command line takes READY for a failure.
 _BEGINS_WITHIN_S = 1
 #: Max ended Runs in memory: those that their followers are about to read once more.
@@ -79,18 +76,6 @@ _BROKEN = RunEnd(
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class RunCounts:
-    """The server's own counts, the ground truth of tests."""
-
-    started: int = 0
-    live: int = 0
-    peak_live: int = 0
-    peak_memory_mb: int = 0
-    #: Loop times of the last 100,000 starts.
-    start_times: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_START_TIMES))
-
-
 class Runs:
     """All Runs of all accounts."""
 
@@ -112,7 +97,8 @@ class Runs:
     ) -> None:
         self._settings, self._database, self._catalog = settings, database, catalog
         self._children, self._final_usage = children, final_usage
-        self._quotas = {account.id: account.quota for account in accounts}
+        self._limits = RunLimits(accounts)
+        self.counts = self._limits.counts
         self._processes = ProcessRunner(
             database,
             base_url,
@@ -137,7 +123,6 @@ class Runs:
         self._changing: dict[str, anyio.Event] = {}
         #: Default dataset -> the live Run that pays for its items.
         self._paid_datasets: dict[str, HostedRun] = {}
-        self.counts = RunCounts()
 
     @property
     def live_count(self) -> int:
@@ -170,7 +155,7 @@ class Runs:
         live = self._live_run(new_doc(order, started_ms), extras, order.actor, body)
         if order.ready_s:
             live.ready_s, live.doc["status"] = order.ready_s, RunStatus.READY.value
-        self._take_quota(live.doc)
+        self._limits.take(live.doc)
         if order.webhooks:
             await self._add_webhooks(live.doc, order.webhooks)
         self.counts.started += 1
@@ -310,11 +295,11 @@ class Runs:
             if await self._database.read(final_usage_table.is_final, run_id):
                 extras["counted"] = prices.countable(ended)
             live = await self._revived(resurrected(ended, changes), extras, actor)
-            self._take_quota(live.doc)
+            self._limits.take(live.doc)
             try:
                 await self._webhooks.load_run(run_id)
             except Exception:
-                self._give_quota_back(live.doc)
+                self._limits.give_back(live.doc)
                 raise
             await self._commit_start(live, "ACTOR.RUN.RESURRECTED", run_table.revive, live.doc, live.extras)
             return live.doc
@@ -348,14 +333,13 @@ class Runs:
 
         No limit is checked.
         """
-        self._quota_of(doc).take_over(doc["options"]["memoryMbytes"])
-        self._count_live()
+        self._limits.take_over(doc)
         try:
             live = await self._revived(doc, extras, actor)
             await self._database.write(run_table.revive, live.doc, extras)
             await self._webhooks.load_run(live.id)
         except Exception:
-            self._give_quota_back(doc)
+            self._limits.give_back(doc)
             raise
         self._hold(live)
         return live
@@ -378,7 +362,7 @@ class Runs:
         try:
             await self._write(live.doc, event, function, *args, then=lambda _: self._launch(live))
         except Exception:
-            self._give_quota_back(live.doc)
+            self._limits.give_back(live.doc)
             self._webhooks.forget_run(live.id)
             raise
 
@@ -387,7 +371,7 @@ class Runs:
         try:
             await self._webhooks.add_to_run(doc, given)
         except Exception:
-            self._give_quota_back(doc)
+            self._limits.give_back(doc)
             self._webhooks.forget_run(doc["id"])
             raise
 
@@ -405,24 +389,6 @@ class Runs:
             self.delivery.expect(dispatches)
 
         await self._database.write(webhook_table.along, dispatches, now_ms(), function, *args, then=both)
-
-    def _quota_of(self, doc: JsonObject) -> RunQuota:
-        # Runs of an account that was removed from the settings continue to their end.
-        return self._quotas.setdefault(doc["userId"], RunQuota(0, 0))
-
-    def _take_quota(self, doc: JsonObject) -> None:
-        quota = self._quota_of(doc)
-        quota.take(doc["options"]["memoryMbytes"])
-        self.counts.peak_memory_mb = max(self.counts.peak_memory_mb, quota.memory_mb)
-        self._count_live()
-
-    def _count_live(self) -> None:
-        self.counts.live += 1
-        self.counts.peak_live = max(self.counts.peak_live, self.counts.live)
-
-    def _give_quota_back(self, doc: JsonObject) -> None:
-        self._quota_of(doc).give_back(doc["options"]["memoryMbytes"])
-        self.counts.live -= 1
 
     def _live_run(self, doc: JsonObject, extras: JsonObject, actor: Actor, body: bytes | None) -> HostedRun:
         now = anyio.current_time()
@@ -547,7 +513,7 @@ class Runs:
         self._just_ended[live.id] = doc
         if len(self._just_ended) > _MAX_JUST_ENDED:
             del self._just_ended[next(iter(self._just_ended))]
-        self._give_quota_back(doc)
+        self._limits.give_back(doc)
         live.note_ended()
         live.events.close()
         live.wake_followers()

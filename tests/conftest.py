@@ -39,7 +39,7 @@ if "XDG_STATE_HOME" not in os.environ:
 # Each run tries other examples, so that few of them are enough; a busy machine may take its time for one.
 settings.register_profile(
     "batchrun",
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

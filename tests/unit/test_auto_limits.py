@@ -40,15 +40,15 @@ def refill_waits(api: ScriptedApi, slots: int, run_s: float, until: float) -> li
 async def test_slots_are_used_and_refilled(run_s: int) -> None:
     """In an account of 256 Runs, 99.5 % of the slots' time is Runs, and each slot is refilled within 50 ms."""
     api = ScriptedApi(Plan(run_s=run_s, answer_after_s=0.02), capacity=256)
-    engine = engine_of(api, 256 * 6)
+    engine = engine_of(api, 256 * 4)
     await engine.run()
-    assert (len(engine.records), api.peak) == (256 * 6, 256)
+    assert (len(engine.records), api.peak) == (256 * 4, 256)
     begin, end = 4.0, max(api.begun_at)
     busy = sum(max(0.0, min(end, at + run_s) - max(begin, at)) for at in api.begun_at)
     assert busy / (256 * (end - begin)) >= 0.995
     assert 0.99 <= (engine.meter.use.fraction or 0) <= 1
     waits = refill_waits(api, 256, run_s, end)
-    assert (len(waits) >= 1000, max(waits) <= 0.05) == (True, True)
+    assert (len(waits) >= 600, max(waits) <= 0.05) == (True, True)
     assert (engine.meter.refill.quantile(0.5) or 1) <= 0.02
     assert (engine.meter.refill.quantile(0.99) or 1) <= 0.05
 
@@ -84,7 +84,7 @@ async def test_few_starts_meet_a_hidden_limit_below_the_configured_number(
     """At most 8 starts, or an eighth of the limit, are refused together; after that, one per second."""
     api = ScriptedApi(Plan(run_s=20, answer_after_s=answer_after_s), capacity=limit)
     api.tells_limits = False
-    engine = engine_of(api, limit * 5, slots=slots)
+    engine = engine_of(api, limit * 3, slots=slots)
     await engine.run()
     assert api.peak == min(slots, limit)
     assert live_at(api, 3.0, 20) == min(slots, limit)

@@ -58,7 +58,7 @@ def read_or_refuse(path: Path, **format_settings: Any) -> list[tuple[tuple[str, 
     return [(tuple(body), tuple(body.values())) for body in bodies]
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(tables(), dialects(), st.sampled_from(["jobs.csv", "jobs.tsv"]))
 def test_a_table_in_any_dialect_is_read_back_or_refused(
     tmp_path: Path, table: list[list[str]], dialect: dict[str, Any], name: str

@@ -139,12 +139,12 @@ async def test_an_escalation_above_all_memory_settles_the_job_by_its_last_run() 
 
 async def test_small_jobs_that_come_due_again_do_not_lock_out_a_large_one() -> None:
     """After a while all others wait for the large job, and it starts."""
-    sizes = [128] * 69 + [8192] + [128] * 200
+    sizes = [128] * 69 + [8192] + [128] * 100
     jobs = [make_job(line, options=RunOptions(memory_mb=size_mb)) for line, size_mb in enumerate(sizes, 1)]
-    api = ScriptedApi(lambda n: Plan(run_s=60 if n <= 120 else 5, status=RunStatus.FAILED))
+    api = ScriptedApi(lambda n: Plan(run_s=60 if n <= 100 else 5, status=RunStatus.FAILED))
     engine = Engine(api, WatchedLedger(), ListSource(jobs), slots=200, memory_mb=128 * 70, retry=retries(2, first_s=1))
     with anyio.fail_after(50_000):
-        assert len(await engine.run()) == 270
+        assert len(await engine.run()) == 170
 
 
 async def test_a_budget_set_later_counts_what_is_live() -> None:

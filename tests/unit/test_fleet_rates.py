@@ -25,7 +25,7 @@ from tests.support.scripted_api import ScriptedApi
 
 #: Per second, of all workers together.
 START_RATE, REQUEST_RATE = 380.0, 200.0
-LEASE_S, CHANGES = 1.0, 60
+LEASE_S, CHANGES = 1.0, 40
 TASK = TaskId("task")
 
 

@@ -68,14 +68,14 @@ async def test_weights_are_shares_where_starts_are_far_faster_than_the_file_is_r
 
 async def test_a_heavier_group_that_comes_second_in_the_file_gets_its_share() -> None:
     """A group of weight 3 that begins after 2,000 lines has three of four starts as soon as it is read."""
-    source = grouped(15_000, lambda n: "b" if n <= 2000 else "a")
+    source = grouped(4_000, lambda n: "b" if n <= 2000 else "a")
     counts = await started(source, {"a": 3.0, "b": 1.0}, starts=700, after=200)
     assert counts["a"] == pytest.approx(375, rel=0.05)
 
 
 async def test_a_group_beyond_the_look_ahead_gets_its_share_once_it_comes_near() -> None:
     """A group behind 10,500 lines starts once 500 of them are started, and then at three to one."""
-    source = grouped(20_000, lambda n: "b" if n <= 10_500 else "a")
+    source = grouped(12_000, lambda n: "b" if n <= 10_500 else "a")
     counts = await started(source, {"a": 3.0, "b": 1.0}, starts=1000)
     assert counts["a"] == pytest.approx(375, rel=0.1)
 

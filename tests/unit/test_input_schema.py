@@ -224,7 +224,7 @@ _INPUTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(_INPUTS)
 def test_it_agrees_with_the_embedded_server(value):
     """Two implementations that share no code refuse the same inputs."""

@@ -320,7 +320,7 @@ def test_a_large_array_is_held_in_memory_if_the_disk_is_full(
 ) -> None:
     """The disk may have room for some pieces, and for a part of one."""
     resource = pytest.importorskip("resource")
-    rows = [{"n": n, "text": "x" * 1_000} for n in range(5_000)]
+    rows = [{"n": n, "text": "x" * 5_000} for n in range(1_000)]
     file = write("jobs.json", orjson.dumps(rows))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
@@ -407,7 +407,7 @@ def test_an_edit_of_text_that_was_read_is_seen_in_every_format(write: Write, nam
     """Wherever it is, and by the decoded text; lines that were not read yet may change, and more may be appended."""
     begin, end, after = ("[", "]", ",\n") if name == "jobs.json" else ("url,n\n" if "csv" in name else "", "", "\n")
     line = "https://example.com/é,1%05d" if "csv" in name else '{"url":"https://example.com/é","n":1%05d}'
-    count = 16_000 if "ahead" in name else 4_000  # jobs are taken from among 10,000 lines where they have priorities
+    count = 16_000 if "ahead" in name else 2_000  # jobs are taken from among 10,000 lines where they have priorities
     lines = [line % n + after for n in range(count)]
     if "ahead" in name:
         lines[0] = lines[0].replace('"n"', '"@priority":0,"n"')

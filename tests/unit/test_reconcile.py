@@ -289,17 +289,19 @@ async def test_a_list_without_an_end_proves_nothing_but_what_it_shows(
     monkeypatch.setattr(candidates, "MAX_UNKNOWN", 250)
     api = ScriptedApi()
     one = api.run(api.add_run(user_agent=agent("other")))
-    listed: list[RunsPage] = []
+    pages: dict[int, RunsPage] = {}
 
-    async def without_an_end(*, started_after: datetime, offset: int) -> RunsPage:
-        await anyio.sleep(0.2)
+    def page(offset: int) -> RunsPage:
         user_agent = "x" * 20_000 + (" (mine)" if is_listed else "")
         ids = [RunId(f"{offset + n}") for n in range(100)]
         runs = {run_id: replace(one, id=run_id, user_agent=user_agent) for run_id in ids}
         if is_listed:
             runs[RunId("ours")] = replace(one, id=RunId("ours"), user_agent=agent("mine"))
-        listed.append(RunsPage(runs=runs, count=100, total=10**9))
-        return listed[-1]
+        return RunsPage(runs=runs, count=100, total=10**9)
+
+    async def without_an_end(*, started_after: datetime, offset: int) -> RunsPage:
+        await anyio.sleep(0.2)
+        return pages.setdefault(offset, pages.get(offset) or page(offset))
 
     api.list_runs = without_an_end  # type: ignore[method-assign] # a platform with this one fault
     doubts = Doubts(api)

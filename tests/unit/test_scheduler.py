@@ -27,7 +27,7 @@ async def test_a_freed_slot_is_filled_without_any_wait() -> None:
 async def test_slots_are_in_use_all_the_time() -> None:
     """128 slots, Runs of 20 s, a ledger that syncs in 5 ms: from filling to draining, 99.5 % of slot time is Runs."""
     api = ScriptedApi(Plan(run_s=20))
-    engine = Engine(api, WatchedLedger(sync_s=0.005), numbered(128 * 5), slots=128, start_rate=380, burst=19)
+    engine = Engine(api, WatchedLedger(sync_s=0.005), numbered(128 * 3), slots=128, start_rate=380, burst=19)
     await engine.run()
     begin, end = 1.0, max(api.begun_at)
     busy = sum(max(0.0, min(end, at + 20) - max(begin, at)) for at in api.begun_at)

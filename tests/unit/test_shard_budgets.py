@@ -106,7 +106,7 @@ ACTS: dict[str, Callable[[World, str], None]] = {
 }  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sorted(ACTS)), st.integers(0, PARTS - 1)), min_size=20, max_size=120))
 def test_all_parts_together_never_spend_more_than_the_budget(acts: list[tuple[str, int]]) -> None:
     """Whatever the order of reading, writing, spending, dying and resting."""

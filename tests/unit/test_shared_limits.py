@@ -131,8 +131,8 @@ async def test_a_small_batch_behind_a_huge_one_gets_the_first_released_permit():
 async def test_weights_divide_the_permits():
     """A batch of weight 3 has three quarters of the starts while a batch of weight 1 has jobs, too."""
     crew = Crew(account(20), run_s=10.0)
-    await side_by_side(lambda: crew.run("heavy", 450, weight=3.0), lambda: crew.run("light", 450))
-    heavy, light = (between(crew.began[name], 50, 250) for name in ("heavy", "light"))
+    await side_by_side(lambda: crew.run("heavy", 300, weight=3.0), lambda: crew.run("light", 300))
+    heavy, light = (between(crew.began[name], 50, 170) for name in ("heavy", "light"))
     assert heavy / light == pytest.approx(3, rel=0.1)
 
 
@@ -163,7 +163,7 @@ async def test_a_batch_that_waits_for_its_own_rate_holds_no_idle_permits():
 async def test_large_runs_get_the_memory_that_small_ones_would_take():
     """Large and small Runs share the memory; the large ones neither starve nor go first."""
     crew = Crew(account(100, memory_mb=4096), run_s=10.0)
-    await side_by_side(lambda: crew.run("small", 500, memory_mb=128), lambda: crew.run("large", 5, memory_mb=4096))
+    await side_by_side(lambda: crew.run("small", 300, memory_mb=128), lambda: crew.run("large", 4, memory_mb=4096))
     assert crew.ended["large"] < crew.ended["small"]
     assert crew.shared.pool.used_memory_mb == 0
 

@@ -49,13 +49,13 @@ async def test_runs_that_start_meanwhile_do_not_keep_a_sweep_going() -> None:
     following = Following(api, max_open_polls=100)
 
     async def start() -> None:
-        for number in range(800):
+        for number in range(500):
             following.follow(api.add_run(Plan(run_s=60.0 + number % 7)))
             await anyio.sleep(0.01)
 
     noticed = await following.all([], start)
-    assert len(noticed) == 800
-    assert len(api.live_listings) / 700 < 0.1
+    assert len(noticed) == 500
+    assert len(api.live_listings) / 400 < 0.1
 
 
 async def test_a_list_of_live_runs_without_an_end_holds_up_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ async def test_cancelled_it_keeps_no_run_and_no_poll() -> None:
 
 
 async def test_many_that_end_at_once_are_looked_at_in_turns() -> None:
-    """A thousand ends in one second: never more than a bounded number of requests for them at a time."""
+    """Three hundred ends in one second: never more than a bounded number of requests for them at a time."""
     looks, peak = 0, 0
 
     class _Counting(ScriptedApi):
@@ -159,9 +159,9 @@ async def test_many_that_end_at_once_are_looked_at_in_turns() -> None:
             return await super().get_run(run_id)
 
     api = _Counting()
-    ends = [1000.0] + [60.0] * 1000
+    ends = [1000.0] + [60.0] * 300
     noticed = await follow_all(api, [api.add_run(Plan(run_s=end)) for end in ends], max_open_polls=1)
-    assert (len(noticed), peak) == (1001, MAX_LOOKS)
+    assert (len(noticed), peak) == (301, MAX_LOOKS)
 
 
 async def test_a_swept_run_that_is_unknown_for_ten_seconds_is_lost() -> None:
@@ -177,9 +177,9 @@ async def test_a_swept_run_that_is_unknown_for_ten_seconds_is_lost() -> None:
 async def test_a_batch_with_more_runs_than_polls_ends_right() -> None:
     """Every job once, with the slots in use all the time."""
     api = ScriptedApi(lambda n: Plan(run_s=60 + n % 30))
-    source = numbered(400)
-    records = await Engine(api, WatchedLedger(), source, slots=100, max_open_polls=10).run()
-    assert (len(records), len(api.run_ids), api.peak) == (400, 400, 100)
+    source = numbered(200)
+    records = await Engine(api, WatchedLedger(), source, slots=50, max_open_polls=5).run()
+    assert (len(records), len(api.run_ids), api.peak) == (200, 200, 50)
 
 
 async def test_swept_runs_have_no_child_each() -> None:

@@ -423,7 +423,9 @@ class Runs:
 
     async def _revived(self, doc: JsonObject, extras: JsonObject, actor: Actor) -> HostedRun:
         _, input_key = current_part(doc)
-        stored = await self._database.read(stored_value_table.read, doc["defaultKeyValueStoreId"], input_key)
+        stored = None
+        if not isinstance(actor.runner, LocalCommand):  # a process reads its input itself
+            stored = await self._database.read(stored_value_table.read, doc["defaultKeyValueStoreId"], input_key)
         status = RunStatus(doc["status"])
         live = self._live_run(doc, extras, actor, stored[1] if stored else None)
         live.input_key = input_key
@@ -433,7 +435,7 @@ class Runs:
 
     def _launch(self, live: HostedRun) -> None:
         self._hold(live)
-        self._children.start_soon(self._carry_out, live, None)
+        self.go_on(live, None)
 
     def _hold(self, live: HostedRun) -> None:
         self._live[live.id] = live

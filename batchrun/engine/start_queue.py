@@ -84,7 +84,8 @@ class StartQueue:
         self._held_by: WaitKind | None = None
         self._postponed: list[tuple[float, int, Work]] = []
         self._tie = count()
-        self._taking = anyio.Lock(fast_acquire=True)
+        #: Held by the one child that waits for a change; the others wait for it, so that a change wakes one child.
+        self._waiting = anyio.Lock(fast_acquire=True)
         #: Groups of which nothing more is started.
         self._stopped_groups: set[str | None] = set()
         self._is_stopped = False
@@ -116,20 +117,26 @@ class StartQueue:
 
     async def next(self, permit: Permit) -> Work | None:
         """Wait for the next job, and reserve what it needs in the permit and the purse; None at the end."""
-        async with self._taking:
-            while not self._is_stopped:
-                self._push_due()
-                work = self._take()
-                if work is not None:
-                    permit.reserve(self._terms.demand(work))
-                    if self._ready and self._children.is_another_coming:
-                        self._permits.want_more()
-                    return work
-                if self._is_done:
-                    return None
+        # Not in the lock, which is passed on in the next turn of the loop: each job would take a turn, with all others.
+        if (work := self._take_for(permit)) is not None:
+            return work
+        async with self._waiting:
+            while (work := self._take_for(permit)) is None and not self._is_done:
                 with self._children.idling:
                     await self._changed.wait(self._due_in_s)
+            return work
+
+    def _take_for(self, permit: Permit) -> Work | None:
+        """Take the next job and reserve what it needs; None if there is none now."""
+        if self._is_stopped:
             return None
+        self._push_due()
+        work = self._take()
+        if work is not None:
+            permit.reserve(self._terms.demand(work))
+            if self._ready and self._children.is_another_coming:
+                self._permits.want_more()
+        return work
 
     def _push_due(self) -> None:
         """Put postponed jobs that are due before jobs that wait for their first attempt."""

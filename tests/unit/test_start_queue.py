@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import anyio
+import pytest
 
 from batchrun.engine.limits.batch_priorities import AccountPool
 from batchrun.engine.limits.cost_reservations import Purse
@@ -67,6 +68,23 @@ async def test_a_postponed_job_comes_when_it_is_due_and_before_the_others() -> N
     queue.push(work_of(make_job(8)))
     queue.postpone(Postponed(work_of(make_job(9)), 0.0))
     assert await lines_until_the_end(queue, permits) == [9, 8]
+
+
+async def test_a_ready_job_is_taken_in_the_same_turn_of_the_loop_though_another_child_waits() -> None:
+    """The child that waits for a change has its turn later: jobs do not pass one by one, each in a turn of the loop."""
+    permits = permits_over(gate_of(), 9)
+    queue = queue_over(permits)
+    asked = await permits.acquire()
+    assert asked is not None
+    async with anyio.create_task_group() as children:
+        children.start_soon(taken, queue, permits)
+        await anyio.wait_all_tasks_blocked()
+        queue.push(work_of(make_job(1)))
+        taking = queue.next(asked)
+        with pytest.raises(StopIteration) as ended:
+            taking.send(None)  # it would yield to the loop here
+        assert ended.value.value.job.position.line == 1
+        queue.end_source()
 
 
 async def test_a_job_that_comes_while_a_child_waits_is_taken_at_once() -> None:

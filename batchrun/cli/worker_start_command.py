@@ -66,6 +66,9 @@ class _ConfigReader:
 
 
 async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
+    if await anyio.to_thread.run_sync(is_absent, data):  # none is made for a worker that could only stop
+        config = await anyio.to_thread.run_sync(partial(load_worker_config, None, flags=flags))
+        await anyio.to_thread.run_sync(read_token, config.api, os.environ)
     async with open_data_directory(data) as directory:
         reader = _ConfigReader(data, flags)
         config = await anyio.to_thread.run_sync(reader.read)

@@ -100,12 +100,12 @@ def changed_while_running(old: WorkerConfig, new: WorkerConfig) -> tuple[WorkerC
 
 
 def load_worker_config(
-    data_dir: Path,
+    data_dir: Path | None,
     *,
     flags: Mapping[str, Any] = types.MappingProxyType({}),
     environ: Mapping[str, str] | None = None,
 ) -> WorkerConfig:
-    """Read a worker's configuration; without a file, every key has its default.
+    """Read a worker's configuration; without a file, as without a data directory, every key has its default.
 
     Flags by dotted key override BATCHRUN_SECTION__KEY of the environment, which override the file. Paths in the file
     are relative to the data directory. Variables for keys that a worker lacks are ignored.
@@ -113,8 +113,7 @@ def load_worker_config(
     Raises:
         ConfigError: it names the file and every dotted key that is wrong.
     """
-    file = data_dir / FILE_NAME
-    found = None if is_absent(file) else file
+    found = None if data_dir is None or is_absent(data_dir / FILE_NAME) else data_dir / FILE_NAME
     if found is not None:
         refuse_planted(found)
     values, given = read_settings(found, flags=flags, environ=environ, known=_has_key)

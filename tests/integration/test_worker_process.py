@@ -126,10 +126,11 @@ def test_sighup_applies_limits_and_a_bad_file_changes_nothing(tmp_path):
 
 
 def test_a_worker_without_a_token_does_not_begin_to_listen(tmp_path):
-    """Its service would be started, and stop at once: the start itself fails, with the reason."""
+    """Its service would be started, and stop at once: the start itself fails, with the reason, and leaves nothing."""
     said = batchrun("worker", "start", "--data", "data", "--api-url", "https://api.example.com", cwd=tmp_path)
     assert (said.code, said.out) == (2, "")
     assert "needs an API token" in said.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_systemd_does_not_restart_a_worker_whose_token_is_refused(tmp_path):

@@ -445,9 +445,13 @@ def serve(
     """Serve the Apify API on this machine and run Actors as local processes, until Ctrl-C."""
     import_leanly()
     from batchrun.cli.account_file import read_accounts, read_token, token_in
+    from batchrun.cli.secret_warning import warn_of_readers
     from batchrun.cli.serve_command import serve_api
     from batchrun.server import AccountSettings, ServerSettings, load_faults
 
+    for secret in (token_file, account_file):
+        if secret is not None:
+            warn_of_readers(Path(secret.name))
     accounts = [
         AccountSettings(
             username=name,

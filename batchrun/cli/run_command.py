@@ -12,6 +12,7 @@ from batchrun.batch.open_batch import open_batch
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode, exit_code_of_batch
 from batchrun.cli.json_output import print_json
+from batchrun.cli.secret_warning import warn_of_readers
 from batchrun.cli.terminal import say
 from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.config import Config
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 def run_batch_command(config: Config, *, is_confirmed: bool, is_json: bool) -> ExitCode:
     """Start a batch, or resume it; the ledger notes this command line as the one that resumes it."""
     refuse_worker_directory(config.out_dir, "run")
+    if config.api.token_file is not None:
+        warn_of_readers(config.api.token_file)
     same = Command(line=shlex.join(["batchrun", *sys.argv[1:]]), directory=str(Path.cwd()))
     return run_async(run_to_the_end, config, is_confirmed, is_json, same, None)
 

@@ -13,6 +13,7 @@ import anyio
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
+from batchrun.cli.secret_warning import warn_of_readers
 from batchrun.cli.stop_signals import draining_words
 from batchrun.cli.terminal import answer, say
 from batchrun.config import read_token
@@ -72,6 +73,8 @@ async def _start(data: Path, flags: dict[str, Any]) -> ExitCode:
     async with open_data_directory(data) as directory:
         reader = _ConfigReader(data, flags)
         config = await anyio.to_thread.run_sync(reader.read)
+        if config.api.token_file is not None:
+            await anyio.to_thread.run_sync(warn_of_readers, config.api.token_file)
         # Before the worker listens and says that it is ready: without a token it could only stop.
         await anyio.to_thread.run_sync(read_token, config.api, os.environ)
         async with open_worker(directory, config, os.environ) as worker:

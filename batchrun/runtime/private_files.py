@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
+from stat import S_IMODE, S_IRGRP, S_IROTH, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH, S_IXGRP, S_IXOTH
 
 #: Max bytes of a file that is read whole: more than any of ours has.
 MAX_WHOLE_BYTES = 64 << 20
@@ -283,6 +283,20 @@ def refuse_anothers(file: Path, found: os.stat_result) -> None:
     """
     if _is_anothers(found) and (os.geteuid() != 0 or found.st_uid != stat_in_place(file.parent).st_uid):
         raise PermissionError(errno.EPERM, _IS_ANOTHERS, str(file))
+
+
+def others_can_read(file: Path) -> bool:
+    """Return whether other users can read a file that is this user's to close; what cannot be told is False.
+
+    A container's secrets are not: they are root's, or on a mount that is read-only.
+    """
+    try:
+        found, on = file.stat(), os.statvfs(file)
+        is_reachable = all(each.stat().st_mode & (S_IXGRP | S_IXOTH) for each in file.resolve().parents)
+    except (OSError, ValueError):
+        return False
+    is_own = found.st_uid == os.geteuid() and not on.f_flag & os.ST_RDONLY
+    return is_own and is_reachable and S_ISREG(found.st_mode) and bool(found.st_mode & (S_IRGRP | S_IROTH))
 
 
 @contextmanager

@@ -5,9 +5,11 @@ import re
 import sqlite3
 import stat
 import struct
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -48,7 +50,7 @@ from batchrun.output.lock import holder, locked
 from batchrun.output.log_tails import LogTails
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import Sink
-from batchrun.runtime.private_files import close_to_others, make_private_directory, private_opener
+from batchrun.runtime.private_files import close_to_others, make_private_directory, others_can_read, private_opener
 from batchrun.server import open_server
 from batchrun.server.accounts.account_book import with_tokens
 from batchrun.server.settings import ServerSettings
@@ -250,6 +252,49 @@ def test_nothing_is_written_to_a_directory_that_is_put_in_the_place_of_a_locked_
             replace_text(out / "report.html", "")
     assert {str(each.relative_to(victim)) for each in victim.rglob("*")} == {"batch.log", "server"}
     assert (stat.S_IMODE((victim / "server").stat().st_mode), (victim / "batch.log").read_text()) == (0o755, "old\n")
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that all users reach, unlike those of pytest."""
+    with TemporaryDirectory(dir="/tmp") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+@pytest.mark.parametrize("arguments", [("run", "b.toml"), ("worker", "start"), ("serve", "--token-file", "a token")])
+def test_a_token_that_other_users_can_read_is_warned_of(open_directory, arguments):
+    """With the command that closes its file; then there is no word of it. All end at once, as it is no token."""
+    file = open_directory / "a token"
+    file.write_text("no token")
+    file.chmod(0o644)
+    (open_directory / "b.toml").write_text('[task]\nid = "a~b"\n[jobs]\nfile = "j.jsonl"\n')
+    (open_directory / "j.jsonl").write_text("{}")
+    (open_directory / "worker").mkdir()  # a start that would make it ends before that
+    environ = {"BATCHRUN_API__TOKEN_FILE": str(file), "BATCHRUN_API__BASE_URL": "https://api.example.com"}
+    said = batchrun(*arguments, cwd=open_directory, environ=environ)
+    assert (said.code, said.err.count("WARNING: other users can read")) == (2, 1), said
+    subprocess.run(said.err.split("`")[1], shell=True, check=True, cwd=open_directory)
+    assert "WARNING" not in batchrun(*arguments, cwd=open_directory, environ=environ).err
+
+
+def test_a_file_that_others_cannot_read_or_this_user_cannot_close_is_not_warned_of(open_directory):
+    """In a closed directory, or another user's, as the secrets of containers are, or none that can be looked at."""
+    file = open_directory / "token"
+    file.write_text("")
+    found = []
+    for mode in (0o640, 0o604, 0o600):
+        file.chmod(mode)
+        found.append(others_can_read(file))
+    assert found == [True, True, False]
+    file.chmod(0o644)
+    if os.geteuid() == 0:
+        os.chown(file, 65534, -1)
+        assert not others_can_read(file)
+        os.chown(file, 0, -1)
+    open_directory.chmod(0o700)
+    assert not any(map(others_can_read, (file, open_directory, open_directory / "none", Path("\0"))))
 
 
 def test_no_configuration_is_read_from_a_directory_that_is_put_in_the_place_of_a_locked_one(tmp_path):

@@ -21,17 +21,21 @@ class AccountUse(NamedTuple):
 
 
 def read_account_use(submission: Submission, directory: DataDirectory, *, has_budget: bool) -> AccountUse:
-    """Return the account use of a batch that is not open, from its ledger; `has_budget` if the worker has a budget."""
+    """Return the account use of a batch that is not open, from its ledger; `has_budget` if the worker has a budget.
+
+    If the ledger was moved away or cannot be read, it is what the worker noted last: the money is spent all the same.
+    """
     if submission.state.is_over and not has_budget:
         # Close enough if a budget is set later; opening the ledgers of a thousand finished batches is slow.
         return AccountUse(spent_usd=submission.counts.cost_usd)
+    noted = AccountUse(spent_usd=max(submission.counts.cost_usd, submission.counts.used_usd))
     out_dir = directory.out_dir(submission)
     if not has_begun(out_dir):
-        return AccountUse()
+        return noted
     try:
         with open_for_reading(out_dir) as ledger:
             money, totals = ledger.money(), ledger.totals()
     except (LedgerError, OSError) as error:
         _log.warning("ledger_unreadable", batch=submission.id, reason=str(error))
-        return AccountUse()
+        return noted
     return AccountUse(money.spent_usd, money.reserved_usd, totals.live_runs + totals.in_doubt)

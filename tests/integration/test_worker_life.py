@@ -588,6 +588,21 @@ async def test_what_cannot_be_followed_in_the_spool_holds_up_no_other_file(tmp_p
     assert read_account_use(refused, directory, has_budget=True) == AccountUse()
 
 
+@pytest.mark.parametrize("ledger", [None, b"", b"no ledger"])
+async def test_money_stays_spent_whatever_becomes_of_the_results(tmp_path, blockbuster, ledger):
+    """Else the budget of all batches would begin again once a person has archived them, at the next start."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    store = SubmissionStore(directory)
+    counts = BatchCounts(cost_usd=0.5, used_usd=0.75)
+    batch = await store.add(Submission(id=store.new_id(), name="shop", created_at=datetime.now(UTC), counts=counts))
+    if ledger is not None:
+        directory.out_dir(batch).mkdir()
+        (directory.out_dir(batch) / "ledger.sqlite3").write_bytes(ledger)
+    assert read_account_use(batch, directory, has_budget=True) == AccountUse(spent_usd=0.75)
+
+
 async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_path, api, blockbuster):
     """A path that was checked may be a link by the time at which it is opened."""
     blockbuster.deactivate()

@@ -234,6 +234,18 @@ def test_the_container_starts_the_worker_with_existing_flags():
     assert text.index("\nUSER batchrun") < text.index("\nENTRYPOINT")
 
 
+def test_the_containers_health_check_imports_nothing_from_its_volume(tmp_path):
+    """Others may write to it, and what they put there would run as the worker's user."""
+    text = (ROOT / "configs/Containerfile").read_text("utf-8")
+    found = re.search(r"^HEALTHCHECK [^[]*CMD (.*)$", text, re.MULTILINE)
+    assert found is not None
+    _, *words = orjson.loads(found[1])
+    (tmp_path / "urllib").mkdir()
+    (tmp_path / "urllib/__init__.py").write_text("print('planted')")
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "", done
+
+
 def test_the_python_example_runs(tmp_path):
     """It prints each job's key and outcome."""
     code = re.search(r"```python\n(.*?)```", PAGES["python"], re.DOTALL)

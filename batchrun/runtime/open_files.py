@@ -38,12 +38,16 @@ def too_many_words() -> str:
     )
 
 
-def connections_within_limit(wanted: int) -> int:
-    """Return the max connections of a server: the wanted number, or as many as leave SPARE of the open files."""
+def connections_within_limit(wanted: int, *, eighths: int) -> int:
+    """Return the max connections of a server: the wanted number, or its part of the open files that leave SPARE.
+
+    One process may have the embedded server (5 eighths), a worker's HTTP API (1), and the proxy of Actors (1), where
+    each connection needs another one to a site.
+    """
     if resource is None:
         return wanted
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, (soft - SPARE) * eighths // 8))
 
 
 def polls_within_limit(wanted: int) -> int:

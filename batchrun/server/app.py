@@ -262,7 +262,7 @@ def _actor_proxy(settings: ServerSettings, port: int) -> ActorProxy:
 @asynccontextmanager
 async def _listen(backend: Backend, listener: socket.socket, children: anyio.abc.TaskGroup) -> AsyncIterator[None]:
     with closing(listener):
-        cap = ConnectionCap(connections_within_limit(_MAX_CONNECTIONS))
+        cap = ConnectionCap(connections_within_limit(_MAX_CONNECTIONS, eighths=5))
         server = web.Server(
             make_handler(backend, children, cap),
             access_log=None,

@@ -1,5 +1,8 @@
 """What goes wrong with one Run, webhook or client of the server is no other's trouble."""
 
+import errno
+import os
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import closing, contextmanager, suppress
@@ -11,6 +14,7 @@ import anyio.abc
 import anyio.to_thread
 import pytest
 import structlog
+from anyio.streams.stapled import MultiListener
 
 from batchrun.runtime.logs import silence
 from batchrun.server import InlineContext
@@ -163,13 +167,54 @@ async def test_a_client_that_breaks_the_proxy_is_the_only_one_that_it_fails() ->
         children.cancel_scope.cancel()
 
 
+class _SecondAcceptFails(anyio.abc.SocketListener):
+    """As if no file descriptor were free then."""
+
+    def __init__(self, listener: anyio.abc.SocketListener) -> None:
+        self._listener = listener
+        self._fails = iter((False, True))
+
+    @property
+    def _raw_socket(self) -> socket.socket:
+        return self._listener._raw_socket
+
+    async def accept(self) -> anyio.abc.SocketStream:
+        if next(self._fails, False):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+async def test_the_proxy_goes_on_after_a_connection_that_it_could_not_accept() -> None:
+    """Neither the server nor the clients that are connected end with it."""
+
+    async def admit(_: str, __: bool) -> bool:
+        return False
+
+    [listener] = (await anyio.create_tcp_listener(local_host="127.0.0.1")).listeners
+    assert isinstance(listener, anyio.abc.SocketListener)
+    failing = MultiListener([_SecondAcceptFails(listener)])
+    port = failing.extra(anyio.abc.SocketAttribute.local_port)
+    async with anyio.create_task_group() as children, await anyio.connect_tcp("127.0.0.1", port) as earlier:
+        children.start_soon(serve_forward_proxy, failing, admit)
+        assert (await _asked(port, "")).startswith(b"HTTP/1.1 407 ")
+        assert (await _answered(earlier, "")).startswith(b"HTTP/1.1 407 ")
+        children.cancel_scope.cancel()
+
+
 async def _asked(port: int, header: str) -> bytes:
     """Return what the proxy answers."""
-    answer = b""
     async with await anyio.connect_tcp("127.0.0.1", port) as client:
-        await client.send(f"CONNECT there:80 HTTP/1.1\r\n{header}\r\n".encode())
-        while True:
-            try:
-                answer += await client.receive()
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                return answer
+        return await _answered(client, header)
+
+
+async def _answered(client: anyio.abc.SocketStream, header: str) -> bytes:
+    answer = b""
+    await client.send(f"CONNECT there:80 HTTP/1.1\r\n{header}\r\n".encode())
+    while True:
+        try:
+            answer += await client.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return answer

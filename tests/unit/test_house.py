@@ -75,3 +75,30 @@ def test_no_message_puts_a_command_together_by_itself():
     """By `runtime/shell_command.py` alone: a directory's name, which others may choose, is pasted with the command."""
     written = [f"{file.name}: {text}" for file in _modules() for text in _f_strings(file) if _COMMAND.search(text)]
     assert written == []
+
+
+#: What raises the errors of children in a group.
+_GROUPS = ("create_task_group", ".serve")
+_ANY_ERROR = {"BaseException", "Exception", "BaseExceptionGroup", "ExceptionGroup"}
+
+
+def _catches_one_kind(node: ast.AST) -> bool:
+    """True for `except OSError` or `suppress(OSError)`; `except*` finds errors in groups, too."""
+    if isinstance(node, ast.Try):
+        return any(each.type is not None and ast.unparse(each.type) not in _ANY_ERROR for each in node.handlers)
+    return isinstance(node, ast.With | ast.AsyncWith) and any("suppress(" in ast.unparse(i) for i in node.items)
+
+
+def test_no_error_is_caught_by_its_kind_around_a_task_group():
+    """It comes in an ExceptionGroup, which goes on up: one connection that could not be accepted ended a server."""
+    texts = {file.name: file.read_text("utf-8") for file in _modules()}
+    around = [
+        f"{name}:{node.lineno}"
+        for name, text in texts.items()
+        if any(f"{each}(" in text for each in _GROUPS)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.stmt) and _catches_one_kind(node)
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(_GROUPS)
+    ]
+    assert around == []

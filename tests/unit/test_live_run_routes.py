@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 from batchrun.account.account import Account
+from batchrun.errors import BatchrunError
 from batchrun.model import Mark, RunOptions, TaskId
 from batchrun.worker.http.live_run_routes import RunStates
-from tests.support.scripted_api import Plan, ScriptedApi
+from tests.support.scripted_api import Plan, ScriptedApi, api_error, lost_answer
 
 
 async def test_of_a_run_only_what_is_shown_is_kept_with_its_words_cut() -> None:
@@ -31,3 +32,13 @@ async def test_secrets_are_left_out_before_words_are_cut(secrets: tuple[str, ...
     run = await api.start_run(TaskId("task"), b"{}", RunOptions(), Mark("m"))
     account = cast("Account", SimpleNamespace(client=api))
     assert (await RunStates().look(account, lambda _: secrets, [run.id]))[run.id].status_message == shown
+
+
+@pytest.mark.parametrize("error", [api_error(404), lost_answer()], ids=["refused", "unreadable"])
+async def test_a_run_that_cannot_be_read_is_left_out(error: BatchrunError) -> None:
+    """The others are shown all the same."""
+    api = ScriptedApi(Plan(run_s=60.0))
+    run_ids = [(await api.start_run(TaskId("task"), b"{}", RunOptions(), Mark(mark))).id for mark in ("a", "b")]
+    api.errors["get_run"] = [error]
+    account = cast("Account", SimpleNamespace(client=api))
+    assert list(await RunStates().look(account, lambda _: (), run_ids)) == run_ids[1:]

@@ -28,8 +28,8 @@ _MAX_HEAD, _HEAD_WITHIN_S = 65_536, 30
 _MAX_CLIENTS = 512
 #: Seconds for the connection to a site.
 _CONNECT_WITHIN_S = 30
-#: Seconds until connections are accepted again after a failure.
-_ACCEPT_AGAIN_S = 0.5
+#: Seconds until connections are accepted again after a failure, which a client may have caused.
+_ACCEPT_AGAIN_S = 0.05
 _WORDS = {400: "Bad Request", 407: "Proxy Authentication Required", 593: "Not Found", 594: "Connection Refused"}
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
@@ -68,11 +68,12 @@ async def serve_forward_proxy(
 ) -> None:
     """Serve until cancelled; `admit` is asked about each password, and whether a site is to be reached."""
     proxy = _ForwardProxy(admit)
-    async with listener:
+    async with listener, anyio.create_task_group() as clients:
         while True:
-            # A process without free file descriptors cannot accept connections for a while.
-            with suppress(OSError):
-                await listener.serve(proxy.attend)
+            try:
+                await listener.serve(proxy.attend, clients)
+            except* OSError:  # no file descriptor is free, or a connection was reset; it may come in a group
+                pass
             await anyio.sleep(_ACCEPT_AGAIN_S)
 
 
@@ -88,7 +89,7 @@ class _ForwardProxy:
         with contained("proxy_client_broken"), anyio.CancelScope() as scope:
             self._count += 1
             self._strangers[scope] = None
-            if self._count > connections_within_limit(_MAX_CLIENTS):
+            if self._count > connections_within_limit(_MAX_CLIENTS, eighths=1):
                 oldest = next(iter(self._strangers))
                 del self._strangers[oldest]
                 oldest.cancel()

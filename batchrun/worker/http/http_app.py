@@ -67,7 +67,7 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     Raises:
         OutputError: the address cannot be bound.
     """
-    cap = ConnectionCap(connections_within_limit(MAX_CONNECTIONS))
+    cap = ConnectionCap(connections_within_limit(MAX_CONNECTIONS, eighths=1))
     app = web.Application(
         middlewares=[put_errors_into_envelope, demand_token(token, page, cap)], client_max_size=MAX_BODY_BYTES
     )

@@ -92,7 +92,7 @@ class RunStates:
         async with limiter:
             try:
                 run = await account.client.get_run(run_id, gives_up=True)
-            except ApiError:
+            except (ApiError, TransportError):
                 return  # its row stays without a message
             self._known.pop(run_id, None)
             self._known[run_id] = anyio.current_time(), _shown(run, secrets_of(run_id))

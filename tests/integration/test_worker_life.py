@@ -558,6 +558,25 @@ async def test_a_cancelled_batch_of_the_spool_stays_so_once_it_is_deleted(tmp_pa
     assert len(taken) == (1 if has_run else 2)
 
 
+async def test_the_file_of_a_killed_batch_is_not_taken_again_once_that_is_deleted(tmp_path, blockbuster):
+    """Its worker was killed before it counted a Run: that the batch has begun says that there may be some."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    put(directory.spool / "shop.toml", "")
+    store, taken = SubmissionStore(directory), list[Submission]()
+
+    async def submit(submission: Submission) -> Submission:
+        taken.append(submission)
+        return await store.add(submission)
+
+    await Spool(directory, store, submit).look()
+    changes = {"state": BatchState.STOPPED, "begun_at": datetime.now(UTC)}
+    store.delete(await store.update(taken[0].id, lambda _: changes))
+    await Spool(directory, store, submit).look()
+    assert len(taken) == 1
+
+
 async def test_what_cannot_be_followed_in_the_spool_holds_up_no_other_file(tmp_path, blockbuster):
     """A link to a file in a home that is closed to the worker, or to a name that is too long: each is reported."""
     blockbuster.deactivate()

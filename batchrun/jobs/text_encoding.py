@@ -1,4 +1,4 @@
-"""The encoding of a job file: which names are known, and the likely one of a file that is not UTF-8."""
+"""The encoding of a job file: the known names, what a byte order mark says, the likely one of a file not in UTF-8."""
 
 import codecs
 import re
@@ -32,6 +32,11 @@ def known_encoding(name: str) -> str:
         problem = f"{name!r} is not a known text encoding; leave it out for UTF-8, or try cp1252, utf-16"
         raise ConfigError(problem, key="jobs.encoding") from None
     return "utf-8" if normal == "utf-8-sig" else normal
+
+
+def marked_encoding(head: bytes) -> str | None:
+    """Return the encoding that the byte order mark at the head of a file names; None: UTF-8, or there is no mark."""
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None
 
 
 def likely_encoding(file: Path) -> str | None:

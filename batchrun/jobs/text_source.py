@@ -17,7 +17,7 @@ import zstandard
 from batchrun.errors import JobFileError, JobFileLost
 from batchrun.jobs.job_format import Compression, JobFormat
 from batchrun.jobs.raw_streams import NoRow, as_utf8, open_bytes, skip_bytes
-from batchrun.jobs.text_encoding import ONE_BYTE, known_encoding
+from batchrun.jobs.text_encoding import ONE_BYTE, known_encoding, marked_encoding
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import TOO_MANY, too_many_words
 from batchrun.runtime.private_files import input_opener
@@ -189,8 +189,8 @@ def _check_text(path: Path, job_format: JobFormat, encoding: str | None) -> str 
     """Refuse a file that is not text; return its encoding, if given or known by a byte order mark."""
     with open_bytes(path, job_format.compression, job_format.max_window_bytes) as stream:
         head = stream.read(_HEAD_BYTES)
-    if encoding is None and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
+    if encoding is None and (marked := marked_encoding(head)) is not None:
+        return marked
     for magic, problem in _MAGIC.items():
         if head.startswith(magic):
             raise JobFileError(problem, file=job_format.name)

@@ -315,6 +315,11 @@ def test_an_older_ledger_is_not_read_and_the_command_that_updates_it_is_shown(tm
         pass
 
 
+def _forged(name: str, sql: str) -> str:
+    """Return what changes the text of a table or index, which SQLite reads when the file is opened again."""
+    return f"PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = {sql} WHERE name = '{name}'"
+
+
 @pytest.mark.parametrize(
     ("statements", "foreign"),
     [
@@ -324,6 +329,12 @@ def test_an_older_ledger_is_not_read_and_the_command_that_updates_it_is_shown(tm
         ("CREATE TRIGGER mine AFTER INSERT ON job BEGIN DELETE FROM attempt; END", "the trigger 'mine'"),
         ("ALTER TABLE job ADD COLUMN more TEXT GENERATED ALWAYS AS (hex(zeroblob(1000)))", "the table 'job'"),
         ("DROP TABLE batch; CREATE VIRTUAL TABLE batch USING fts5(name, value)", "the table 'batch'"),
+        (
+            _forged("job", "replace(sql, 'outcome TEXT', 'outcome TEXT \"--\" AS (hex(zeroblob(1000)))' || char(10))"),
+            "the table 'job'",
+        ),
+        (_forged("open_cost", "sql || printf('%10000s', ' AND length(zeroblob(1000)) > 0')"), "the index 'open_cost'"),
+        (_forged("batch", "CAST(sql || ', STRICT' AS BLOB)"), "the table 'batch'"),
     ],
 )
 def test_what_takes_the_place_of_a_table_is_not_read(tmp_path: Path, statements: str, foreign: str) -> None:

@@ -15,15 +15,19 @@ import orjson
 
 from batchrun.ledger.sqlite.schema_version import SCHEMA_STEPS, SCHEMA_VERSION, text_of
 
+#: More characters than a table of a ledger has.
+_MAX_CHARS = 10_000
 #: What has the name of a ledger's table or index, or is a trigger on a table; more rows and longer texts than a ledger
-#: has are cut.
+#: has are cut. A text may be noted as bytes, which SQLite reads alike.
 _SCHEMA = (
     "SELECT (SELECT user_version FROM pragma_user_version), part.type, substr(part.name, 1, 100),"
-    " substr(part.tbl_name, 1, 100), substr(part.sql, 1, 10000) FROM sqlite_schema AS part JOIN json_each(?1) AS own"
+    " substr(part.tbl_name, 1, 100), substr(CAST(part.sql AS TEXT), 1, ?2) FROM sqlite_schema AS part"
+    " JOIN json_each(?1) AS own"
     " ON lower(part.name) = own.value OR (part.type = 'trigger' AND lower(part.tbl_name) = own.value) LIMIT 100"
 )
-#: What differs between versions of SQLite and of this program.
-_COMMENT_OR_SPACE = re.compile(r'--[^\n]*|[\s"]+')
+#: A text, which stays as it is; and what differs between versions of SQLite and of this program: the quotes of a word,
+#: comments and spaces. Other quotes stay, which no table of a ledger has: for SQLite, what is in them is no comment.
+_TOKEN = re.compile(r"""('(?:[^']|'')*')|"(\w+)"|--[^\n]*|\s+""", re.ASCII)
 
 
 class _Part(NamedTuple):
@@ -31,7 +35,7 @@ class _Part(NamedTuple):
 
     kind: str
     table: str
-    #: Without comments, spaces and quotes, which differ between versions of SQLite and of this program.
+    #: Without what _TOKEN leaves out.
     sql: str
 
 
@@ -42,10 +46,11 @@ def foreign_part(connection: sqlite3.Connection) -> str:
     foreign; of the file of a newer version, only what is a view or a trigger is.
     """
     own = _own_parts()
-    rows = connection.execute(_SCHEMA, (orjson.dumps([*own]).decode(),)).fetchall()
+    rows = connection.execute(_SCHEMA, (orjson.dumps([*own]).decode(), _MAX_CHARS)).fetchall()
     for version, kind, name, table, sql in rows:
         is_newer = version > SCHEMA_VERSION and kind in ("table", "index")
-        if not is_newer and _Part(kind, table, _normal(sql)) not in own.get(name, ()):
+        is_cut = sql is not None and len(sql) == _MAX_CHARS
+        if not is_newer and (is_cut or _Part(kind, table, _normal(sql)) not in own.get(name, ())):
             return f"the {kind} {name!r}"
     return ""
 
@@ -64,4 +69,4 @@ def _own_parts() -> Mapping[str, set[_Part]]:
 
 
 def _normal(sql: str | None) -> str:
-    return "" if sql is None else _COMMENT_OR_SPACE.sub("", sql).lower()
+    return "" if sql is None else _TOKEN.sub(r"\1\2", sql).lower()

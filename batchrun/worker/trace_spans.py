@@ -6,6 +6,7 @@ Attributes are ids, outcomes and costs; never inputs, outputs or messages.
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from batchrun.worker.submission import Submission
 
 #: Max seconds to send the remaining spans when the worker ends.
 CLOSE_S = 3.0
+
+#: What may be a key in an address that a message quotes: its user, with the password, and its query.
+_SECRET_PART = re.compile(r"(?<=//)[^/\s]*@|(?<=\?)\S+")
 
 _log = structlog.get_logger()
 
@@ -132,4 +136,4 @@ class _LogFirstOnly(logging.Handler):
         """Log an error, if it is the first."""
         if not self._has_logged:
             self._has_logged = True
-            _log.warning("traces_not_sent", reason=record.getMessage())
+            _log.warning("traces_not_sent", reason=_SECRET_PART.sub("***", record.getMessage()))

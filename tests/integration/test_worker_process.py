@@ -261,15 +261,19 @@ def test_spans_arrive_at_a_collector_without_a_token_in_them(tmp_path):
 
 
 def test_an_unreachable_collector_costs_spans_and_one_log_line(tmp_path):
-    """Batches and worker end as usual; only the log mentions it."""
+    """Batches and worker end as usual; only the log mentions it, without a key in the collector's address."""
     with open_api(tmp_path / "api") as api, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
-        config = f'[worker]\ntraces = "http://127.0.0.1:{nobody.getsockname()[1]}/v1/traces"\n'
+        address = f"user:a-SECRET@127.0.0.1:{nobody.getsockname()[1]}/v1/traces?api-key=a-SECRET"
+        config = f'[worker]\ntraces = "http://{address}"\n'
         worker = WorkerProcess(tmp_path / "data", api.base_url, config)
         with worker.running() as process:
             worker.put_batch("shop", [{"n": n} for n in range(3)])
             assert worker.wait_for_end("shop")["state"] == "finished"
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, worker.said()
-    assert [line["event"] for line in log_lines(tmp_path / "data/worker.log")].count("traces_not_sent") == 1
+    (reason,) = (
+        line["reason"] for line in log_lines(tmp_path / "data/worker.log") if line["event"] == "traces_not_sent"
+    )
+    assert ("/v1/traces?*** " in reason, "SECRET" in reason) == (True, False), reason
     assert "opentelemetry" not in worker.said().lower()

@@ -20,6 +20,7 @@ from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
 from batchrun.worker.fleet.page_log import PAGE_LOG, SharedPage
+from batchrun.worker.fleet.sharded_order import OrderVerb
 from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.busy_threads import all_threads_waiting
@@ -422,3 +423,12 @@ async def test_a_worker_looks_at_the_page_while_all_threads_wait(tmp_path):
     async with all_threads_waiting():
         with anyio.fail_after(60):
             await fleet.read()
+
+
+async def test_an_order_for_a_batch_that_was_just_deleted_does_nothing(tmp_path):
+    """Another worker has taken it from the list, which this one has not read since."""
+    (tmp_path / "store").mkdir()
+    store = DirectoryStore(tmp_path / "store")
+    fleet = await anyio.to_thread.run_sync(fleet_in_this_process, tmp_path, store)
+    await fleet.order("gone", OrderVerb.CANCEL, {})
+    assert fleet.listed == {}

@@ -173,9 +173,11 @@ class Fleet:
         """
 
         def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
-            whole = find_wholes(listed).get(batch) or WholeBatch(listed[batch], [listed[batch]])
-            if retry is not None and whole.has_retry(retry.id):
-                return None
+            whole = find_wholes(listed).get(batch)
+            if whole is None and batch in listed:
+                whole = WholeBatch(listed[batch], [listed[batch]])
+            if whole is None or (retry is not None and whole.has_retry(retry.id)):
+                return None  # it was deleted meanwhile, or ordered before
             return whole.with_order(verb, changes, retry)
 
         await self.call(partial(self._batches.append, decide))

@@ -138,8 +138,9 @@ def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path, command)
 def test_a_ledger_that_was_restored_from_a_copy_is_rebuilt(tmp_path):
     """Killed twice, copied in between: the copy knows nothing of later Runs; the records and the log of starts do."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(44))
-        assert batch.run(kill_at="settled:15") == -signal.SIGKILL
+        # More than can have begun at the first kill: 16 Runs at once, 16 that wait to be settled, and those settled.
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(60))
+        assert batch.run(kill_at="settled:5") == -signal.SIGKILL
         copy = tmp_path / "copy"
         copy.mkdir()
         for file in batch.out.glob(f"{LEDGER}*"):

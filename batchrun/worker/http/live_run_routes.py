@@ -172,12 +172,13 @@ async def get_run_log(request: web.Request) -> web.Response:
 async def _secrets_of(client: ApifyClient, out_dir: Path, run_id: RunId) -> Collection[str] | None:
     """Return the secret texts of an ended Run's input; None: its line cannot be read, or has changed since."""
     fields = await anyio.to_thread.run_sync(secret_fields, out_dir)
-    config, task_id = await anyio.to_thread.run_sync(lambda: read_config(out_dir, is_own=True))
-    secrets = await read_input_secrets(client, config, task_id, fields)
-    if secrets.are_none:
+    if fields.paths == ():
         return ()
+    config, task_id = await anyio.to_thread.run_sync(lambda: read_config(out_dir, is_own=True))
     override = await anyio.to_thread.run_sync(sent_override, out_dir, config, run_id)
-    return secrets.of(override) if override is not None else None
+    if override is None:
+        return None
+    return (await read_input_secrets(client, config, task_id, fields)).of(override)
 
 
 async def abort_run(request: web.Request) -> web.Response:

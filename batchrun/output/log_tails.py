@@ -10,10 +10,6 @@ from batchrun.runtime.private_files import read_private, refuse_link
 
 #: Max bytes that are kept of each log.
 MAX_TAIL_BYTES = 64 << 10
-#: Max logs that are kept of one batch: 64 MB.
-MAX_KEPT = 1000
-#: Max logs of one kind of failure in one process, so that a frequent kind does not crowd out a rare one.
-MAX_KEPT_PER_KIND = 100
 #: Ids that may become a file name. An id comes from outside: it must look like the platform's own ones.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 

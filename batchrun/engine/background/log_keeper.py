@@ -15,10 +15,14 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.errors import ApiError
 from batchrun.model import Outcome, Record, RunId
-from batchrun.output.log_tails import MAX_KEPT, MAX_KEPT_PER_KIND, MAX_TAIL_BYTES, LogTails
+from batchrun.output.log_tails import MAX_TAIL_BYTES, LogTails
 from batchrun.policy.failure_cause import failure_id
 from batchrun.policy.secret_fields import MASK
 
+#: Max logs that are kept of one batch: 64 MB.
+MAX_KEPT = 1000
+#: Max logs of one kind of failure in one process, so that a frequent kind does not crowd out a rare one.
+MAX_KEPT_PER_KIND = 100
 #: Max logs that are fetched at the same time.
 FETCHERS = 4
 #: Timeout for fetching one log, in seconds.

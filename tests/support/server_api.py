@@ -102,8 +102,10 @@ class Api:
         path = f"/v2/datasets/{run['defaultDatasetId']}/items"
         items = (await self.get(path)).body
         with anyio.fail_after(60):
+            pause_s = 0.02
             while len(items) < count:
-                await anyio.sleep(0.05)
+                await anyio.sleep(pause_s)
+                pause_s = min(0.2, pause_s * 1.3)  # a process takes seconds until it pushes, a coroutine none
                 items = (await self.get(path)).body
         return items
 

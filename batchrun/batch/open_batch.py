@@ -3,7 +3,7 @@
 import os
 import types
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +17,14 @@ from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.config.job_format_builder import is_here
 from batchrun.engine.limits.batch_priorities import EQUAL, BatchPriority
-from batchrun.errors import OutputError
+from batchrun.errors import ConfigError, OutputError
 from batchrun.ledger.sqlite.job_file_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal
 from batchrun.model import Command, JsonObject, Summary
 from batchrun.notify.delivery import BatchNotifier, Notifier, delivering, open_channels
 from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.outbox import Outbox
-from batchrun.output.layout import BATCH_LOG, OUTBOX
+from batchrun.output.layout import BATCH_LOG, OUTBOX, is_own_name
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import Sink, explaining, sync_directory
 from batchrun.preflight.job_file_head import check_before_start
@@ -91,6 +91,7 @@ async def open_batch(
         channels = [] if notifier is not None else await anyio.to_thread.run_sync(open_channels, config.notify, environ)
         if account is None:  # before there is a directory, and before any wait for the network
             await anyio.to_thread.run_sync(read_token, config.api, environ)
+        await anyio.to_thread.run_sync(_refuse_own_file, config)
         await anyio.to_thread.run_sync(_make_directory, out_dir)
         async with enter_lock(out_dir), _log_beside(out_dir), _notifier(config, channels) as own:
             job_file = JobFileComparison(config)
@@ -235,6 +236,18 @@ async def _log_beside(out_dir: Path) -> AsyncIterator[None]:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(stack.close)
+
+
+def _refuse_own_file(config: Config) -> None:
+    """Refuse a job file to which the batch itself would write: its own log, say, would have jobs without an end."""
+    file, is_there = config.jobs.file, False
+    with suppress(OSError):  # there is no such directory yet
+        is_there = file.parent.samefile(config.out_dir)
+    if is_there and is_own_name(file.name):
+        raise ConfigError(
+            f"{file}: the batch itself writes a file of this name; give it another one, or choose another --out",
+            key="jobs.file",
+        )
 
 
 def _make_directory(directory: Path) -> None:

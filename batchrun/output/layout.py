@@ -53,10 +53,15 @@ REPLACED = (DUPLICATES, COSTS, REPORT, OWN_CONFIG)
 SHARED = (RECORDS, ITEMS, BAD_LINES, JOB_FILE)
 
 
+def is_own_name(name: str) -> bool:
+    """True if a batch gives this name to something in its directory."""
+    return name in NAMES or name.startswith(LEDGER)
+
+
 def is_own_file(directory: Path, file: Path) -> bool:
     """True if a batch writes a file of this path into its directory, whether it is there or not."""
     try:
         first = (file.parent.resolve() / file.name).relative_to(directory.resolve()).parts[0]
     except (ValueError, IndexError):
         return False
-    return first in NAMES or first.startswith(LEDGER)
+    return is_own_name(first)

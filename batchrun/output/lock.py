@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.errors import OutputError
-from batchrun.output.layout import LEDGER, LOCK, NAMES, SERVER_STATE
+from batchrun.output.layout import LOCK, SERVER_STATE, is_own_name
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import (
     close_to_others,
@@ -45,7 +45,7 @@ def locked(directory: Path) -> Iterator[None]:
             directory_fd = open_closed_directory(directory)
             stack.callback(os.close, directory_fd)
             stack.enter_context(kept_in_place(directory, directory_fd))
-            own = [each for each in directory.iterdir() if each.name in NAMES or each.name.startswith(LEDGER)]
+            own = [each for each in directory.iterdir() if is_own_name(each.name)]
         for each in own:
             with explaining(each):
                 refuse_link(each)

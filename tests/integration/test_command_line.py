@@ -129,6 +129,17 @@ def test_an_unwritable_output_directory_is_a_local_error(tmp_path):
         assert (said.code, said.out, said.err) == (6, "", way), said
 
 
+@pytest.mark.parametrize("name", ["batch.log", "costs.jsonl"])
+def test_a_job_file_to_which_the_batch_would_write_is_refused(tmp_path, name):
+    """Lines that are appended are jobs, so those of its own log would never end."""
+    _write(tmp_path, batch=BATCH.replace("jobs.jsonl", name) + 'format = "jsonl"\nlimit = 1\n')
+    (tmp_path / "jobs.jsonl").rename(tmp_path / name)
+    said = batchrun("run", "batch.toml", "--out", ".", cwd=tmp_path)
+    assert (said.code, "jobs.file" in said.err, "the batch itself writes a file" in said.err) == (2, True, True), said
+    assert {each.name for each in tmp_path.iterdir()} == {"batch.toml", name}
+    assert batchrun("run", "batch.toml", "--out", "out", cwd=tmp_path).code == 0
+
+
 def test_the_status_of_a_finished_batch_agrees_with_its_run(tmp_path):
     """Lines that hold no job are counted as jobs until the file is read."""
     _write(tmp_path, jobs=b'{"a": 1}\n\n\n\n{"a": 1}\n')

@@ -1,11 +1,12 @@
 """What goes wrong with one Run, webhook or client of the server is no other's trouble."""
 
+import base64
 import errno
 import os
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from batchrun.server import InlineContext
 from batchrun.server.http.forward_proxy import serve_forward_proxy
 from batchrun.server.runs import lifecycle
 from tests.support.server_api import Api, open_api
+from tests.support.slow_names import slow_names, until_looked_up
 
 _MESSAGE = "There was an unexpected error on the server, which its log describes"
 
@@ -202,6 +204,32 @@ async def test_the_proxy_goes_on_after_a_connection_that_it_could_not_accept() -
         assert (await _asked(port, "")).startswith(b"HTTP/1.1 407 ")
         assert (await _answered(earlier, "")).startswith(b"HTTP/1.1 407 ")
         children.cancel_scope.cancel()
+
+
+async def test_a_run_whose_sites_names_are_slow_delays_no_other_runs_proxy() -> None:
+    """Nor does an address that does not answer, if the site has another one."""
+
+    async def admit(_: str, __: bool) -> bool:
+        return True
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    with slow_names(site=["127.0.0.2", "127.0.0.1"]) as looked_up, socket.create_server(("127.0.0.1", 0)) as site:
+        async with anyio.create_task_group() as children, AsyncExitStack() as stack:
+            children.start_soon(serve_forward_proxy, listener, admit)
+            for number in range(16):
+                crawler = await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
+                await crawler.send(f"CONNECT slow-{number}:80 HTTP/1.1\r\n{_password('one')}\r\n".encode())
+            await until_looked_up(looked_up, 1)
+            other = await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
+            await other.send(f"CONNECT site:{site.getsockname()[1]} HTTP/1.1\r\n{_password('another')}\r\n".encode())
+            with anyio.fail_after(60):
+                assert (await other.receive()).startswith(b"HTTP/1.1 200 ")
+            children.cancel_scope.cancel()
+
+
+def _password(text: str) -> str:
+    return f"Proxy-Authorization: Basic {base64.b64encode(f'auto:{text}'.encode()).decode()}\r\n"
 
 
 async def _asked(port: int, header: str) -> bytes:

@@ -26,6 +26,7 @@ from batchrun.server.store import webhook_table
 from batchrun.server.webhooks import webhook_book, webhook_delivery, webhook_templates
 from tests.support import api_process
 from tests.support.server_api import ACTORS, Api, open_api
+from tests.support.slow_names import slow_names, until_looked_up
 
 _ENDS = ["ACTOR.RUN.SUCCEEDED", "ACTOR.RUN.FAILED", "ACTOR.RUN.ABORTED", "ACTOR.RUN.TIMED_OUT"]
 
@@ -424,6 +425,24 @@ async def test_an_accounts_slow_receivers_delay_no_other_account(
                 mine = (await api.send("POST", "/v2/webhooks", {**slow, "requestUrl": receiver.url})).data["id"]
                 assert (await api.send("POST", f"/v2/webhooks/{mine}/test")).status == 201
                 await receiver.wait_for(life + 1)
+
+
+async def test_an_account_whose_receivers_names_are_slow_delays_no_other_account(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    """As many as its calls at once are looked up meanwhile."""
+    settings = {**SERVER, "accounts": (AccountSettings(username="bob", token="bob"),)}
+    async with open_api(tmp_path / "server", **settings) as api:
+        with slow_names(receiver=["127.0.0.1"]) as looked_up:
+            for number in range(16):
+                slow = {"eventTypes": ["TEST"], "requestUrl": f"http://slow-{number}/"}
+                hook = (await api.send("POST", "/v2/webhooks", slow, token="bob")).data["id"]
+                assert (await api.send("POST", f"/v2/webhooks/{hook}/test", token="bob")).status == 201
+            await until_looked_up(looked_up, 1)
+            mine = {"eventTypes": ["TEST"], "requestUrl": receiver.url.replace("127.0.0.1", "receiver")}
+            hook = (await api.send("POST", "/v2/webhooks", mine)).data["id"]
+            assert (await api.send("POST", f"/v2/webhooks/{hook}/test")).status == 201
+            await receiver.wait_for(1)
 
 
 async def test_webhooks_are_private(tmp_path: Path, receiver: Receiver) -> None:

@@ -7,9 +7,10 @@ Apify Proxy. Source: the proxy's error codes.
 
 import base64
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from urllib.parse import unquote, urlsplit
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.abc
@@ -17,6 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from batchrun.runtime.error_containment import contained
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.runtime.name_lookups import NameLookups
 from batchrun.runtime.open_files import connections_within_limit
 
 #: Host that SDKs ask, through the proxy, whether the proxy may be used.
@@ -28,6 +30,8 @@ _MAX_HEAD, _HEAD_WITHIN_S = 65_536, 30
 _MAX_CLIENTS = 512
 #: Seconds for the connection to a site.
 _CONNECT_WITHIN_S = 30
+#: Seconds for a site's address to answer, if there is another one.
+_NEXT_ADDRESS_AFTER_S = 1
 #: Seconds until connections are accepted again after a failure, which a client may have caused.
 _ACCEPT_AGAIN_S = 0.05
 _WORDS = {400: "Bad Request", 407: "Proxy Authentication Required", 593: "Not Found", 594: "Connection Refused"}
@@ -84,6 +88,8 @@ class _ForwardProxy:
         self._count = 0
         #: The work for those that have shown no password, the oldest first.
         self._strangers: dict[anyio.CancelScope, None] = {}
+        #: By password; kept while a look-up or a client needs it.
+        self._lookups = WeakValueDictionary[str, NameLookups]()
 
     async def attend(self, client: anyio.abc.SocketStream) -> None:
         with contained("proxy_client_broken"), anyio.CancelScope() as scope:
@@ -123,8 +129,9 @@ class _ForwardProxy:
             await _answer(client, "200 OK", _STATUS)
         else:
             try:
+                lookups = self._lookups.setdefault(head.password, NameLookups())
                 with anyio.fail_after(_CONNECT_WITHIN_S):
-                    site = await anyio.connect_tcp(host, port)
+                    site = await _connect([address for _, address in await lookups.find(host)], port)
             except (OSError, TimeoutError, ValueError) as error:
                 await _refuse(client, _failure(error))
                 return
@@ -153,6 +160,14 @@ def _address(head: _Head) -> tuple[str, int]:
         if is_tunnel or parts.scheme == "http":
             return parts.hostname or "", parts.port or 80
     return "", 0
+
+
+async def _connect(addresses: Sequence[str], port: int) -> anyio.abc.SocketStream:
+    """Connect to the first address that answers."""
+    for address in addresses[:-1]:
+        with suppress(OSError), anyio.move_on_after(_NEXT_ADDRESS_AFTER_S):
+            return await anyio.connect_tcp(address, port)
+    return await anyio.connect_tcp(addresses[-1], port)
 
 
 def _failure(error: Exception) -> int:

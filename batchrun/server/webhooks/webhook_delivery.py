@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 import aiohttp
 import anyio
 import structlog
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchrun.model import JsonObject
 from batchrun.runtime.certificate_authorities import need_authorities
 from batchrun.runtime.error_containment import contained
 from batchrun.runtime.loopback import is_public
+from batchrun.runtime.name_lookups import NameLookups
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.store import build_table, webhook_table
@@ -45,6 +47,29 @@ _MAX_KEPT_BODY = 4096
 _DELETED: JsonObject = {"errorMessage": "The webhook was deleted"}
 #: Headers that a template cannot change. Source: webhook actions.
 _FIXED = ("host", "content-type", "content-length", "transfer-encoding", "connection")
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up for one account, whose slow ones delay no other account's."""
+
+    def __init__(self) -> None:
+        self._lookups = NameLookups()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host.
+
+        Raises:
+            OSError: it has none.
+        """
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for kind, address in await self._lookups.find(host, family)
+        ]
+
+    async def close(self) -> None:
+        pass
 
 
 class WebhookDelivery:
@@ -89,24 +114,27 @@ class WebhookDelivery:
         now = now_ms()
         for dispatch_id, user_id, next_ms in await self._database.read(webhook_table.due):
             self._queue_of(user_id).push(dispatch_id, max(next_ms - now, 0) / 1000)
-        timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S)
-        connector = aiohttp.TCPConnector(limit=0, socket_factory=self._open_socket)
-        async with (
-            aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
-            anyio.create_task_group() as queues,
-        ):
+        async with anyio.create_task_group() as queues:
 
             def serve(queue: WaitingDispatches) -> None:
-                queues.start_soon(self._serve, session, queue)
+                queues.start_soon(self._serve, queue)
 
             self._serve_too = serve
             for queue in self._queues.values():
                 serve(queue)
             await anyio.sleep_forever()
 
-    async def _serve(self, session: aiohttp.ClientSession, queue: WaitingDispatches) -> None:
+    async def _serve(self, queue: WaitingDispatches) -> None:
         limit = anyio.CapacityLimiter(_MAX_OPEN_CALLS)
-        async with anyio.create_task_group() as calls:
+        timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S)
+        # Without aiohttp's cache of names, which goes on with the look-up of a call that has ended.
+        connector = aiohttp.TCPConnector(
+            limit=0, use_dns_cache=False, socket_factory=self._open_socket, resolver=_Resolver()
+        )
+        async with (
+            aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
+            anyio.create_task_group() as calls,
+        ):
             while True:
                 dispatch_id = await queue.next()
                 # Waits here while _MAX_OPEN_CALLS are open; a slow receiver takes one of them.

@@ -1,0 +1,61 @@
+"""Looks host names up without the event loop's own few threads, where slow ones hold up those of everybody else.
+
+There a look-up that is given up is carried out all the same, and the others wait for it.
+"""
+
+import asyncio
+import errno
+import socket
+import threading
+from contextlib import suppress
+
+import anyio
+
+#: Max look-ups of one owner at once.
+_MAX_AT_ONCE = 8
+
+
+class NameLookups:
+    """The look-ups of one owner, whose slow ones delay nobody else's."""
+
+    def __init__(self) -> None:
+        self._free = anyio.Semaphore(_MAX_AT_ONCE)
+
+    async def find(self, host: str, family: int = socket.AF_UNSPEC) -> list[tuple[socket.AddressFamily, str]]:
+        """Return a host's addresses, best first, each with its family.
+
+        Cancelled, it leaves its thread behind, which keeps its place among the owner's until the system has answered.
+
+        Raises:
+            OSError: it has none, or the system does not say; of a name that is not known, `socket.gaierror`.
+            ValueError: no host has such a name.
+        """
+        await self._free.acquire()
+        loop, is_over = asyncio.get_running_loop(), anyio.Event()
+        found: list[tuple[socket.AddressFamily, str]] = []
+        failed: list[Exception] = []
+
+        def end() -> None:
+            self._free.release()
+            is_over.set()
+
+        def look() -> None:
+            try:
+                answers = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+                found.extend((kind, str(address[0])) for kind, _, _, _, address in answers)
+            except (OSError, ValueError) as error:
+                failed.append(error)
+            finally:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(end)
+
+        try:
+            # A daemon, so that no process waits for it to end.
+            threading.Thread(target=look, name="look-up", daemon=True).start()
+        except RuntimeError as error:
+            self._free.release()
+            raise OSError(errno.EAGAIN, f"{host} is not looked up: {error}") from error
+        await is_over.wait()
+        if failed:
+            raise failed[0]
+        return found

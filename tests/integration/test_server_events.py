@@ -231,11 +231,11 @@ async def test_a_server_that_stops_makes_no_python_actor_push_twice(tmp_path: Pa
     """Nor leave an item out, whether it notes an item before or after the push, in its state or in its queue."""
     settings: dict[str, Any] = {"actors": (ACTORS / "python_counter",), "migration_notice_s": 0.05}
     async with open_api(tmp_path, **settings) as api:
-        run = await api.run_actor("local~python-counter", {"count": 20})
-        await api.items(run, 15)
+        run = await api.run_actor("local~python-counter", {"count": 12})
+        await api.items(run, 9)
     async with open_api(tmp_path, **settings) as api:
         await api.finish(run["id"])
         pushed = sorted((item["notes"], item["n"]) for item in await api.items(run))
         log = await api.get(f"/v2/logs/{run['id']}")
-    assert pushed == [(notes, n) for notes in ("after", "before", "queue") for n in range(1, 21)], log
+    assert pushed == [(notes, n) for notes in ("after", "before", "queue") for n in range(1, 13)], log
     assert log.body.count(b"Starting a local process") == 2

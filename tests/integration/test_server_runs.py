@@ -368,8 +368,8 @@ async def test_a_refused_resurrection_changes_nothing(tmp_path: Path) -> None:
 
 
 async def test_more_runs_than_are_held_in_memory_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """240 ended Runs of which 200 are held, each with its own end, whether it is still at hand or read from disk."""
-    monkeypatch.setattr(lifecycle, "_MAX_JUST_ENDED", 200)
+    """48 ended Runs of which 40 are held, each with its own end, whether it is still at hand or read from disk."""
+    monkeypatch.setattr(lifecycle, "_MAX_JUST_ENDED", 40)
     # Usage that became final in between would change a Run that is compared.
     limits: dict[str, Any] = {"max_concurrent_runs": 2000, "max_total_memory_mb": 10**6, "is_rate_limited": False}
     async with open_api(tmp_path, usage_settle_s=3600, **limits) as api:
@@ -379,13 +379,13 @@ async def test_more_runs_than_are_held_in_memory_can_be_read(tmp_path: Path, mon
         async def start(number: int) -> None:
             runs.append((await api.start(task, {"fail": number % 5}, waitForFinish=60)).data)
 
-        for first in range(0, 240, 60):
+        for first in range(0, 48, 12):
             async with anyio.create_task_group() as children:
-                for number in range(first, first + 60):
+                for number in range(first, first + 12):
                     children.start_soon(start, number)
-        assert len({run["id"] for run in runs}) == len({run["defaultDatasetId"] for run in runs}) == 240
-        for run in (runs[0], runs[119], runs[239]):
+        assert len({run["id"] for run in runs}) == len({run["defaultDatasetId"] for run in runs}) == 48
+        for run in (runs[0], runs[23], runs[47]):
             assert (await api.get(f"/v2/actor-runs/{run['id']}")).data == run
-        assert (await api.get(f"/v2/actor-tasks/{task}/runs", limit=1)).data["total"] == 240
-        assert len(api.server._backend.runs._just_ended) == 200
-        assert (api.server.runs_started, api.server.live_runs) == (240, 0)
+        assert (await api.get(f"/v2/actor-tasks/{task}/runs", limit=1)).data["total"] == 48
+        assert len(api.server._backend.runs._just_ended) == 40
+        assert (api.server.runs_started, api.server.live_runs) == (48, 0)

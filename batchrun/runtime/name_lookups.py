@@ -21,8 +21,10 @@ class NameLookups:
     def __init__(self) -> None:
         self._free = anyio.Semaphore(_MAX_AT_ONCE)
 
-    async def find(self, host: str, family: int = socket.AF_UNSPEC) -> list[tuple[socket.AddressFamily, str]]:
-        """Return a host's addresses, best first, each with its family.
+    async def find(
+        self, host: str, family: int = socket.AF_UNSPEC, flags: int = 0
+    ) -> list[tuple[socket.AddressFamily, str]]:
+        """Return a host's addresses, best first, each with its family; the flags are those of `getaddrinfo`.
 
         Cancelled, it leaves its thread behind, which keeps its place among the owner's until the system has answered.
 
@@ -41,7 +43,7 @@ class NameLookups:
 
         def look() -> None:
             try:
-                answers = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+                answers = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM, flags=flags)
                 found.extend((kind, str(address[0])) for kind, _, _, _, address in answers)
             except (OSError, ValueError) as error:
                 failed.append(error)

@@ -65,7 +65,7 @@ class _Resolver(AbstractResolver):
         """
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
-            for kind, address in await self._lookups.find(host, family)
+            for kind, address in await self._lookups.find(host, family, socket.AI_ADDRCONFIG)
         ]
 
     async def close(self) -> None:

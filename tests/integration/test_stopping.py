@@ -129,7 +129,7 @@ def test_a_hang_up_that_nohup_ignores_is_ignored(tmp_path):
 
 def test_ctrl_c_for_the_whole_process_group_drains_the_batch(tmp_path):
     """Embedded, while the demo site's renderer works: the first Ctrl-C drains, and the batch can be resumed."""
-    options = ["--out", "out", "-c", "2", "--limit", "4"]
+    options = ["--out", "out", "-c", "2", "--limit", "6"]
     command = [sys.executable, "-m", "batchrun", "run", str(ROOT / "configs/quickstart.toml"), *options]
     with (tmp_path / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=tmp_path, stderr=stderr, start_new_session=True)
@@ -140,7 +140,7 @@ def test_ctrl_c_for_the_whole_process_group_drains_the_batch(tmp_path):
     said = batchrun(*command[3:], cwd=tmp_path)
     assert said.code == 0, said
     outcomes = [orjson.loads(line)["outcome"] for line in records.read_bytes().splitlines()]
-    assert outcomes == ["succeeded"] * 4
+    assert outcomes == ["succeeded"] * 6
 
 
 def test_an_idle_pipe_does_not_keep_a_batch_from_stopping(tmp_path):

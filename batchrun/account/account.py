@@ -69,7 +69,7 @@ class Account:
         self.shared = SharedLimits(
             max_live_runs=slot_count(limits, info, 0),
             wanted=limits.wanted_runs,
-            max_open_polls=polls_within_limit(limits.max_open_polls),
+            max_open_polls=polls_within_limit(limits.max_open_polls, is_embedded=client.is_embedded),
             starts_per_task_per_s=starts_per_task_per_s,
             throttle=client.account,
             max_buffer_mb=limits.max_buffer_mb,
@@ -111,7 +111,8 @@ class Account:
         self.limits = limits
         self.shared.capacity.want(_least(limits.wanted_runs, self._share.runs if self._share is not None else None))
         self.shared.buffers.total = limits.max_buffer_mb << 20
-        self.shared.polls.resize(polls_within_limit(limits.max_open_polls))
+        most = polls_within_limit(limits.max_open_polls, is_embedded=self.client.is_embedded)
+        self.shared.polls.resize(most)
         if self.shared.throttle is not None:
             self.shared.throttle.change_rate(limits.request_rate * self._part)
         self.watch.change(runs=self._watched_runs(), memory=self._watched_memory())

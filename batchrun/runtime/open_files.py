@@ -50,15 +50,19 @@ def connections_within_limit(wanted: int, *, eighths: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, (soft - SPARE) * eighths // 8))
 
 
-def polls_within_limit(wanted: int) -> int:
-    """Return how many polls may be open at once: the wanted number, or as many as open files allow (logged)."""
+def polls_within_limit(wanted: int, *, is_embedded: bool) -> int:
+    """Return how many polls may be open at once: the wanted number, or as many as open files allow (logged).
+
+    Those of an embedded server have both ends in this process.
+    """
     if resource is None:
         return wanted
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or wanted + RESERVED <= soft:
+    most = (soft - RESERVED) // (2 if is_embedded else 1)
+    if soft == resource.RLIM_INFINITY or wanted <= most:
         return wanted
     import structlog  # noqa: PLC0415 - with all that it imports, a third of the time of a `status`
 
-    possible = max(1, min(wanted, soft - RESERVED))
+    possible = max(1, most)
     structlog.get_logger().warning("fewer_polls", wanted=wanted, possible=possible, open_files=soft)
     return possible

@@ -182,6 +182,8 @@ class ScriptedApi:
         self._plan = plan if plan is not None else Plan()
         #: What a client has beside its verbs: no limit of requests, and no announced limit of starts.
         self.account = None
+        #: Whether its server is in the client's process.
+        self.is_embedded = False
         #: Why a client cannot reach it, and reads that it retries.
         self.outage = ""
         self.failed_reads: Sequence[str] = ()

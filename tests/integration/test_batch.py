@@ -36,20 +36,20 @@ async def work(context: InlineContext) -> None:
 
 
 async def test_every_job_becomes_one_record_and_its_items(tmp_path):
-    """Each of 200 jobs makes one Run, record and item, within the limits of live Runs and start rate."""
+    """Each of 140 jobs makes one Run, record and item, within the limits of live Runs and start rate."""
     async with serving(tmp_path, work) as server:
         config = _config(
-            tmp_path, server, [{"n": n} for n in range(200)], limits__max_concurrent_runs=20, limits__start_rate=300.0
+            tmp_path, server, [{"n": n} for n in range(140)], limits__max_concurrent_runs=20, limits__start_rate=300.0
         )
         summary = await run_batch(config, environ=ENVIRON)
-        assert summary.outcomes == {Outcome.SUCCEEDED: 200}
-        assert (server.runs_started, server.peak_live_runs <= 20) == (200, True)
+        assert summary.outcomes == {Outcome.SUCCEEDED: 140}
+        assert (server.runs_started, server.peak_live_runs <= 20) == (140, True)
         starts = list(server.start_times)
         # 300 a second, and at most 15 (5 %) at once after a pause.
         assert all(later - first >= (100 - 15) / 300 - 0.1 for first, later in zip(starts, starts[100:], strict=False))
     records, items = read_lines(tmp_path / "out/records.jsonl"), read_lines(tmp_path / "out/items.jsonl")
-    assert sorted(item["n"] for item in items) == list(range(200))
-    assert len({record["key"] for record in records}) == 200
+    assert sorted(item["n"] for item in items) == list(range(140))
+    assert len({record["key"] for record in records}) == 140
     assert {record["outcome"] for record in records} == {"succeeded"}
 
 

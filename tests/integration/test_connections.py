@@ -138,7 +138,7 @@ async def test_a_body_that_does_not_fit_is_given_up(answer: bytes) -> None:
 @pytest.mark.parametrize("pieces", [1, 50])
 async def test_a_body_is_decompressed_no_further_than_it_fits(pieces: int) -> None:
     """A few KB on the wire may be gigabytes: what does not fit is found while it grows, whatever has come with it."""
-    packed = gzip.compress(b"x" * 100_000_000)
+    packed = gzip.compress(b"x" * 70_000_000)
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     cut = len(packed) // pieces
     answer = head + packed[:cut]

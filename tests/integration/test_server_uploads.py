@@ -193,8 +193,8 @@ async def test_a_large_value_is_stored_whole(
 async def test_a_bomb_is_stopped_at_the_limit(
     api: Api, tmp_path: Path, encoding: str, encode: Callable[[bytes], bytes]
 ) -> None:
-    """413 after 9 MB of 80; neither is ever in memory, and no file is left."""
-    path, raw = await _store(api), await anyio.to_thread.run_sync(encode, bytes(80 * _MB))
+    """413 after 9 MB of 30; neither is ever in memory, and no file is left."""
+    path, raw = await _store(api), await anyio.to_thread.run_sync(encode, bytes(30 * _MB))
     with _traced():
         before, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()

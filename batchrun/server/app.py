@@ -22,6 +22,7 @@ from batchrun.runtime.children import open_children
 from batchrun.runtime.fair_turns import FairTurns
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.free_space import FreeSpace
+from batchrun.runtime.listening_sockets import listening_socket
 from batchrun.runtime.loopback import at_page_host, hold_loopback, reachable
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.runtime.private_files import (
@@ -301,20 +302,19 @@ def _bind_again(settings: ServerSettings) -> list[socket.socket]:
 
 
 def _bind(host: str, port: int, tries: int = 10) -> list[socket.socket]:
-    """Return the socket that is to listen, and those that keep other programs from the page's name."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        address, taken = listener.getsockname()[:2]
-        # At all addresses of IPv6, it listens at those of IPv4 too.
-        held = hold_loopback([address, "0.0.0.0"] if address == "::" else [address], taken)  # noqa: S104 - not bound here
-    except OSError as error:
-        listener.close()
-        if not port and tries:
-            return _bind(host, port, tries - 1)
-        raise OutputError(f"the server cannot listen on {host}:{port}: {error.strerror or error}") from error
-    listener.setblocking(False)
+    """Return the socket that listens, and those that keep other programs from the page's name."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as bound:
+        try:
+            listener = bound.enter_context(listening_socket(family, (host, port), backlog=_BACKLOG))
+            address, taken = listener.getsockname()[:2]
+            # At all addresses of IPv6, it listens at those of IPv4 too.
+            held = hold_loopback([address, "0.0.0.0"] if address == "::" else [address], taken)  # noqa: S104 - not bound here
+        except OSError as error:
+            if not port and tries:
+                return _bind(host, port, tries - 1)
+            raise OutputError(f"the server cannot listen on {host}:{port}: {error.strerror or error}") from error
+        bound.pop_all()
     return [listener, *held]
 
 

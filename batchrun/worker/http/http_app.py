@@ -1,7 +1,7 @@
 """The worker's HTTP application: routes, token check, error envelope."""
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import anyio
@@ -11,6 +11,7 @@ from aiohttp import web
 from batchrun.config.worker_config import ServiceConfig
 from batchrun.errors import OutputError
 from batchrun.runtime.content_security import STRANGER_POLICY
+from batchrun.runtime.listening_sockets import listen_at_all
 from batchrun.runtime.loopback import hold_loopback
 from batchrun.runtime.open_files import connections_within_limit
 from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
@@ -99,17 +100,17 @@ async def open_http(worker: Worker, token: Token, page: PageAccess) -> AsyncIter
     await runner.setup()
     assert runner.server is not None
     cap.watch(runner.server)
-    try:
-        with ExitStack() as held:
+    with ExitStack() as held:
+        try:
             address = await _listen(runner, worker.config.worker, held)
             await _listen_locally(runner, worker.directory.socket)
             yield address
-    finally:
-        await runner.cleanup()
-        with suppress(OSError), anyio.CancelScope(shield=True):
-            file = anyio.Path(worker.directory.socket)
-            if await file.is_socket():  # not a file that was there before
-                await file.unlink()
+        finally:
+            await runner.cleanup()
+            with suppress(OSError), anyio.CancelScope(shield=True):
+                file = anyio.Path(worker.directory.socket)
+                if await file.is_socket():  # not a file that was there before
+                    await file.unlink()
 
 
 async def _keep_from_browsers(_request: web.Request, answer: web.StreamResponse) -> None:
@@ -128,7 +129,8 @@ async def _listen_locally(runner: web.AppRunner, file: Path) -> None:
 
 async def _listen(runner: web.AppRunner, service: ServiceConfig, held: ExitStack) -> str:
     try:
-        await web.TCPSite(runner, service.host, service.port).start()
+        for listener in await anyio.to_thread.run_sync(listen_at_all, service.host, service.port):
+            await web.SockSite(runner, held.enter_context(closing(listener))).start()
         host, port = runner.addresses[0][:2]
         for each in hold_loopback([address[0] for address in runner.addresses], port):
             held.enter_context(each)

@@ -1,0 +1,57 @@
+"""Sockets that listen for connections of TCP."""
+
+import socket
+from typing import Any
+
+#: Max connections that wait to be accepted, as asyncio's default.
+_BACKLOG = 100
+
+
+def listening_socket(
+    family: int, address: tuple[Any, ...], *, backlog: int = _BACKLOG, is_dual: bool = True
+) -> socket.socket:
+    """Return a socket that listens; connections wait until they are accepted.
+
+    On Linux, a socket that is bound and does not listen yet keeps nobody away: another user's program may bind the same
+    address, listen there, and have all connections. uvloop says nothing of the error that `listen` is then.
+
+    Args:
+        family: of addresses.
+        address: as `bind` takes it.
+        backlog: max connections that wait.
+        is_dual: at all addresses of IPv6, it listens at those of IPv4 too, unless the system is set otherwise.
+
+    Raises:
+        OSError: another program has the port, or the address is none of this machine.
+    """
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not is_dual:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def listen_at_all(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen at all addresses of a host, at one port. Blocks.
+
+    Raises:
+        OSError: as of `listening_socket`, or nobody knows the host.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, (name, _, *rest) in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            listeners.append(listening_socket(family, (name, port, *rest), is_dual=False))
+            port = listeners[0].getsockname()[1]
+    except OSError:
+        for each in listeners:
+            each.close()
+        raise
+    return listeners

@@ -3,9 +3,9 @@
 import socket
 
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from batchrun.runtime.loopback import is_loopback_host
+from batchrun.runtime.name_lookups import NameLookups
 
 #: A server that listens at the second address alone is rare.
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -15,7 +15,7 @@ class LocalNames(AbstractResolver):
     """A resolver for clients that send a token over plain HTTP to this machine only."""
 
     def __init__(self) -> None:
-        self._others = ThreadedResolver()
+        self._others = NameLookups()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

@@ -14,6 +14,7 @@ from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.apify.proxies import proxy_for
 from batchrun.notify.notification import Notification, Undelivered
 from batchrun.runtime.certificate_authorities import need_authorities
+from batchrun.runtime.name_lookups import NameLookups
 from batchrun.version import __version__
 
 #: Seconds for one call, from the connection to the status line.
@@ -45,6 +46,7 @@ class WebhookChannel:
         self._signing_key = signing_key
         self.host = urlsplit(url.get_secret_value()).hostname or ""
         self.target = f"{self.host} (slack)" if is_slack else self.host
+        self._lookups = NameLookups()
         self._proxy = proxy_for(url.get_secret_value(), environ, has_token=False)
 
     async def deliver(self, notification: Notification) -> None:
@@ -60,9 +62,12 @@ class WebhookChannel:
             headers |= signature_headers(key, notification.id, body, sent_at)
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
         await need_authorities()
+        connector = aiohttp.TCPConnector(use_dns_cache=False, resolver=self._lookups)
         try:
             async with (
-                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
+                aiohttp.ClientSession(
+                    connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
+                ) as session,
                 session.post(
                     self._url.get_secret_value(),
                     data=body,

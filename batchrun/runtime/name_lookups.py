@@ -1,6 +1,6 @@
 """Looks host names up without the event loop's own few threads, where slow ones hold up those of everybody else.
 
-There a look-up that is given up is carried out all the same, and the others wait for it.
+There a look-up that is given up is carried out all the same: others wait for it, and so does the end of the process.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import threading
 from contextlib import suppress
 
 import anyio
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 #: Max look-ups of one owner at once.
 _MAX_AT_ONCE = 8
 
 
-class NameLookups:
+class NameLookups(AbstractResolver):
     """The look-ups of one owner, whose slow ones delay nobody else's."""
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class NameLookups:
         def look() -> None:
             try:
                 answers = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM, flags=flags)
-                found.extend((kind, str(address[0])) for kind, _, _, _, address in answers)
+                found.extend((kind, _text(*address)) for kind, _, _, _, address in answers)
             except (OSError, ValueError) as error:
                 failed.append(error)
             finally:
@@ -61,3 +62,24 @@ class NameLookups:
         if failed:
             raise failed[0]
         return found
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return a host's addresses, of families that this machine has itself, to a client of aiohttp.
+
+        Raises:
+            OSError, ValueError: as `find`.
+        """
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for kind, address in await self.find(host, family, socket.AI_ADDRCONFIG)
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: a look-up ends with the system's answer."""
+
+
+def _text(host: str | int, _port: int | bytes, _flow: int = 0, interface: int = 0) -> str:
+    """Return an address with the interface that it is reached by, which those of IPv6 that are link-local need."""
+    return f"{host}%{interface}" if interface else str(host)

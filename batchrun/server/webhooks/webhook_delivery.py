@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import anyio
 import structlog
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchrun.model import JsonObject
 from batchrun.runtime.certificate_authorities import need_authorities
@@ -47,29 +46,6 @@ _MAX_KEPT_BODY = 4096
 _DELETED: JsonObject = {"errorMessage": "The webhook was deleted"}
 #: Headers that a template cannot change. Source: webhook actions.
 _FIXED = ("host", "content-type", "content-length", "transfer-encoding", "connection")
-
-
-class _Resolver(AbstractResolver):
-    """Looks names up for one account, whose slow ones delay no other account's."""
-
-    def __init__(self) -> None:
-        self._lookups = NameLookups()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Return the addresses of a host.
-
-        Raises:
-            OSError: it has none.
-        """
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
-            for kind, address in await self._lookups.find(host, family, socket.AI_ADDRCONFIG)
-        ]
-
-    async def close(self) -> None:
-        pass
 
 
 class WebhookDelivery:
@@ -129,7 +105,7 @@ class WebhookDelivery:
         timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S)
         # Without aiohttp's cache of names, which goes on with the look-up of a call that has ended.
         connector = aiohttp.TCPConnector(
-            limit=0, use_dns_cache=False, socket_factory=self._open_socket, resolver=_Resolver()
+            limit=0, use_dns_cache=False, socket_factory=self._open_socket, resolver=NameLookups()
         )
         async with (
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,

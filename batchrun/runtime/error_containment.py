@@ -1,6 +1,6 @@
 """Keeps an unexpected error at what it belongs to, where many of different people are served by one process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -9,9 +9,18 @@ _log = structlog.get_logger()
 
 
 @contextmanager
-def contained(event: str, **keys: str) -> Iterator[None]:
-    """Log an unexpected error as `event` and go on after the block: a boundary, within which one thing fails alone."""
+def contained(event: str, *, is_known: Callable[[Exception], bool] = lambda _: False, **keys: str) -> Iterator[None]:
+    """Log an error as `event` and go on after the block: a boundary, within which one thing fails alone.
+
+    Args:
+        event: of the log.
+        is_known: true for an error, such as that of a full disk, that needs no traceback.
+        keys: of the log.
+    """
     try:
         yield
-    except Exception:  # noqa: BLE001 - the errors of one thing, whatever they are, must not end the others
-        _log.exception(event, **keys)
+    except Exception as error:  # noqa: BLE001 - the errors of one thing, whatever they are, must not end the others
+        if is_known(error):
+            _log.warning(event, reason=str(error), **keys)
+        else:
+            _log.exception(event, **keys)

@@ -16,7 +16,7 @@ from batchrun.server.runs.lifecycle import ABORTED, TIMED_OUT, Runs
 from batchrun.server.runs.process_groups import Orphan
 from batchrun.server.runs.run_docs import current_part, migrated_extras
 from batchrun.server.store import account_table, run_table
-from batchrun.server.store.database import Database
+from batchrun.server.store.database import Database, is_of_a_full_disk
 
 _log = structlog.get_logger()
 
@@ -89,7 +89,7 @@ async def note_time(database: Database, live_runs: Runs) -> None:
     """Store the time every few seconds, as a lower bound of live Runs' run time; runs until cancelled."""
     while True:
         if live_runs.live_count:
-            with contained("time_not_noted"):
+            with contained("time_not_noted", is_known=is_of_a_full_disk):
                 await _note_time(database)
         await anyio.sleep(_NOTE_TIME_EVERY_S)
 

@@ -5,13 +5,15 @@ from sqlite3 import Connection
 import anyio
 
 from batchrun.runtime.error_containment import contained
-from batchrun.server.store.database import Database
+from batchrun.server.store.database import Database, is_of_a_full_disk
 from batchrun.server.store.storage_table import Kind
 
 #: Max rows of a piece, and the bytes from which on no further row belongs to it: about a hundredth of a second.
 _MAX_ROWS, _MAX_BYTES = 200, 1 << 20
 #: Seconds between two looks for storages that were deleted.
 _LOOK_EVERY_S = 2
+#: Seconds until another try after one that has failed, of which the log has a line.
+_AGAIN_S = 60
 #: Kind -> the table of its contents, their key in a storage, and their large column.
 _CONTENTS = {
     Kind.DATASET: ("items", "position", "body"),
@@ -23,10 +25,12 @@ _CONTENTS = {
 async def keep_removing(database: Database) -> None:
     """Remove what deleted storages hold, also those of an earlier server; runs until cancelled."""
     while True:
-        with contained("deleted_storages_kept"):
+        wait_s = _AGAIN_S
+        with contained("deleted_storages_kept", is_known=is_of_a_full_disk):
             while await database.write(remove_piece):
                 pass
-        await anyio.sleep(_LOOK_EVERY_S)
+            wait_s = _LOOK_EVERY_S
+        await anyio.sleep(wait_s)
 
 
 def remove_piece(connection: Connection) -> bool:

@@ -15,3 +15,11 @@ def test_a_link_counts_with_the_size_of_what_it_leads_to(tmp_path: Path) -> None
     (folder / "model").symlink_to(tmp_path / "model")
     assert digest(folder) == signature(folder)
     assert [shown["name"] for shown in source_files(folder)] == ["main.py"]
+
+
+def test_a_file_that_cannot_be_read_keeps_no_actor_from_its_work(tmp_path: Path) -> None:
+    """It may be another user's, or vanish between two looks."""
+    (tmp_path / "main.py").write_text("print()")
+    (tmp_path / "mem").symlink_to("/proc/self/mem")
+    assert digest(tmp_path) == digest(tmp_path)
+    assert {each["name"]: each["content"] for each in source_files(tmp_path)} == {"main.py": "print()", "mem": ""}

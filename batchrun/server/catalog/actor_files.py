@@ -35,7 +35,7 @@ def digest(folder: Path) -> str:
         return signature(folder)
     read = hashlib.sha256()
     for path, _ in files:
-        content = path.read_bytes()
+        content = _content(path)
         read.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode(errors="replace"))
         read.update(content)
     return read.hexdigest()
@@ -49,12 +49,20 @@ def source_files(folder: Path) -> list[JsonObject]:
         left -= found.st_size
         if left < 0:
             break
-        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
+        name, content = path.relative_to(folder).as_posix(), _content(path)
         try:
             shown.append({"name": name, "format": "TEXT", "content": content.decode()})
         except UnicodeDecodeError:
             shown.append({"name": name, "format": "BASE64", "content": base64.b64encode(content).decode()})
     return shown
+
+
+def _content(path: Path) -> bytes:
+    """Return what a file holds; nothing if it has vanished, or is another user's: the Actor may do without it."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

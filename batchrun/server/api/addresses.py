@@ -40,7 +40,7 @@ def find_actor(call: Call, address: str) -> Actor:
     own_username = call.account.username if call.account is not None else ""
     actor = call.backend.catalog.find(address, own_username)
     if actor is None or not call.backend.accounts.may_use(actor.username, call.account):
-        if actor is not None and call.account is None:
+        if call.account is None:  # before it is said whether there is one
             raise token_missing()
         raise _actor_missing(call, own_username)
     return actor
@@ -108,12 +108,13 @@ async def storage_id_of(call: Call, kind: Kind) -> str:
         return address
     username, _, name = address.partition("~")
     owner = call.backend.accounts.named(username) if username else call.user
-    if owner is None:
-        raise thing_missing(kind.thing)
-    named = await call.backend.database.read(storage_table.read_named, kind, owner.id, name)
+    read = call.backend.database.read
+    named = await read(storage_table.read_named, kind, owner.id, name) if owner is not None else None
     if named is not None and named.access == BY_NAME:
         return named.id
-    if named is None or call.user is not owner:
+    if call.account is None:  # before it is said whether there is one
+        raise token_missing()
+    if named is None or call.account is not owner:
         raise thing_missing(kind.thing)
     return named.id
 

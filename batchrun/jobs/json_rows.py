@@ -185,7 +185,8 @@ def _end_of_value(data: bytes | mmap.mmap, at: int, name: str, line: int) -> int
 
 
 def _broken(data: bytes | mmap.mmap, at: int, wanted: str) -> str:
-    found = brief(data[at : at + 20].decode("utf-8", "replace")) if at < len(data) else "the end of the file"
+    # Not more than one character: what follows may be a secret.
+    found = brief(data[at : at + 4].decode("utf-8", "replace")[0]) if at < len(data) else "the end of the file"
     return f"the array is broken at byte {at + 1:,}: expected {wanted}, found {found}"
 
 

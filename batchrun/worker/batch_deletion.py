@@ -20,9 +20,10 @@ async def delete(worker: Worker, submission_id: str) -> None:
 
     In a fleet, they do, and each worker deletes its directory of the batch once it has read of that.
     """
-    if worker.fleet is not None and not (worker.connected.is_set() and worker.fleet.was_read.is_set()):
-        reason = worker.why_not_ready or "the fleet's list was not read"
-        raise OutputError(f"batch {submission_id} cannot be deleted yet: {reason}")
+    if worker.fleet is not None:
+        if not worker.connected.is_set():
+            raise OutputError(f"batch {submission_id} cannot be deleted yet: {worker.why_not_ready}")
+        worker.fleet.refuse_unread()
     if worker.fleet is not None and (parts := worker.fleet.parts_of(submission_id)):
         async with AsyncExitStack() as stack:
             for part in parts:

@@ -183,6 +183,7 @@ class Worker:
             return
         if self.account is None:  # it takes no batch before
             raise OutputError(f"not possible now: {self.why_not_ready}")
+        self.fleet.refuse_unread()
         async with self.fleet.taken(submission_id):
             yield
             await self.fleet.publish(self.store[submission_id])
@@ -375,6 +376,8 @@ class Worker:
     def _why_no_starts(self) -> str:
         if self.fleet is not None and self.fleet.trouble:
             return f"waits for the fleet's store: {self.fleet.trouble}"
+        if self.fleet is not None and not self.fleet.was_read.is_set():
+            return "reads the fleet's list of batches"
         if refusal := self._refusal:
             return refusal
         stopped = None

@@ -509,6 +509,35 @@ async def test_an_idempotency_key_submits_one_batch_to_a_fleet(tmp_path, api):
         assert (len(first.directories), second.directories) == (2, [])
 
 
+async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api):
+    """It is not ready, and to be asked later: it knows neither all batches, nor who has those of its directory."""
+    (tmp_path / "store").mkdir()
+    fleet = {"worker__fleet": f"file://{tmp_path / 'store'}"}
+    async with opened(tmp_path / "a", api, **fleet) as client:
+        worker = client.worker
+        assert worker.fleet is not None
+        assert worker.wholes is not None
+        listed = await client.submit_batch([{"n": 1}], name="listed")
+        own = Submission(id="20200101-ownownown2", name="own", created_at=datetime.now(UTC), state=BatchState.PAUSED)
+        await worker.store.add(own)
+        worker.fleet.was_read = anyio.Event()  # as after a restart
+        worker.store._known.pop(listed)
+        batches = [("GET", listed), ("POST", f"{listed}/cancel"), ("DELETE", listed)]
+        batches += [("GET", "own/records"), ("POST", "own/cancel"), ("DELETE", "own")]
+        asked = [("GET", f"/v1/events?batch={listed}"), *((method, f"/v1/batches/{rest}") for method, rest in batches)]
+        for method, path in asked:
+            answer = await client.refusal(method, path)
+            assert answer[:2] == (503, "not-possible-now"), (method, path, answer)
+            assert "has not read the fleet's list of batches yet; try again" in answer[2]
+        _, status = await client.ask("GET", "/v1/worker")
+        assert (status["is_ready"], status["why_not_ready"]) == (False, "reads the fleet's list of batches")
+        await worker.fleet.read()
+        worker.wholes.mirror()
+        assert (await client.ask("GET", f"/v1/batches/{listed}"))[0] == 200
+        assert (await client.refusal("GET", "/v1/batches/none"))[:2] == (404, "batch-not-found")
+        assert worker.is_ready
+
+
 async def test_batches_are_listed_newest_first(client):
     """By state, in pages; invalid values are refused."""
     ids = [await client.submit_batch([{"n": n}], name=f"b{n}") for n in range(3)]

@@ -120,6 +120,8 @@ async def working(data: Path, api: Api, **flags: Any) -> AsyncIterator[Worker]:
         anyio.create_task_group() as children,
     ):
         children.start_soon(worker.run)
+        if worker.fleet is not None:
+            await worker.fleet.read()  # once: nothing here does a worker's duty for a fleet
         await until(lambda: worker.is_ready, "a worker that is ready")
         yield worker
         worker.drain()

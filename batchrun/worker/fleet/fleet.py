@@ -133,6 +133,16 @@ class Fleet:
             if entry.submission.state.is_under_way or self.orders_for(batch)
         }
 
+    def refuse_unread(self) -> None:
+        """Check that page and list were read: until then, most batches are not known here, nor who has them.
+
+        Raises:
+            LogUnreachable: they were not.
+        """
+        if not self.was_read.is_set():
+            reason = self.trouble or "the worker has not read the fleet's list of batches yet"
+            raise LogUnreachable(f"not possible now: {reason}; try again in a moment")
+
     def note_trouble(self, reason: str) -> None:
         """Note why the store cannot be reached; empty: it can again."""
         if bool(reason) != bool(self.trouble):
@@ -250,6 +260,7 @@ class Fleet:
         Raises:
             WrongState: It may lack some; the error says where all of it is.
         """
+        self.refuse_unread()
         if (whole := self.wholes.get(batch)) is not None:
             parts = f"{whole.parts[0].submission.id} to {whole.parts[-1].submission.id}"
             raise WrongState(f"batch {batch} is in shards, and each is mended by itself: {parts}")

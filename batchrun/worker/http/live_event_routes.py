@@ -10,7 +10,7 @@ from aiohttp import web
 
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.http.list_query import batch_page, read_list_query
-from batchrun.worker.http.request_context import worker_of
+from batchrun.worker.http.request_context import find_batch, worker_of
 from batchrun.worker.views import batch_view, worker_view
 
 #: Seconds between two events, at least.
@@ -64,7 +64,7 @@ def _reader(request: web.Request) -> Callable[[], dict[str, str]]:
     """Return what reads the parts that a listener asks for, each as JSON by its name."""
     worker = worker_of(request)
     ref = request.query.get("batch")
-    batch_id = None if ref is None else worker.store.find(ref).id
+    batch_id = None if ref is None else find_batch(worker, ref).id
     query = read_list_query(request)
 
     def read() -> dict[str, str]:

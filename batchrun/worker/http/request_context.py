@@ -15,6 +15,7 @@ from batchrun.runtime.children import open_children
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.page_access import PageAccess
 from batchrun.worker.submission import Submission
+from batchrun.worker.submission_store import UnknownBatch
 from batchrun.worker.worker import Worker
 
 #: Timeout for the arrival of a body, in seconds; a form has another second for each `MIN_BYTES_PER_S`.
@@ -42,16 +43,31 @@ def submission_of(request: web.Request) -> Submission:
     """Return the batch in a request's path: its id, or a name that only one batch has.
 
     Raises:
-        UnknownBatch: there is none, or several have the name.
+        UnknownBatch, LogUnreachable: as `find_batch`.
     """
-    return worker_of(request).store.find(request.match_info["ref"])
+    return find_batch(worker_of(request), request.match_info["ref"])
+
+
+def find_batch(worker: Worker, ref: str) -> Submission:
+    """Return the batch with an id, or with a name that only one has.
+
+    Raises:
+        UnknownBatch: there is none, or several have the name.
+        LogUnreachable: none is known, as the worker has not read the fleet's list yet.
+    """
+    try:
+        return worker.store.find(ref)
+    except UnknownBatch:
+        if worker.fleet is not None:
+            worker.fleet.refuse_unread()
+        raise
 
 
 def batch_to_order(request: web.Request) -> Submission:
     """Return the batch in a request's path, for an order that changes it.
 
     Raises:
-        UnknownBatch: as `submission_of`.
+        UnknownBatch, LogUnreachable: as `submission_of`.
         Refused: it is a part of another one, which obeys for all its parts.
     """
     submission = submission_of(request)

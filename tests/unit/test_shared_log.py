@@ -14,10 +14,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import obstore
 import orjson
 import pytest
 import zstandard
+from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.aio.client import Client
@@ -1077,3 +1079,24 @@ def test_a_nats_password_goes_to_another_machine_by_tls_only(monkeypatch, host, 
         listener.join()
     assert b"known to nobody" in came[0] if is_sent else came == [b""]
     assert ("NATS_PASSWORD was not sent" in str(raised.value)) is not is_sent
+
+
+async def test_a_nats_server_brings_in_no_others():
+    """Whoever answers in its place, before TLS, could name one that has a certificate for a name of its own."""
+
+    async def answer(connection: SocketStream) -> None:
+        async with connection:
+            await connection.send(b'INFO {"connect_urls":["other.example:4222"]}\r\n')
+            await connection.receive()
+            await connection.send(b"PONG\r\n")
+            await connection.receive()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    address = f"nats://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+    async with listener, anyio.create_task_group() as children:
+        children.start_soon(listener.serve, answer)
+        client = nats_store._CarefulClient()
+        await client.connect([address])
+        assert [server.geturl() for server in client.servers] == [address]
+        await client.close()
+        children.cancel_scope.cancel()

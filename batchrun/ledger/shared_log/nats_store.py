@@ -55,7 +55,13 @@ _MONITOR_BYTES = 1 << 20
 
 
 class _CarefulClient(Client):
-    """A client that sends a password to another machine by TLS only: by itself, it leaves that to the server."""
+    """A client that logs in to the servers it is given only, and sends a password to another machine by TLS only.
+
+    By itself, it leaves both to what answers: that names further servers before TLS, which would prove their names.
+    """
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        await super()._process_info({**info, "connect_urls": []}, initial_connection)
 
     def _connect_command(self) -> bytes:
         host = (self._current_server and self._current_server.uri.hostname) or ""

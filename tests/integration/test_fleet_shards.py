@@ -58,6 +58,11 @@ def assert_read_as_one(fleet: FleetProcesses, directory: Path) -> None:
         pulled = batchrun("pull", url, "pulled", cwd=directory)
         assert (pulled.code, "4 shards" in pulled.err) == (0, True), pulled
     assert len(read_lines(directory / "pulled" / "records.jsonl")) == 60
+    another = next((directory / "pulled" / "parts").iterdir())
+    before = batchrun("status", str(another), "--json", cwd=directory).out
+    refused = batchrun("pull", url, str(another), cwd=directory)
+    assert (refused.code, "holds another batch" in refused.err) == (6, True), refused
+    assert batchrun("status", str(another), "--json", cwd=directory).out == before
     audited = batchrun("audit", url, "--api-url", fleet.api_url, cwd=directory, environ={"APIFY_TOKEN": TOKEN})
     assert (audited.code, "60 of 60" in audited.out, "no Run of the task repeats" in audited.out) == (0, True, True)
     assert batchrun("export", url, "items.csv", "--items", cwd=directory).code == 0

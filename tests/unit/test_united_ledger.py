@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
+from batchrun.errors import OutputError
 from batchrun.ledger.facts import DUPLICATES, JOB_COUNT
 from batchrun.ledger.sqlite.journal import Step, _open_journal
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.ledger.sqlite.united_ledger import unite_directories
+from batchrun.ledger.sqlite.tables import open_writable
+from batchrun.ledger.sqlite.united_ledger import refuse_another_batch, unite_directories
 from batchrun.model import Intent, JobKey, Mark, Outcome, Record, Run, RunId, RunStatus, Selection
 from batchrun.output.layout import ITEMS, RECORDS
 from tests.support.memory_ledger import make_job, read_to
@@ -75,3 +77,21 @@ def test_the_whole_has_what_its_parts_have(tmp_path: Path) -> None:
             assert (ledger.fact(JOB_COUNT), ledger.fact(DUPLICATES)) == (14, 3)
             assert ledger.output_lengths()[RECORDS] == len(after[RECORDS])
             assert len(ledger.known_runs([RunId(f"run-{line}") for line in range(1, 10)])) == 8
+
+
+def test_the_ledger_of_another_batch_is_not_replaced(tmp_path: Path) -> None:
+    """Its live Runs could neither be followed nor aborted: that of a single batch, or of other parts."""
+    parts = {name: tmp_path / name for name in ("one", "two")}
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    refuse_another_batch(whole, parts)
+    with open_writable(whole):
+        pass
+    refuse_another_batch(whole, parts)
+    for number, part in enumerate(parts.values()):
+        settle_some(part, range(10 * number + 1, 10 * number + 3))
+    unite_directories(parts, whole)
+    refuse_another_batch(whole, [*parts, "three"])
+    for directory, names in ((whole, ["one"]), (parts["one"], parts)):
+        with pytest.raises(OutputError, match=r"holds another batch, which this one would replace"):
+            refuse_another_batch(directory, names)

@@ -4,15 +4,17 @@ It is for readers. United again, it has what the parts have by then: files only 
 where he is. A job is in one part only, so that no two rows are the same.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
+from batchrun.errors import OutputError
 from batchrun.ledger.facts import CONFIG, DUPLICATES, IDENTITY, JOB_COUNT, LOG_CLAIM, TRIPS, UNITED, WAIT
+from batchrun.ledger.sqlite.connection import is_blank, open_connection
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.ledger.sqlite.tables import LedgerTables, open_writable
-from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
+from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink, explaining
 from batchrun.runtime.private_files import private_opener
 
@@ -44,6 +46,24 @@ class _UnitedTables(LedgerTables):
                 self._write_many(sql, [(*row[:at], row[at] * count + number, *row[at + 1 :]) for row in some])
 
 
+def refuse_another_batch(directory: Path, parts: Collection[str]) -> None:
+    """Refuse a directory whose ledger, of whatever version, has more than what parts had: it would be emptied.
+
+    Raises:
+        OutputError: It has.
+        LedgerError: It is damaged.
+    """
+    if is_blank(directory / LEDGER):
+        return
+    with open_connection(directory / LEDGER, mode="ro") as connection:
+        ledger = LedgerReader(connection)
+        united, has_facts = ledger.fact(UNITED), bool(ledger.all_facts())
+    if united is None and ledger.is_empty and not has_facts:
+        return  # a process was killed while it made the ledger
+    if not (united and united.keys() <= set(parts)):
+        raise OutputError(f"{directory}: holds another batch, which this one would replace; choose another directory")
+
+
 def unite_directories(parts: Mapping[str, Path], directory: Path) -> None:
     """Write into a directory what the directories of all parts have.
 
@@ -54,6 +74,8 @@ def unite_directories(parts: Mapping[str, Path], directory: Path) -> None:
     Raises:
         LedgerError: A ledger is damaged.
         OutputError: The directory cannot be written.
+
+    Check with `refuse_another_batch` before that the directory's ledger can be replaced.
     """
     with ExitStack() as stack:
         ledgers = {name: stack.enter_context(open_for_reading(part)) for name, part in parts.items()}

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, open_store, part_url
 from batchrun.ledger.shared_log.replica import open_replica
-from batchrun.ledger.sqlite.united_ledger import unite_directories
+from batchrun.ledger.sqlite.united_ledger import refuse_another_batch, unite_directories
 from batchrun.output.lock import locked
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import make_private_directory
@@ -40,12 +40,13 @@ def pull_whole(fleet_url: str, whole: WholeBatch, directory: Path) -> None:
     Raises:
         LogUnreachable: the store does not answer.
         LedgerError: a log is damaged.
-        OutputError: the directory is in use, or cannot be written.
+        OutputError: the directory is in use, cannot be written, or is of another batch.
     """
     with explaining(directory):
         make_private_directory(directory)
     begun = {}
     with locked(directory):
+        refuse_another_batch(directory, [part.submission.id for part in whole.parts])
         for part in whole.parts:
             name = part.submission.id
             own = directory / PARTS / name

@@ -1044,6 +1044,19 @@ def test_a_refused_entry_that_does_not_show_is_no_sign_of_another_owner(tmp_path
     assert log.append(Commit(changes=[("INSERT", ())])).entry == 1
 
 
+def test_a_password_in_the_address_of_a_bucket_is_in_no_error(monkeypatch):
+    """The error names the address, and stands in logs and on the page."""
+    monkeypatch.setattr(bucket_store, "_MAX_RETRIES", 0)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "known")
+    monkeypatch.setenv("AWS_ENDPOINT", "http://shop:known-to-nobody@127.0.0.1:1")
+    with open_store("s3://shop/log") as store:
+        for look in (lambda: store.read(0), lambda: store.has_later(0), lambda: store.append(0, b"")):
+            with pytest.raises(LogUnreachable, match=r"http://\*\*\*@127\.0\.0\.1:1/") as raised:
+                look()
+            assert "known-to-nobody" not in str(raised.value)
+
+
 def test_a_nats_server_that_does_not_answer_is_said(monkeypatch):
     """Its client would try for ever."""
     monkeypatch.setattr(nats_store, "_CONNECT_S", 0.2)

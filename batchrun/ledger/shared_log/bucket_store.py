@@ -30,6 +30,9 @@ _RETRY_S = 10.0
 #: HTTP, or it is in an archive.
 _SIGNS_OF_DAMAGE = re.compile(r"contained non UTF-8 characters|Parse\(\s*Header\(|<Code>InvalidObjectState</Code>")
 
+#: Of an address in an error, as AWS_ENDPOINT may have it.
+_USER_INFO = re.compile(r"//[^/\s]*@")
+
 #: An object that is there to be created once.
 _PROBE = "objects/created-once"
 
@@ -106,7 +109,7 @@ class BucketStore:
 
     def _unreachable(self, error: Exception) -> LogUnreachable:
         first_line = str(error).strip().partition("\n")[0]
-        return LogUnreachable(f"{self._url}: {first_line}")
+        return LogUnreachable(f"{self._url}: {_USER_INFO.sub('//***@', first_line)}")
 
 
 @contextmanager

@@ -107,13 +107,16 @@ class DataDirectory:
         """
         if self.has_moved_results(submission):
             raise LedgerError(
-                f"{self.out_dir(submission)}: its results were moved, with the ledger that says which jobs have run and"
-                " which Runs may be live; put them back, then resume or cancel it; or delete the batch, and submit"
-                " under another name what is to run"
+                f"{self.out_dir(submission)}: has no ledger, which would say which jobs have run and which Runs may be"
+                " live. If its results were moved, put them back, then resume or cancel it. If they are lost, or an"
+                " earlier batchrun could not begin it, delete the batch, and submit under another name what is to run"
             )
 
     def has_moved_results(self, submission: Submission) -> bool:
-        """Return whether a batch has begun, and its ledger is not in its output directory."""
+        """Return whether a batch has begun, and its ledger is not in its output directory.
+
+        True also of one that an earlier version has failed to begin: its notes are those of one that has Runs.
+        """
         return submission.begun_at is not None and not has_ledger(self.out_dir(submission))
 
     def summary_file(self, submission: Submission) -> Path:

@@ -788,7 +788,7 @@ async def test_a_batch_whose_ledger_was_moved_stops_and_does_not_begin_again(tmp
         out_dir.rename(tmp_path / "moved")
         await batch_orders.resume(worker, batch.id)
         await batch.until(BatchState.STOPPED)
-        assert "its results were moved" in batch.submission.reason
+        assert "If its results were moved, put them back" in batch.submission.reason
         assert len(api.runs()) == started
         (tmp_path / "moved").rename(out_dir)
         await batch_orders.resume(worker, batch.id)
@@ -815,7 +815,7 @@ async def test_results_that_were_moved_while_a_killed_worker_was_down_are_waited
     for _ in range(2):
         async with working(data, api) as worker:
             await SubmittedBatch(worker, batch.id, batch.jobs).until(BatchState.STOPPED, limit_s=20)
-            with pytest.raises(WrongState, match=r"its results were moved, .* which Runs may be live; put them back"):
+            with pytest.raises(WrongState, match=r"has no ledger, .* which Runs may be live\. If .* put them back"):
                 await batch_orders.cancel(worker, batch.id)
             assert worker.store[batch.id].state is BatchState.STOPPED
             assert statuses() == ["RUNNING"] * 5

@@ -174,10 +174,23 @@ class Spool:
             where = self._directory.out_dir(submission).name
             await self._refuse(submission, f"{where} holds the results of {rival.spooled}; give this file another name")
             return
+        submission = await self._with_beginning(submission, before)
         try:
             await self._submit(submission)
         except (ConfigError, JobFileError) as error:
             await self._refuse(submission, str(error))
+
+    async def _with_beginning(self, submission: Submission, before: Submission | None) -> Submission:
+        """Return a submission that goes on with earlier results as one that has begun: it never runs without them.
+
+        They may be moved while it waits for its place among the open batches.
+        """
+        has_results = await anyio.to_thread.run_sync(has_ledger, self._directory.out_dir(submission))
+        if before is None or before.begun_at is None:
+            return submission.but(begun_at=submission.created_at) if has_results else submission
+        if has_results or is_same_file(before.signature or "", submission.signature or ""):
+            return submission.but(begun_at=before.begun_at, counts=before.counts)
+        return submission  # another file, and the results of the earlier one were moved
 
     def _rival_of(self, submission: Submission) -> Submission | None:
         """Return another submission with the same output directory, as of a.csv beside a.jsonl."""

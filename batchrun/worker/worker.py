@@ -421,8 +421,8 @@ class Worker:
                     if submission.state.is_under_way:
                         self._start_runner(submission.id)
                 await self._resume_all(*_MAY_GO_ON)
-                resting = [each for each in self.store if not each.state.is_under_way and self.fleet is None]
-                for submission in await anyio.to_thread.run_sync(self._without_summary, resting):
+                own = [*self.store] if self.fleet is None else []
+                for submission in await anyio.to_thread.run_sync(self._with_old_summary, own):
                     await self.sync_summary(submission.id)  # the last process was killed before it did
                 await anyio.sleep_forever()
 
@@ -432,7 +432,9 @@ class Worker:
                 "this worker is one of a fleet, which takes nothing from the spool, as the results may be on another"
                 " machine: submit it with `batchrun worker submit`"
             )
-        return await self.submit(submission)
+        taken = await self.submit(submission)
+        await self.sync_summary(taken.id)  # of the earlier lines, to a program that takes away what is finished
+        return taken
 
     async def _open_account(self, stack: AsyncExitStack) -> Account:
         account = await stack.enter_async_context(
@@ -495,16 +497,18 @@ class Worker:
         if self.store[runner.id].state.is_under_way:
             self._start_runner(runner.id)  # it was resumed while it was being closed
 
-    def _without_summary(self, resting: list[Submission]) -> list[Submission]:
-        """Return the batches whose summary file lacks something; in one thread, as there may be thousands."""
+    def _with_old_summary(self, batches: list[Submission]) -> list[Submission]:
+        """Return the batches whose summary file is not as it should be; in one thread, as there may be thousands."""
 
         def is_current(submission: Submission) -> bool:
             try:
+                if submission.state.is_under_way:
+                    return not self.directory.summary_file(submission).exists()
                 return is_summary_current(self.directory, submission)
             except OSError:
                 return False
 
-        return [each for each in resting if not is_current(each)]
+        return [each for each in batches if not is_current(each)]
 
     async def sync_summary(self, submission_id: str) -> None:
         """Write the summary of a batch that rests; remove it otherwise."""

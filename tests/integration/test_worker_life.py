@@ -712,7 +712,7 @@ async def test_another_file_of_a_finished_ones_name_moves_away(tmp_path, api):
         await until((spool / "shop" / "day.summary.json").exists, "a summary")
         put(spool / "shop" / "day.CSV", "n\n1\n2\n")
         await until(lambda: len(read_lines(records)) == 2, "the appended line's record")
-        await until(lambda: b'"finished"' in (spool / "shop" / "day.summary.json").read_bytes(), "the end")
+        await until((spool / "shop" / "day.summary.json").exists, "the end")
         put(spool / "shop" / "day.CSV", "n\n7\n8\n")
         reason = spool / "failed" / "shop" / "day.CSV.txt"
         await until(reason.exists, "the other file moved away")
@@ -727,7 +727,7 @@ async def test_the_file_of_a_deleted_batch_is_taken_again_only_if_it_changes(tmp
         put(data / "spool" / "once.jsonl", to_lines(jobs_of(3, 1)))
         put(data / "spool" / "once.toml", batch_file("once", "once.jsonl"))
         summary = data / "spool" / "once.summary.json"
-        await until(summary.exists, "a summary")
+        await until(summary.exists, "a summary", 20)
         (submission,) = worker.store
         await until(lambda: not worker.runners, "a worker at rest")
         await batch_deletion.delete(worker, submission.id)
@@ -774,6 +774,37 @@ async def test_results_that_were_moved_make_nothing_of_the_spool_run_again(tmp_p
         assert {each.name for each in worker.store} == {f"next-{each}" for each in "abcd"}
         put(spool / "once.toml", batch_file("once", "once.jsonl") + "# another one")
         await until((spool / "once.out" / "records.jsonl").exists, "another batch")
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_results_that_are_moved_while_an_appended_line_waits_are_missed(tmp_path, api, is_deleted, monkeypatch):
+    """The file runs no line again, also if its batch was deleted; its summary is gone as soon as it waits."""
+    monkeypatch.setattr(batch_runner, "MAX_MACHINE_RETRIES", 0)
+    data = tmp_path / "data"
+    file, out, summary = (data / "spool" / "shop" / f"b.{each}" for each in ("jsonl", "out", "summary.json"))
+    async with working(data, api, worker__max_open_batches=1) as worker:
+        (data / "profiles" / "shop.toml").write_text(batch_file("shop", "-").replace('file = "-"', ""))
+        put(file, to_lines(jobs_of(3, 1)))
+        await until(summary.exists, "a summary", 20)
+        await until(lambda: not worker.runners, "a worker at rest", 10)
+        if is_deleted:
+            await batch_deletion.delete(worker, next(iter(worker.store)).id)
+        long = await submit_batch(worker, jobs_of(1, 600_000), task="long")
+        await long.until_live()
+        with file.open("ab") as lines:
+            lines.write(to_lines([{"n": 3, "ms": 1}]))
+        await until(lambda: not summary.exists(), "the summary gone", 20)
+        (batch,) = (each for each in worker.store if each.id != long.id)
+        assert batch.state is BatchState.QUEUED
+        out.rename(tmp_path / "archived")
+        await batch_orders.cancel(worker, long.id)
+        waiting = SubmittedBatch(worker, batch.id, [])
+        assert "its results were moved" in (await waiting.until(BatchState.STOPPED, limit_s=20)).reason
+        assert len(api.runs()) == 3 + 1
+        (tmp_path / "archived").rename(out)
+        await batch_orders.resume(worker, batch.id)
+        await waiting.until(BatchState.FINISHED, limit_s=20)
+        assert len(api.runs()) == 4 + 1
 
 
 async def test_a_batch_whose_ledger_was_moved_stops_and_does_not_begin_again(tmp_path, api):

@@ -845,14 +845,14 @@ async def test_results_that_were_moved_while_a_killed_worker_was_down_are_waited
     out_dir.rename(moved)
     for _ in range(2):
         async with working(data, api) as worker:
-            await SubmittedBatch(worker, batch.id, batch.jobs).until(BatchState.STOPPED, limit_s=20)
+            await SubmittedBatch(worker, batch.id, batch.jobs).until(BatchState.STOPPED)
             with pytest.raises(WrongState, match=r"has no ledger, .* which Runs may be live\. If .* put them back"):
                 await batch_orders.cancel(worker, batch.id)
             assert worker.store[batch.id].state is BatchState.STOPPED
             assert statuses() == ["RUNNING"] * 5
     async with working(data, api) as worker:
         batch = SubmittedBatch(worker, batch.id, batch.jobs)
-        await batch.until(BatchState.STOPPED, limit_s=20)
+        await batch.until(BatchState.STOPPED)
         moved.rename(out_dir)
         await batch_orders.cancel(worker, batch.id)
         await batch.until(BatchState.CANCELLED)

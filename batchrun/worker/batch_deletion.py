@@ -33,6 +33,7 @@ async def delete(worker: Worker, submission_id: str) -> None:
             await worker.fleet.delete(submission_id)
         return
     if worker.fleet is not None:
+        _refuse_to_delete(worker, submission_id)
         await drop(worker, submission_id)
         return
     async with worker.store.lock:

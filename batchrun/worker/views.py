@@ -253,6 +253,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     runner = worker.runners.get(submission.id)
     counts = runner.counts() if runner is not None else submission.counts
     carrier = worker.fleet.carrier_words(submission.id) if worker.fleet is not None else ""
+    left_alone = worker.fleet.why_left_alone(submission) if worker.fleet is not None else ""
     batch = runner.batch if runner is not None else None
     per_s = worker.per_s(submission.id)
     budget_usd = open_budget_usd(worker, submission.id)
@@ -260,7 +261,7 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
         id=submission.id,
         name=submission.name,
         state=submission.state,
-        reason=submission.reason or carrier,
+        reason=left_alone or submission.reason or carrier,
         cause=submission.cause if submission.state is BatchState.STOPPED else None,
         worker=carrier or None,
         shards=submission.shards,

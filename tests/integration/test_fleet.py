@@ -27,7 +27,7 @@ from tests.support.busy_threads import all_threads_waiting
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, open_api, wait_until
 from tests.support.fleets import FleetProcesses
-from tests.support.json_lines import to_lines
+from tests.support.json_lines import read_lines, to_lines
 from tests.support.tcp_proxy import proxy_to
 from tests.support.worker_life import most_at_once
 from tests.support.worker_process import KilledWorker
@@ -258,6 +258,37 @@ def test_a_deleted_batch_is_gone_from_every_worker(tmp_path, api):
         wait_until(lambda: "old" not in ask(fleet, owner, "list").out)
         assert "gone" not in ask(fleet, owner, "list").out
         assert len(fleet.records("gone")) == 4
+
+
+def test_a_batch_from_before_the_fleet_is_kept_and_says_why_it_waits(tmp_path, api):
+    """No order destroys its ledger or claims to be obeyed; started as before, the worker follows its Runs."""
+    (tmp_path / "store").mkdir()
+    worker = KilledWorker(tmp_path / "worker", api.base_url)
+    alone, in_fleet = worker.data_dir / "worker.toml", f'[worker]\nfleet = "file://{tmp_path / "store"}"\n'
+    config = alone.read_text()
+
+    def ask_it(*arguments: str) -> Said:
+        return batchrun("worker", *arguments, "--data", str(worker.data_dir), cwd=tmp_path)
+
+    try:
+        worker.start()
+        worker.put_batch("early", [{"until": str(tmp_path / "ends")}], task="early")
+        wait_until(lambda: '"live_runs": 1' in ask_it("status", "early", "--json").out)
+        worker.kill()
+        alone.write_text(config + in_fleet)
+        worker.start()
+        wait_until(lambda: "not on the list of this fleet" in ask_it("status", "early").out)
+        for order in ("cancel", "pause", "resume", "delete"):
+            refused = ask_it(order, "early")
+            assert (refused.code, "not on the list of this fleet" in refused.err) == (2, True), refused
+        worker.kill()
+        alone.write_text(config)
+        worker.start()
+        (tmp_path / "ends").touch()
+        wait_until(lambda: '"finished"' in ask_it("status", "early", "--json").out)
+        assert len(read_lines(worker.records_file("early"))) == 1
+    finally:
+        worker.end()
 
 
 def test_batches_whose_files_are_lost_fail_and_leave_their_places(tmp_path, api):

@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,8 @@ class Fleet:
         self.listed: Mapping[str, ListedBatch] = {}
         #: Batches of the list that a worker is to carry out: they are under way, or have orders.
         self.to_carry_out: set[str] = set()
+        #: All batches of the list, also those in shards.
+        self._on_list: AbstractSet[str] = frozenset()
         #: How many entries of the list that is.
         self.list_length = 0
         #: The batches in shards.
@@ -124,6 +127,7 @@ class Fleet:
         if self._batches.length == self.list_length:
             return
         self.list_length = self._batches.length
+        self._on_list = listed.keys()
         self.wholes = find_wholes(listed)
         # One in shards is carried out by its parts alone, also if it lacks one.
         self.listed = {batch: entry for batch, entry in listed.items() if entry.submission.shards is None}
@@ -226,6 +230,16 @@ class Fleet:
             return ""
         each = "; ".join(f"{count} by {carrier}" for carrier, count in carriers.items())
         return f"{sum(carriers.values())} of {len(parts)} shards are carried out: {each}"
+
+    def why_left_alone(self, batch: Submission) -> str:
+        """Say why a batch does not go on here: it was never on the list. Empty: it was, or is over."""
+        is_known = batch.id in self._on_list or batch.id in self.deleted
+        if is_known or batch.state.is_over or not self.was_read.is_set():
+            return ""
+        return (
+            "it is not on the list of this fleet: it goes on, and takes orders, once this worker is started without"
+            " this --fleet, as it was before"
+        )
 
     def counts(self, batch: str) -> BatchCounts | None:
         """Return the counts of a batch that another worker carries out, unless the list has newer ones."""

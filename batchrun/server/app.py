@@ -160,6 +160,7 @@ async def open_server(settings: ServerSettings) -> AsyncIterator[Server]:
                 accounts = await read_accounts(database, given)
                 base_url = _base_url(listener)
                 proxy = await anyio.create_tcp_listener(local_host="127.0.0.1")
+                bound.enter_context(proxy.extra(anyio.abc.SocketAttribute.raw_socket).dup())  # noqa: S610 - not Django's
                 actor_proxy = _actor_proxy(settings, proxy.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django's
                 backend = await _compose(settings, database, catalog, accounts, demo, children, base_url, actor_proxy)
                 children.start_soon(serve_forward_proxy, proxy, backend.runs.admit_to_proxy)
@@ -307,6 +308,8 @@ def _bind(host: str, port: int, tries: int = 10) -> list[socket.socket]:
     with ExitStack() as bound:
         try:
             listener = bound.enter_context(listening_socket(family, (host, port), backlog=_BACKLOG))
+            # It outlives the Actors: who has the port a moment before they end gets their calls, with their tokens.
+            kept = bound.enter_context(listener.dup())
             address, taken = listener.getsockname()[:2]
             # At all addresses of IPv6, it listens at those of IPv4 too.
             held = hold_loopback([address, "0.0.0.0"] if address == "::" else [address], taken)  # noqa: S104 - not bound here
@@ -315,7 +318,7 @@ def _bind(host: str, port: int, tries: int = 10) -> list[socket.socket]:
                 return _bind(host, port, tries - 1)
             raise OutputError(f"the server cannot listen on {host}:{port}: {error.strerror or error}") from error
         bound.pop_all()
-    return [listener, *held]
+    return [listener, kept, *held]
 
 
 def _base_url(listener: socket.socket) -> str:

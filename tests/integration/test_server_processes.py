@@ -12,9 +12,10 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
@@ -280,6 +281,32 @@ async def test_a_closed_server_ends_its_processes_and_starts_the_run_again(tmp_p
         await api.items(run, 2)
         again = (await api.get(f"/v2/actor-runs/{run['id']}")).data
         assert (again["status"], again["stats"]["migrationCount"]) == ("RUNNING", 1)
+
+
+async def test_a_closing_server_gives_its_port_up_after_its_actors(tmp_path: Path) -> None:
+    """Another program that listens there sees no Actor alive, whose calls it would get; an open poll delays the end."""
+    seen: list[str | None] = []
+
+    def take(address: tuple[str, int], pid: int) -> None:
+        while not seen:
+            with suppress(OSError), closing(socket.create_server(address)):
+                seen.append(start_time(pid))
+
+    async with (
+        AsyncExitStack() as stack,
+        anyio.create_task_group() as others,
+        open_api(tmp_path, actors=(ACTORS,)) as api,
+    ):
+        run = await api.run_actor("local~acrobat", {"do": "hang"})
+        actor, _ = (await api.items(run, 1))[0]["pids"]
+        url = urlsplit(api.server.base_url)
+        assert url.hostname is not None
+        assert url.port is not None
+        request = f"GET /v2/actor-runs/{run['id']}?waitForFinish=60 HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        poll = await stack.enter_async_context(await anyio.connect_tcp(url.hostname, url.port))
+        await poll.send(f"{request}Authorization: Bearer {api.server.token}\r\n\r\n".encode())
+        others.start_soon(anyio.to_thread.run_sync, take, (url.hostname, url.port), actor)
+    assert seen == [None]
 
 
 _SERVE = """

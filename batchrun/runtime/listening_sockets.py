@@ -1,8 +1,11 @@
 """Sockets that listen for connections of TCP."""
 
+import errno
 import socket
 from typing import Any
 
+#: Of an address that this machine does not have, such as `::1` of `localhost` in a container without IPv6.
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 #: Max connections that wait to be accepted, as asyncio's default.
 _BACKLOG = 100
 
@@ -39,17 +42,26 @@ def listening_socket(
 
 
 def listen_at_all(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen at all addresses of a host, at one port. Blocks.
+    """Return sockets that listen at all addresses of a host that this machine has, at one port. Blocks.
 
     Raises:
         OSError: as of `listening_socket`, or nobody knows the host.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, (name, _, *rest) in dict.fromkeys((family, address) for family, _, _, _, address in found):
-            listeners.append(listening_socket(family, (name, port, *rest), is_dual=False))
-            port = listeners[0].getsockname()[1]
+            try:
+                listeners.append(listening_socket(family, (name, port, *rest), is_dual=False))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                missing = error
+            else:
+                port = listeners[0].getsockname()[1]
+        if not listeners and missing is not None:
+            raise missing
     except OSError:
         for each in listeners:
             each.close()

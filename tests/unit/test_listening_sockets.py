@@ -49,3 +49,15 @@ def test_all_addresses_of_a_host_have_one_port() -> None:
         names, ports = zip(*[each.getsockname() for each in listeners], strict=True)
         assert names == ("127.0.0.1", "127.0.0.2")
         assert len(set(ports)) == 1
+
+
+def test_an_address_that_the_machine_lacks_is_left_out() -> None:
+    """`localhost` is `::1` too, also in a container without IPv6. With no address at all, it cannot listen."""
+    lacking = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))  # for documentation: RFC 5737
+    known = [lacking, (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    with mock.patch("socket.getaddrinfo", return_value=known):
+        (listener,) = listen_at_all("some", 0)
+    with closing(listener):
+        assert listener.getsockname()[0] == "127.0.0.1"
+    with mock.patch("socket.getaddrinfo", return_value=[lacking]), pytest.raises(OSError, match="assign"):
+        listen_at_all("none", 0)

@@ -195,7 +195,7 @@ class Spool:
     def _rival_of(self, submission: Submission) -> Submission | None:
         """Return another submission with the same output directory, as of a.csv beside a.jsonl."""
         out_dir = self._directory.out_dir(submission)
-        others = (each for each in self._store if each.spooled not in (None, submission.spooled))
+        others = (each for each in self._store if each.spooled not in (None, submission.spooled) and _has_place(each))
         return next((each for each in others if self._directory.out_dir(each) == out_dir), None)
 
     async def _refuse(self, submission: Submission, reason: str) -> None:
@@ -219,6 +219,11 @@ class Spool:
             _move_to_failed(self._directory.spool, submission.spooled, f"{reason}\n")
         except OSError as error:
             self._report(self._directory.spool / submission.spooled, error)
+
+
+def _has_place(submission: Submission) -> bool:
+    """True if a file has its output directory, or will: it was not refused before it had begun."""
+    return submission.begun_at is not None or submission.state is not BatchState.FAILED
 
 
 def _move_to_failed(spool: Path, name: PurePosixPath, reason: str) -> None:

@@ -698,6 +698,9 @@ async def test_two_files_of_one_name_never_share_results(tmp_path, api):
         await until(lambda: not (spool / "shop" / "a.csv").exists(), "the second file moved away")
         assert (spool / "shop" / "a.out" / "records.jsonl").read_bytes() == before
         assert {each.state for each in worker.store} == {BatchState.FINISHED, BatchState.FAILED}
+        with (spool / "shop" / "a.jsonl").open("ab") as lines:
+            lines.write(to_lines(jobs_of(1, 2)))
+        await until(lambda: len(read_lines(spool / "shop" / "a.out" / "records.jsonl")) == 4, "the appended line", 20)
 
 
 async def test_another_file_of_a_finished_ones_name_moves_away(tmp_path, api):
@@ -848,7 +851,8 @@ async def test_results_that_were_moved_while_a_killed_worker_was_down_are_waited
             await SubmittedBatch(worker, batch.id, batch.jobs).until(BatchState.STOPPED)
             with pytest.raises(WrongState, match=r"has no ledger, .* which Runs may be live\. If .* put them back"):
                 await batch_orders.cancel(worker, batch.id)
-            assert worker.store[batch.id].state is BatchState.STOPPED
+            # Its start resumes what is stopped, perhaps only now.
+            assert worker.store[batch.id].state in (BatchState.STOPPED, BatchState.QUEUED)
             assert statuses() == ["RUNNING"] * 5
     async with working(data, api) as worker:
         batch = SubmittedBatch(worker, batch.id, batch.jobs)

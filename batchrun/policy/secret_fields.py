@@ -26,8 +26,8 @@ _MIN_LINE_CHARS, _MAX_LINES = 8, 1000
 _MAX_PIECES = 2000
 #: Names of fields that are taken for secret if no schema says which are.
 _SECRET_NAME = re.compile(
-    r"pass(?:word|wd|phrase)|\bpwd\b|session[ _-]?id|secret|token|(?:api|access|private)[ _-]?key|credential|cookie"
-    r"|authorization",
+    r"pass(?:word|wd|wort|phrase|code)|pwd|kennwort|session[ _-]?id|secret|token|credential|cookie|authorization"
+    r"|(?:api|access|private|session|auth|login|ssh|licen[cs]e)[ _-]?key",
     re.IGNORECASE,
 )
 

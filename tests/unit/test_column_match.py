@@ -138,7 +138,13 @@ def test_a_column_named_like_an_identifier_is_the_key(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("API key", {}), ("access_key", {}), ("session_id", {}), ("ID", {"id": {"isSecret": True}})],
+    [
+        *(
+            (name, {})
+            for name in ("API key", "access_key", "session_id", "license key", "db_pwd", "Kennwort", "authKey")
+        ),
+        ("ID", {"id": {"isSecret": True}}),
+    ],
 )
 def test_a_column_of_secrets_is_neither_key_nor_copied(name: str, field: dict[str, Any]) -> None:
     """Keys stand in reports and logs."""

@@ -309,6 +309,8 @@ def _summary(request: InitRequest, target: _Target, matching: Matching, constant
     if missing := [name for name in matching.missing if name not in constants]:
         yield f"missing   {', '.join(missing)}: the Actor requires a value; write one into {request.file}"
     yield f"key       {matching.key or 'none: a hash of each job'}"
+    if matching.meta:
+        yield f"meta      {', '.join(matching.meta)}: copied into each record"
     yield f"wrote     {request.file}"
 
 

@@ -46,6 +46,7 @@ def test_the_written_file_passes_the_plan(tmp_path, base_url):
     assert (said.code, said.out) == (0, "products.toml\n"), said
     assert '"startUrls":[{"url":"https://example.com/1"}]' in said.err
     assert "checked   2 jobs: valid" in said.err
+    assert "meta      SKU, Note: copied into each record" in said.err
     written = tomllib.loads((tmp_path / "products.toml").read_text())
     assert written["jobs"] == {
         "file": "products.csv",

@@ -25,10 +25,11 @@ def read_account_use(submission: Submission, directory: DataDirectory, *, has_bu
 
     If the ledger was moved away or cannot be read, it is what the worker noted last: the money is spent all the same.
     """
+    before_usd = submission.spent_before_usd
     if submission.state.is_over and not has_budget:
         # Close enough if a budget is set later; opening the ledgers of a thousand finished batches is slow.
-        return AccountUse(spent_usd=submission.counts.cost_usd)
-    noted = AccountUse(spent_usd=max(submission.counts.cost_usd, submission.counts.used_usd))
+        return AccountUse(spent_usd=before_usd + submission.counts.cost_usd)
+    noted = AccountUse(spent_usd=before_usd + submission.counts.noted_usd)
     out_dir = directory.out_dir(submission)
     if not has_begun(out_dir):
         return noted
@@ -38,4 +39,4 @@ def read_account_use(submission: Submission, directory: DataDirectory, *, has_bu
     except (LedgerError, OSError) as error:
         _log.warning("ledger_unreadable", batch=submission.id, reason=str(error))
         return noted
-    return AccountUse(money.spent_usd, money.reserved_usd, totals.live_runs + totals.in_doubt)
+    return AccountUse(before_usd + money.spent_usd, money.reserved_usd, totals.live_runs + totals.in_doubt)

@@ -186,11 +186,14 @@ class Spool:
         They may be moved while it waits for its place among the open batches.
         """
         has_results = await anyio.to_thread.run_sync(has_ledger, self._directory.out_dir(submission))
+        if before is not None:
+            submission = submission.but(spent_before_usd=before.spent_before_usd)
         if before is None or before.begun_at is None:
             return submission.but(begun_at=submission.created_at) if has_results else submission
         if has_results or is_same_file(before.signature or "", submission.signature or ""):
             return submission.but(begun_at=before.begun_at, counts=before.counts)
-        return submission  # another file, and the results of the earlier one were moved
+        # Another file, and the results of the earlier one were moved.
+        return submission.but(spent_before_usd=before.spent_before_usd + before.counts.noted_usd)
 
     def _rival_of(self, submission: Submission) -> Submission | None:
         """Return another submission with the same output directory, as of a.csv beside a.jsonl."""

@@ -100,6 +100,11 @@ class BatchCounts(BaseModel):
     in_doubt: Count = 0
 
     @property
+    def noted_usd(self) -> float:
+        """What the batch has spent and reserved, in US dollars, as far as the worker has noted."""
+        return max(self.cost_usd, self.used_usd)
+
+    @property
     def settled(self) -> int:
         """The number of settled jobs."""
         return sum(self.outcomes.values())
@@ -176,6 +181,8 @@ class Submission(BaseModel):
     begun_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     counts: BatchCounts = BatchCounts()
+    #: What batches of earlier files of its name in the spool have spent whose results were moved, in US dollars.
+    spent_before_usd: Dollars = 0.0
 
     @property
     def batch_priority(self) -> BatchPriority:

@@ -622,6 +622,26 @@ async def test_money_stays_spent_whatever_becomes_of_the_results(tmp_path, block
     assert read_account_use(batch, directory, has_budget=True) == AccountUse(spent_usd=0.75)
 
 
+async def test_the_money_of_archived_results_stays_spent_when_a_new_file_has_their_name(tmp_path, blockbuster):
+    """As of a daily export: else each restart of the worker would forget all days before."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    file = directory.spool / "daily.toml"
+    counts = BatchCounts(cost_usd=0.5, used_usd=0.75)
+    done = {"state": BatchState.FINISHED, "begun_at": datetime.now(UTC), "counts": counts}
+    store = SubmissionStore(directory)
+    spool = Spool(directory, store, store.add)
+    spent_usd = []
+    for day in range(3):
+        put(file, f"# {day}")
+        await spool.look()
+        (batch,) = store
+        spent_usd.append(read_account_use(batch, directory, has_budget=True).spent_usd)
+        await store.update(batch.id, lambda _: done)
+    assert spent_usd == [0, 0.75, 1.5]
+
+
 async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_path, api, blockbuster):
     """A path that was checked may be a link by the time at which it is opened."""
     blockbuster.deactivate()

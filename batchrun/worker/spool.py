@@ -43,6 +43,7 @@ _LINKED = (
 
 _CANCELLED = "has changed, but its batch was cancelled; `{resume}` goes on with it"
 _DELETED = "has changed, but its batch was cancelled and deleted; give the file another name to run its jobs"
+#: Also of another file, if the file system has given it the inode of one that was removed.
 _MOVED = (
     "has run, and its results were moved: under this name it would run again from its first line; give the file another"
     " name for that, or put {out} back"
@@ -101,7 +102,8 @@ class Spool:
         elif known.signature != signature and known.state.is_over:
             before = known.signature or ""
             if known.begun_at is not None and await self._is_left(name, signature, before, is_cancelled=False):
-                await self._store.update(known.id, lambda _: {"signature": signature})
+                left = f"{name} {_MOVED.format(out=self._directory.out_dir_of(name).name)}"
+                await self._store.update(known.id, lambda _: {"signature": signature, "reason": left})
             else:
                 await self._take(name, signature, before=known)
         elif known.state is BatchState.FAILED and known.signature == signature:

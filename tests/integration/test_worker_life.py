@@ -785,6 +785,7 @@ async def test_results_that_were_moved_make_nothing_of_the_spool_run_again(tmp_p
         (spool / "once.summary.json").unlink()
         os.utime(spool / "once.toml")
         await another("next-a")
+        assert "once.toml has run, and its results were moved" in worker.store[submission.id].reason
         await batch_deletion.delete(worker, submission.id)
         await another("next-b")
     async with working(data, api) as worker:

@@ -26,7 +26,7 @@ from batchrun.worker.data_directory import DataDirectory, has_begun, has_ledger,
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
 from batchrun.worker.summary_file import has_summary
-from batchrun.worker.taken_files import is_same_file
+from batchrun.worker.taken_files import TakenFile, beginning_of, is_same_file
 
 #: Seconds between two looks at the spool.
 INTERVAL_S = 1.0
@@ -43,7 +43,6 @@ _LINKED = (
 
 _CANCELLED = "has changed, but its batch was cancelled; `{resume}` goes on with it"
 _DELETED = "has changed, but its batch was cancelled and deleted; give the file another name to run its jobs"
-#: Also of another file, if the file system has given it the inode of one that was removed.
 _MOVED = (
     "has run, and its results were moved: under this name it would run again from its first line; give the file another"
     " name for that, or put {out} back"
@@ -90,7 +89,7 @@ class Spool:
     async def _look_at(self, name: PurePosixPath, signature: str, known: Submission | None) -> None:
         if known is None:
             deleted = self._store.taken.get(name)
-            if deleted is None or not await self._is_left(name, signature, deleted.signature, deleted.is_cancelled):
+            if deleted is None or not await self._is_left(name, signature, deleted, deleted.is_cancelled):
                 await self._take(name, signature)
             elif deleted.signature != signature:
                 changed = deleted.model_copy(update={"signature": signature})
@@ -100,8 +99,7 @@ class Spool:
             resume = shell_command("batchrun", "worker", "resume", known.name)
             self._report(self._directory.spool / name, JobFileError(_CANCELLED.format(resume=resume), file=Path(name)))
         elif known.signature != signature and known.state.is_over:
-            before = known.signature or ""
-            if known.begun_at is not None and await self._is_left(name, signature, before, is_cancelled=False):
+            if known.begun_at is not None and await self._is_left(name, signature, known, is_cancelled=False):
                 left = f"{name} {_MOVED.format(out=self._directory.out_dir_of(name).name)}"
                 await self._store.update(known.id, lambda _: {"signature": signature, "reason": left})
             else:
@@ -109,20 +107,23 @@ class Spool:
         elif known.state is BatchState.FAILED and known.signature == signature:
             await anyio.to_thread.run_sync(self._move_away, known)
 
-    async def _is_left(self, name: PurePosixPath, signature: str, before: str, is_cancelled: bool) -> bool:
+    async def _is_left(
+        self, name: PurePosixPath, signature: str, before: Submission | TakenFile, is_cancelled: bool
+    ) -> bool:
         """Return whether a file is left alone that has run or was cancelled as `before`; say why, once.
 
         Its results may have been moved: only the worker's own notes tell that its jobs have run.
         """
-        is_same = signature == before or is_same_file(before, signature)
+        is_same = await anyio.to_thread.run_sync(is_same_file, before, self._directory.spool / name, signature)
+        is_unchanged = signature == before.signature
         out_dir = self._directory.out_dir_of(name)
         has_results = await anyio.to_thread.run_sync(has_ledger, out_dir)
         if is_cancelled:
             # Any file of this name would go on with the open jobs that somebody has stopped.
             is_left = is_same or (has_results and await anyio.to_thread.run_sync(has_open_jobs, out_dir))
-            reason = _DELETED if signature != before else ""
+            reason = "" if is_unchanged else _DELETED
         else:
-            is_left = is_same and (signature == before or not has_results)
+            is_left = is_same and (is_unchanged or not has_results)
             reason = "" if has_results else _MOVED.format(out=out_dir.name)
         if is_left and reason:
             self._report(self._directory.spool / name, JobFileError(reason, file=Path(name)))
@@ -162,6 +163,7 @@ class Spool:
 
     async def _take(self, name: PurePosixPath, signature: str, before: Submission | None = None) -> None:
         """Submit a file; one that replaces an earlier file of its name resumes that file's batch."""
+        beginning = await anyio.to_thread.run_sync(beginning_of, self._directory.spool / name)
         submission = Submission(
             id=before.id if before is not None else self._store.new_id(),
             name=name.name.split(".")[0] or name.name,
@@ -169,6 +171,7 @@ class Spool:
             profile=name.parts[0] if len(name.parts) > 1 else None,
             spooled=name,
             signature=signature,
+            beginning=beginning,
         )
         if before is None and await anyio.to_thread.run_sync(has_summary, self._directory, submission):
             return  # this file has run, and its batch was deleted from the store since
@@ -192,7 +195,10 @@ class Spool:
             submission = submission.but(spent_before_usd=before.spent_before_usd)
         if before is None or before.begun_at is None:
             return submission.but(begun_at=submission.created_at) if has_results else submission
-        if has_results or is_same_file(before.signature or "", submission.signature or ""):
+        assert submission.spooled is not None, "it is of the spool"
+        assert submission.signature is not None, "it is of the spool"
+        file = self._directory.spool / submission.spooled
+        if has_results or await anyio.to_thread.run_sync(is_same_file, before, file, submission.signature):
             return submission.but(begun_at=before.begun_at, counts=before.counts)
         # Another file, and the results of the earlier one were moved.
         return submission.but(spent_before_usd=before.spent_before_usd + before.counts.noted_usd)

@@ -1,17 +1,20 @@
 """The spool's files whose batches were deleted, so that what has run does not run again once its results are moved."""
 
 import os
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining, sync_directory
-from batchrun.runtime.private_files import private_opener, read_private
+from batchrun.runtime.private_files import input_opener, private_opener, read_private
 from batchrun.worker.submission import BatchState, Submission
 
 #: Notes from which on old ones of files that are gone are dropped, 10 MB; most bytes that are read.
 _MAX_NOTES, _MAX_BYTES = 100_000, 256 << 20
+#: Bytes by which a file is known again: a list of other jobs differs in them.
+_BEGINNING_BYTES = 64 << 10
 
 
 class TakenFile(BaseModel):
@@ -22,6 +25,8 @@ class TakenFile(BaseModel):
     #: Relative to the spool.
     name: PurePosixPath
     signature: str
+    #: As `beginning_of` gives it.
+    beginning: str | None = None
     is_cancelled: bool = False
 
 
@@ -68,7 +73,14 @@ class TakenFiles:
         if submission.spooled is None or submission.signature is None:
             return
         if submission.begun_at is not None or is_cancelled:
-            self.add(TakenFile(name=submission.spooled, signature=submission.signature, is_cancelled=is_cancelled))
+            self.add(
+                TakenFile(
+                    name=submission.spooled,
+                    signature=submission.signature,
+                    beginning=submission.beginning,
+                    is_cancelled=is_cancelled,
+                )
+            )
 
     def add(self, taken: TakenFile) -> None:
         """Note a file, in the place of what was noted of its name. Blocks."""
@@ -86,8 +98,25 @@ def _line(taken: TakenFile) -> bytes:
     return f"\n{taken.model_dump_json()}".encode()
 
 
-def is_same_file(before: str, now: str) -> bool:
-    """True if two signatures are of one file, that has grown or was touched, or of a file and its exact copy."""
-    inode, *content = before.split("-", 2)
-    inode_now, *content_now = now.split("-", 2)
-    return inode == inode_now or content == content_now
+def beginning_of(file: Path, size: int = _BEGINNING_BYTES) -> str | None:
+    """Return how many bytes of at most `size` a file begins with, and their digest; None: it cannot be read. Blocks."""
+    try:
+        with open(file, "rb", opener=input_opener) as opened:
+            head = opened.read(size)
+    except OSError:
+        return None
+    return f"{len(head)}-{sha256(head).hexdigest()}"
+
+
+def is_same_file(before: Submission | TakenFile, file: Path, signature: str) -> bool:
+    """True if a file is one from before, that has grown or was touched, or its exact copy. Blocks.
+
+    The inode does not tell alone: a file system may give that of a removed file to the next one.
+    """
+    inode, *content = (before.signature or "").split("-", 2)
+    inode_now, *content_now = signature.split("-", 2)
+    if inode != inode_now or content == content_now:
+        return content == content_now
+    if before.beginning is None:  # it was taken by an earlier version
+        return True
+    return beginning_of(file, int(before.beginning.partition("-")[0])) in (before.beginning, None)

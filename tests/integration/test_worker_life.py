@@ -642,6 +642,35 @@ async def test_the_money_of_archived_results_stays_spent_when_a_new_file_has_the
     assert spent_usd == [0, 0.75, 1.5]
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_a_new_file_with_the_inode_of_one_that_has_run_is_taken(tmp_path, blockbuster, is_deleted):
+    """As ext4 gives it; the results of the old one were moved. One that has only grown is left."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    file = directory.spool / "daily.toml"
+    store, taken = SubmissionStore(directory), list[str]()
+
+    async def submit(submission: Submission) -> Submission:
+        taken.append(file.read_text())
+        return await store.add(submission)
+
+    async def look_at(content: str) -> None:
+        file.write_text(content)  # in place: the inode stays
+        await Spool(directory, store, submit).look()
+
+    put(file, "# monday\n")
+    await Spool(directory, store, submit).look()
+    (batch,) = store
+    ended = await store.update(batch.id, lambda _: {"state": BatchState.FINISHED, "begun_at": datetime.now(UTC)})
+    if is_deleted:
+        store.delete(ended)
+    await look_at("# monday\n# and more\n")
+    assert taken == ["# monday\n"]
+    await look_at("# tuesday\n# and more\n")
+    assert taken == ["# monday\n", "# tuesday\n# and more\n"]
+
+
 async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_path, api, blockbuster):
     """A path that was checked may be a link by the time at which it is opened."""
     blockbuster.deactivate()

@@ -158,4 +158,5 @@ def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget) -
             open_runs=money.open_runs,
         ),
         observed=observed,
+        is_priced=limits.budget_usd is not None or shared.share_usd is not None,
     )

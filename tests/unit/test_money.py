@@ -408,3 +408,12 @@ async def test_a_pay_per_result_cost_is_derived_from_the_items() -> None:
     (record,) = await engine.run()
     line = orjson.loads(record.as_line())
     assert (line["cost_usd"], line["cost_source"]) == (1.5, CostSource.DERIVED)
+
+
+async def test_a_budget_of_all_that_comes_while_a_batch_is_opened_refuses_none_of_its_jobs() -> None:
+    """Prices were read without one in mind, so that nothing seems to bound a cost; it is opened again for them."""
+    api = ScriptedApi(Plan(run_s=5, cost_usd=0.1))
+    budget, no_prices = Budget(None, shared=Budget(5.0)), Prices(model="FREE")
+    unpriced = Purse(budget, no_prices, task_options=RunOptions(), is_strict=True, is_priced=False)
+    await Engine(api, WatchedLedger(), numbered(5), slots=2, purse=unpriced).run()
+    assert len(api.run_ids) == 5

@@ -23,6 +23,8 @@ class Purse:
         is_strict: whether Runs without a bound on their cost are not started.
         excess: what earlier Runs cost beyond their bounds, and the Runs of earlier processes whose cost is not final.
         observed: what earlier Runs cost.
+        is_priced: False if the prices were read without a budget in mind. One that all batches get while this one is
+            being opened is none to it yet: it would refuse its jobs as unbounded.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Purse:
         is_strict: bool,
         excess: ExcessCosts | None = None,
         observed: ObservedCosts | None = None,
+        is_priced: bool = True,
     ) -> None:
         self.budget = budget
         self.prices = prices
@@ -43,7 +46,7 @@ class Purse:
         self._unknown = 0
         #: Whether there is a budget; without one, starts reserve nothing. To get one later, the batch is opened again:
         #: its live Runs then reserve money, and prices are read.
-        self.is_limited = budget.is_limited
+        self.is_limited = is_priced and budget.is_limited
         #: None: what starts reserve is all that their Runs can cost, or an estimate of it.
         self.excess = (excess or ExcessCosts()) if is_strict and self.is_limited and prices.is_open_ended else None
         self._expect()

@@ -39,7 +39,7 @@ def refuse_missing_ledger(directory: Path) -> None:
             f"{file}: {what}, but {beside} beside it is of a batch that was begun. {_ways_out(directory)}"
         )
     for other in (directory / name for name in REPLACED):
-        if other.exists():
+        if other.is_file() or other.is_symlink():  # a directory is not written over
             raise OutputError(
                 f"{other}: no ledger is beside it, and the batch would write over it; move it away, or choose another"
                 " --out"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.maintenance.noted_config import is_read
-from batchrun.output.layout import is_own_file
+from batchrun.output.layout import LEDGER, is_own_file
 
 
 def refuse_no_html(file: Path) -> None:
@@ -18,13 +18,15 @@ def refuse_no_html(file: Path) -> None:
 
 
 def refuse_file_of_batch(directory: Path, file: Path) -> None:
-    """Refuse to write over a file of a batch.
+    """Refuse to write over a file of a batch, be it this one or another.
 
     Raises:
-        ConfigError: it is in its directory, or the batch reads it, as its job file.
+        ConfigError: a batch writes it into its directory, or this one reads it, as its job file.
         LedgerError: there is no ledger, or it is damaged.
     """
     if is_own_file(directory, file):
         raise ConfigError(f"{file}: is written by the batch itself; choose another name")
+    if is_own_file(file.parent, file) and (file.parent / LEDGER).exists():
+        raise ConfigError(f"{file}: is written by another batch; choose another name")
     if is_read(directory, file):
         raise ConfigError(f"{file}: is read by the batch itself; choose another name")

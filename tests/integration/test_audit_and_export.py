@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from batchrun.maintenance.audit import audit_records
+from batchrun.output.layout import LEDGER
 from tests.support.api_process import TOKEN
 from tests.support.command_line import Said, batchrun
 from tests.support.crash import Api, CrashBatch, open_api
@@ -164,19 +165,22 @@ def test_a_link_in_the_place_of_the_records_is_not_followed(tmp_path, batch, arg
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("export", "out", "out/records.jsonl"), "written"),
-        (("export", "out", "jobs.jsonl"), "read"),
-        (("export", "out", "linked.jsonl"), "read"),
+        (("export", "out", "out/records.jsonl"), "written by the batch itself"),
+        (("export", "out", "jobs.jsonl"), "read by the batch itself"),
+        (("export", "out", "linked.jsonl"), "read by the batch itself"),
+        (("export", "out", "other/records.jsonl"), "written by another batch"),
     ],
 )
 def test_no_file_of_the_batch_is_written_over(batch, arguments, why):
     """A batch that runs would stop, or its jobs be lost: an export of shop.out is easily called like its job file."""
     (batch.directory / "linked.jsonl").unlink(missing_ok=True)
     (batch.directory / "linked.jsonl").symlink_to("jobs.jsonl")
+    (batch.directory / "other").mkdir(exist_ok=True)
+    (batch.directory / "other" / LEDGER).touch()
     before = (batch.directory / "jobs.jsonl").read_bytes()
     said = said_of(batch.directory, *arguments)
     assert said.code == 2, said
-    assert f"{arguments[-1]}: is {why} by the batch itself; choose another name" in said.err
+    assert f"{arguments[-1]}: is {why}; choose another name" in said.err
     assert (batch.directory / "jobs.jsonl").read_bytes() == before
 
 

@@ -46,7 +46,7 @@ def _open_closed_streams() -> None:
 
 
 def _keep_descriptors() -> None:
-    """Hand no descriptor of whoever started this process on: uvloop leaves all open in the programs that it starts."""
+    """Keep the descriptors that this process was started with from its children, in which uvloop leaves them open."""
     with suppress(OSError):
         opened = [int(each.name) for each in Path("/dev/fd").iterdir()]
         for fd in opened:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from batchrun.errors import ConfigError
 from batchrun.maintenance.noted_config import is_read
-from batchrun.output.layout import LEDGER, is_own_file
+from batchrun.output.layout import LEDGER, is_own_file, is_own_name
 
 
 def refuse_no_html(file: Path) -> None:
@@ -26,7 +26,7 @@ def refuse_file_of_batch(directory: Path, file: Path) -> None:
     """
     if is_own_file(directory, file):
         raise ConfigError(f"{file}: is written by the batch itself; choose another name")
-    if is_own_file(file.parent, file) and (file.parent / LEDGER).exists():
+    if is_own_name(file.name) and (file.parent / LEDGER).exists():
         raise ConfigError(f"{file}: is written by another batch; choose another name")
     if is_read(directory, file):
         raise ConfigError(f"{file}: is read by the batch itself; choose another name")

@@ -15,8 +15,8 @@ def listening_socket(
 ) -> socket.socket:
     """Return a socket that listens; connections wait until they are accepted.
 
-    On Linux, a socket that is bound and does not listen yet keeps nobody away: another user's program may bind the same
-    address, listen there, and have all connections. uvloop says nothing of the error that `listen` is then.
+    It listens at once: on Linux, another user's program may bind an address that is bound already, and listen there
+    first. It then has all connections, and uvloop ignores the error of the second `listen`.
 
     Args:
         family: of addresses.
@@ -45,7 +45,7 @@ def listen_at_all(host: str, port: int) -> list[socket.socket]:
     """Return sockets that listen at all addresses of a host that this machine has, at one port. Blocks.
 
     Raises:
-        OSError: as of `listening_socket`, or nobody knows the host.
+        OSError: another program has the port at one of them, the machine has none of them, or the host is unknown.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []

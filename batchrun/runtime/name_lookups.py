@@ -17,7 +17,7 @@ _MAX_AT_ONCE = 8
 
 
 class NameLookups(AbstractResolver):
-    """The look-ups of one owner, whose slow ones delay nobody else's."""
+    """Looks host names up for one owner. Its slow look-ups delay those of no other owner."""
 
     def __init__(self) -> None:
         self._free = anyio.Semaphore(_MAX_AT_ONCE)

@@ -179,13 +179,15 @@ class Spool:
             where = self._directory.out_dir(submission).name
             await self._refuse(submission, f"{where} holds the results of {rival.spooled}; give this file another name")
             return
-        submission = await self._with_beginning(submission, before)
+        submission = await self._with_beginning(submission, name, signature, before)
         try:
             await self._submit(submission)
         except (ConfigError, JobFileError) as error:
             await self._refuse(submission, str(error))
 
-    async def _with_beginning(self, submission: Submission, before: Submission | None) -> Submission:
+    async def _with_beginning(
+        self, submission: Submission, name: PurePosixPath, signature: str, before: Submission | None
+    ) -> Submission:
         """Return a submission that goes on with earlier results as one that has begun: it never runs without them.
 
         They may be moved while it waits for its place among the open batches.
@@ -195,10 +197,8 @@ class Spool:
             submission = submission.but(spent_before_usd=before.spent_before_usd)
         if before is None or before.begun_at is None:
             return submission.but(begun_at=submission.created_at) if has_results else submission
-        assert submission.spooled is not None, "it is of the spool"
-        assert submission.signature is not None, "it is of the spool"
-        file = self._directory.spool / submission.spooled
-        if has_results or await anyio.to_thread.run_sync(is_same_file, before, file, submission.signature):
+        file = self._directory.spool / name
+        if has_results or await anyio.to_thread.run_sync(is_same_file, before, file, signature):
             return submission.but(begun_at=before.begun_at, counts=before.counts)
         # Another file, and the results of the earlier one were moved.
         return submission.but(spent_before_usd=before.spent_before_usd + before.counts.noted_usd)

@@ -79,7 +79,7 @@ async def test_bodies_may_be_compressed(api: Api, encoding: str, encode: object)
     ("encoding", "raw", "status", "error_type"),
     [
         ("zstd", b"x", 415, "unsupported-content-encoding"),
-        ("gzip, br", brotli.compress(gzip.compress(b"{}")), 415, "unsupported-content-encoding"),
+        ("gzip, br", brotli.compress(gzip.compress(b"{}", mtime=0)), 415, "unsupported-content-encoding"),
         ("gzip", b"not gzip", 400, "invalid-request"),
         ("gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], 400, "invalid-request"),
         ("br", b"\xff\xff\xff", 400, "invalid-request"),

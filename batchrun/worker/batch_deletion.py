@@ -33,6 +33,8 @@ async def delete(worker: Worker, submission_id: str) -> None:
             await worker.fleet.delete(submission_id)
         return
     if worker.fleet is not None:
+        if not (submission := worker.store[submission_id]).state.is_over:
+            worker.fleet.refuse_from_before(submission)
         _refuse_to_delete(worker, submission_id)
         await drop(worker, submission_id)
         return

@@ -10,6 +10,7 @@ from batchrun.model import Outcome
 from batchrun.version import __version__
 from batchrun.worker.attention import attention_words
 from batchrun.worker.batch_list import BatchGroup, ListRow, eta_s, open_budget_usd
+from batchrun.worker.fleet.fleet import LEFT_ALONE
 from batchrun.worker.submission import (
     CANCELLABLE,
     PAUSABLE,
@@ -253,7 +254,8 @@ def batch_view(worker: Worker, submission: Submission) -> BatchView:
     runner = worker.runners.get(submission.id)
     counts = runner.counts() if runner is not None else submission.counts
     carrier = worker.fleet.carrier_words(submission.id) if worker.fleet is not None else ""
-    left_alone = worker.fleet.why_left_alone(submission) if worker.fleet is not None else ""
+    is_from_before = worker.fleet is not None and worker.fleet.is_from_before(submission.id)
+    left_alone = LEFT_ALONE if is_from_before and not submission.state.is_over else ""
     batch = runner.batch if runner is not None else None
     per_s = worker.per_s(submission.id)
     budget_usd = open_budget_usd(worker, submission.id)

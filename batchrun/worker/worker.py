@@ -235,6 +235,8 @@ class Worker:
             OutputError: the platform has not answered yet.
         """
         submission = self.store[submission_id]
+        if self.fleet is not None:
+            self.fleet.refuse_from_before(submission)
         self.refuse_without_files(submission_id)
         if submission.state.is_under_way or submission_id in self.runners:
             raise WrongState(f"batch {submission_id} is {submission.state}; pause it first")

@@ -261,7 +261,10 @@ def test_a_deleted_batch_is_gone_from_every_worker(tmp_path, api):
 
 
 def test_a_batch_from_before_the_fleet_is_kept_and_says_why_it_waits(tmp_path, api):
-    """No order destroys its ledger or claims to be obeyed; started as before, the worker follows its Runs."""
+    """No order destroys its ledger or claims to be obeyed; started as before, the worker follows its Runs.
+
+    One that is over can be read and deleted; other orders for it are refused with the same words.
+    """
     (tmp_path / "store").mkdir()
     worker = KilledWorker(tmp_path / "worker", api.base_url)
     alone, in_fleet = worker.data_dir / "worker.toml", f'[worker]\nfleet = "file://{tmp_path / "store"}"\n'
@@ -272,15 +275,21 @@ def test_a_batch_from_before_the_fleet_is_kept_and_says_why_it_waits(tmp_path, a
 
     try:
         worker.start()
+        worker.put_batch("over", [{}])
+        worker.wait_for_end("over")
         worker.put_batch("early", [{"until": str(tmp_path / "ends")}], task="early")
         wait_until(lambda: '"live_runs": 1' in ask_it("status", "early", "--json").out)
         worker.kill()
         alone.write_text(config + in_fleet)
         worker.start()
         wait_until(lambda: "not on the list of this fleet" in ask_it("status", "early").out)
-        for order in ("cancel", "pause", "resume", "delete"):
-            refused = ask_it(order, "early")
+        orders = [(order, "early") for order in ("cancel", "pause", "resume", "delete")]
+        orders += [(order, "over") for order in ("cancel", "resume", "repair", "retry")]
+        for order in orders:
+            refused = ask_it(*order)
             assert (refused.code, "not on the list of this fleet" in refused.err) == (2, True), refused
+        assert len(ask_it("records", "over").out.splitlines()) == 1
+        assert ask_it("delete", "over").code == 0
         worker.kill()
         alone.write_text(config)
         worker.start()

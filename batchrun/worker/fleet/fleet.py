@@ -36,6 +36,11 @@ T = TypeVar("T")
 
 #: Seconds for which a worker does not take a batch again that it could not open.
 REFUSED_S = 10.0
+#: Why a batch from before this fleet waits.
+LEFT_ALONE = (
+    "it is not on the list of this fleet: it goes on, and takes orders, once this worker is started without this"
+    " --fleet, as it was before"
+)
 #: Seconds that a command waits until this worker has taken a batch that no worker carries out.
 TAKE_LIMIT_S = 20.0
 
@@ -231,15 +236,18 @@ class Fleet:
         each = "; ".join(f"{count} by {carrier}" for carrier, count in carriers.items())
         return f"{sum(carriers.values())} of {len(parts)} shards are carried out: {each}"
 
-    def why_left_alone(self, batch: Submission) -> str:
-        """Say why a batch does not go on here: it was never on the list. Empty: it was, or is over."""
-        is_known = batch.id in self._on_list or batch.id in self.deleted
-        if is_known or batch.state.is_over or not self.was_read.is_set():
-            return ""
-        return (
-            "it is not on the list of this fleet: it goes on, and takes orders, once this worker is started without"
-            " this --fleet, as it was before"
-        )
+    def is_from_before(self, batch: str) -> bool:
+        """True if a batch was never on the list: this worker had it before it was in this fleet."""
+        return self.was_read.is_set() and batch not in self._on_list and batch not in self.deleted
+
+    def refuse_from_before(self, batch: Submission) -> None:
+        """Refuse an order for a batch from before this fleet.
+
+        Raises:
+            WrongState: it is one.
+        """
+        if self.is_from_before(batch.id):
+            raise WrongState(f"batch {batch.id} is {batch.state}: {LEFT_ALONE}")
 
     def counts(self, batch: str) -> BatchCounts | None:
         """Return the counts of a batch that another worker carries out, unless the list has newer ones."""
@@ -275,6 +283,8 @@ class Fleet:
             WrongState: It may lack some; the error says where all of it is.
         """
         self.refuse_unread()
+        if self.is_from_before(batch):
+            return
         if (whole := self.wholes.get(batch)) is not None:
             parts = f"{whole.parts[0].submission.id} to {whole.parts[-1].submission.id}"
             raise WrongState(f"batch {batch} is in shards, and each is mended by itself: {parts}")

@@ -68,7 +68,7 @@ async def get_config(request: web.Request) -> web.Response:
 
 async def delete_batch(request: web.Request) -> web.Response:
     """Delete a batch that is not under way."""
-    await delete(worker_of(request), batch_to_order(request).id)
+    await delete(worker_of(request), submission_of(request).id)
     return web.Response(status=204)
 
 

@@ -68,11 +68,12 @@ def batch_to_order(request: web.Request) -> Submission:
 
     Raises:
         UnknownBatch, LogUnreachable: as `submission_of`.
-        Refused: it is a part of another one, which obeys for all its parts, or none of the worker's fleet.
+        WrongState: it is from before the worker's fleet.
+        Refused: it is a part of another one, which obeys for all its parts.
     """
     submission, fleet = submission_of(request), worker_of(request).fleet
-    if fleet is not None and (reason := fleet.why_left_alone(submission)):
-        raise Refused(409, "wrong-state", f"batch {submission.id} is {submission.state}: {reason}")
+    if fleet is not None:
+        fleet.refuse_from_before(submission)
     if submission.part_of is not None:
         problem = f"batch {submission.id} is a part of {submission.part_of}: give the order for that batch"
         raise Refused(409, "wrong-state", problem)

@@ -37,8 +37,8 @@ from batchrun.model import Ending, Outcome, RunId, Summary
 from batchrun.notify.delivery import BatchNotifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.budget import Budget
-from batchrun.report.notice_words import notice_words
 from batchrun.runtime.condition_age import ConditionAge
+from batchrun.words.notice_words import notice_words
 
 #: Seconds between two looks.
 INTERVAL_S = 1.0

@@ -14,7 +14,7 @@ from batchrun.errors import BatchrunError
 from batchrun.ledger.protocol import Ledger, NotedWait
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.model import RunId, TaskId, WaitKind, WaitReason
-from batchrun.report.wait_words import wait_words
+from batchrun.words.wait_words import wait_words
 
 #: Seconds between two looks.
 INTERVAL_S = 1.0

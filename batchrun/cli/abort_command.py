@@ -8,8 +8,8 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import answer, say
 from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.maintenance.abort_runs import abort_runs
-from batchrun.report.number_words import counted
 from batchrun.runtime.logs import silence
+from batchrun.words.number_words import counted
 
 
 def abort_left_runs(directory: Path) -> ExitCode:

@@ -12,9 +12,9 @@ from batchrun.cli.terminal import answer
 from batchrun.errors import BatchrunError
 from batchrun.maintenance.audit import AuditedRecords, AuditedRuns, audit_records, audit_runs
 from batchrun.output.layout import RECORDS
-from batchrun.report.number_words import counted
 from batchrun.runtime.logs import silence
 from batchrun.runtime.shell_command import shell_command
+from batchrun.words.number_words import counted
 
 #: Max second Runs that are shown.
 _MAX_SHOWN = 20

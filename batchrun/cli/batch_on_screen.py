@@ -13,7 +13,7 @@ from batchrun.config import Config
 from batchrun.errors import BatchRefused
 from batchrun.maintenance.retry_selection import JobsToRetry
 from batchrun.model import Command, Summary
-from batchrun.report.notice_words import notice_words
+from batchrun.words.notice_words import notice_words
 
 
 async def carry_out(

@@ -7,8 +7,9 @@ from batchrun.config import Config
 from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
 from batchrun.report.batch_status import slowest_run
-from batchrun.report.number_words import counted, duration
-from batchrun.report.progress_words import (
+from batchrun.runtime.shell_command import shell_command
+from batchrun.words.number_words import counted, duration
+from batchrun.words.progress_words import (
     cost_words,
     ending_words,
     outcome_counts,
@@ -16,7 +17,6 @@ from batchrun.report.progress_words import (
     skipped_words,
     slot_words,
 )
-from batchrun.runtime.shell_command import shell_command
 
 
 def show_closing(

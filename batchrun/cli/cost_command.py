@@ -12,9 +12,9 @@ from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.refresh_costs import read_open_costs
 from batchrun.output.lock import holder
 from batchrun.report.cost_sums import cost_columns
-from batchrun.report.number_words import counted
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.runtime.logs import silence
+from batchrun.words.number_words import counted
 
 
 def show_cost(directory: Path, by: str, *, as_csv: bool) -> None:

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from batchrun.cli.terminal import answer
 from batchrun.ledger.protocol import CostRow
-from batchrun.report.number_words import money
-from batchrun.report.terminal_text import one_line, spreadsheet_text, table_lines
+from batchrun.words.number_words import money
+from batchrun.words.terminal_text import one_line, spreadsheet_text, table_lines
 
 _SUMS = ("runs", "cost_usd", "derived_usd", "unknown_cost_runs", "not_final_runs")
 _HEADINGS = ("runs", "cost", "of it derived", "unknown", "not final")

@@ -7,9 +7,9 @@ from batchrun.maintenance.noted_config import why_unread
 from batchrun.maintenance.retry_selection import CANNOT_BE_READ_AGAIN
 from batchrun.model import RunId
 from batchrun.report.failure_list import cause_words
-from batchrun.report.number_words import counted
 from batchrun.report.shown_failures import ShownFailure, ShownFailures
-from batchrun.report.terminal_text import last_lines, one_line
+from batchrun.words.number_words import counted
+from batchrun.words.terminal_text import last_lines, one_line
 
 LOG_LINES = 5
 LINE_CHARS = 200

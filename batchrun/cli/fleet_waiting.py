@@ -8,7 +8,7 @@ from batchrun.cli.live_progress import PLAIN_INTERVAL_S
 from batchrun.cli.terminal import say
 from batchrun.errors import LogUnreachable, OutputError
 from batchrun.ledger.shared_log.log_store import open_part
-from batchrun.report.number_words import counted
+from batchrun.words.number_words import counted
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
 from batchrun.worker.fleet.page_log import PAGE_LOG, PageDamaged, SharedPage
 from batchrun.worker.fleet.sharded_batch import WholeBatch

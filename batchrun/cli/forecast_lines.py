@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from batchrun.policy.forecast import Estimate
 from batchrun.preflight.batch_forecast import Forecast
-from batchrun.report.number_words import counted, duration, money
+from batchrun.words.number_words import counted, duration, money
 
 
 def forecast_lines(forecast: Forecast | None, *, has_unknowns: bool = True) -> list[str]:

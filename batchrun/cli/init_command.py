@@ -27,11 +27,11 @@ from batchrun.preflight.builds import read_build
 from batchrun.preflight.column_match import Matching, is_usable, match_columns
 from batchrun.preflight.job_column import JobColumn
 from batchrun.preflight.plan import Plan, as_created, make_plan, open_to_look
-from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
 from batchrun.runtime.fast_dataclasses import dataclass, replace
 from batchrun.runtime.logs import silence
 from batchrun.runtime.shell_command import shell_command
+from batchrun.words.number_words import counted
 
 #: Keys of `[jobs]` that say how the file is read, and that `--set` may give.
 READING = ("format", "encoding", "delimiter", "quote")

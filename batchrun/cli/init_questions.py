@@ -10,7 +10,7 @@ from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError
 from batchrun.model import JsonObject, read_json
 from batchrun.preflight.column_match import wrapped
-from batchrun.report.terminal_text import one_line
+from batchrun.words.terminal_text import one_line
 
 #: Tasks, Actors or columns that are offered to choose from.
 MAX_OFFERED = 30

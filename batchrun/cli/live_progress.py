@@ -8,9 +8,9 @@ import anyio
 from batchrun.batch.running_batch import Batch
 from batchrun.cli.terminal import can_redraw, live_lines, say
 from batchrun.model import Outcome
-from batchrun.report.notice_words import notice_words
-from batchrun.report.number_words import duration
-from batchrun.report.progress_words import ProgressSnapshot, Speed, progress_line
+from batchrun.words.notice_words import notice_words
+from batchrun.words.number_words import duration
+from batchrun.words.progress_words import ProgressSnapshot, Speed, progress_line
 
 #: Seconds between two redraws of the live line.
 LIVE_INTERVAL_S = 0.25

@@ -7,8 +7,8 @@ from batchrun.batch.running_batch import Batch
 from batchrun.cli.live_progress import edit_words
 from batchrun.cli.terminal import say
 from batchrun.config import Config
-from batchrun.report.notice_words import notice_words
-from batchrun.report.number_words import counted, money
+from batchrun.words.notice_words import notice_words
+from batchrun.words.number_words import counted, money
 
 #: Notes about lines that would do nothing new; `batchrun plan` shows all.
 MAX_FUTILE_SHOWN = 3

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from batchrun.maintenance.repair import Repaired
 from batchrun.output.layout import BAD_LINES
-from batchrun.report.number_words import counted
+from batchrun.words.number_words import counted
 
 
 def repair_lines(done: Repaired) -> Iterator[str]:

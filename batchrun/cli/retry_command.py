@@ -14,7 +14,7 @@ from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.maintenance.retry_selection import WantedJobs, jobs_to_retry, why_nothing
 from batchrun.report.batch_status import read_status
 from batchrun.report.shown_failures import show_causes
-from batchrun.report.terminal_text import one_line
+from batchrun.words.terminal_text import one_line
 
 #: Max characters of a noted command, and of its directory.
 _MAX_CHARS = 4096

@@ -17,8 +17,8 @@ from batchrun.cli.terminal import say
 from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.config import Config
 from batchrun.model import Command
-from batchrun.report.number_words import counted
 from batchrun.runtime.late_imports import need_module
+from batchrun.words.number_words import counted
 
 if TYPE_CHECKING:
     from batchrun.ledger.shared_log.standby import Standby

@@ -9,7 +9,7 @@ from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.cli.terminal import say
 from batchrun.config import Config
 from batchrun.errors import ConfigError
-from batchrun.report.number_words import counted
+from batchrun.words.number_words import counted
 
 #: Max Runs that are started without asking, on a platform that costs money.
 ASK_ABOVE_RUNS = 100

@@ -9,11 +9,11 @@ from batchrun.cli.terminal import answer
 from batchrun.ledger.protocol import NotedWait
 from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
-from batchrun.report.number_words import counted, money
-from batchrun.report.progress_words import cost_words, outcome_counts, records_words, skipped_words
-from batchrun.report.terminal_text import one_line
-from batchrun.report.wait_words import wait_words
 from batchrun.runtime.shell_command import shell_command
+from batchrun.words.number_words import counted, money
+from batchrun.words.progress_words import cost_words, outcome_counts, records_words, skipped_words
+from batchrun.words.terminal_text import one_line
+from batchrun.words.wait_words import wait_words
 
 #: Max characters of what the platform or a job file has written.
 _MAX_CHARS = 500

@@ -6,7 +6,7 @@ import anyio
 
 from batchrun.batch.running_batch import Batch
 from batchrun.cli.terminal import say
-from batchrun.report.number_words import counted
+from batchrun.words.number_words import counted
 
 _WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "hang-up"}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate, takewhile
 
-from batchrun.report.terminal_text import printable
+from batchrun.words.terminal_text import printable
 
 #: Columns of a terminal that does not say how many it has.
 _USUAL_WIDTH = 80

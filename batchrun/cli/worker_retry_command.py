@@ -9,8 +9,8 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.submitted_batch import show_order
 from batchrun.cli.terminal import answer, say
 from batchrun.maintenance.retry_selection import WantedJobs
-from batchrun.report.number_words import counted
-from batchrun.report.progress_words import outcome_counts
+from batchrun.words.number_words import counted
+from batchrun.words.progress_words import outcome_counts
 from batchrun.worker.worker_client import WorkerClient
 
 

@@ -21,10 +21,10 @@ from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_c
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError
 from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explaining
-from batchrun.report.number_words import counted
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.runtime.private_files import is_absent, read_private
+from batchrun.words.number_words import counted
 from batchrun.worker.batch_deletion import retain
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.data_directory import open_data_directory

@@ -1,4 +1,4 @@
-"""Events that the engine reports to people, as values. The sentences are in `report/notice_words.py`."""
+"""Events that the engine reports to people, as values. The sentences are in `words/notice_words.py`."""
 
 from collections import deque
 from collections.abc import Sequence

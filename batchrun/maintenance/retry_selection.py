@@ -9,10 +9,10 @@ from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
 from batchrun.report.failure_list import Tripped, count_failures, read_tripped, read_unknown
-from batchrun.report.number_words import counted
-from batchrun.report.progress_words import outcome_counts
 from batchrun.report.shown_failures import can_be_read_again
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.words.number_words import counted
+from batchrun.words.progress_words import outcome_counts
 
 #: Max unknown names that are shown per flag.
 MAX_NAMED = 10

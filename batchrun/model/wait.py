@@ -1,4 +1,4 @@
-"""What a batch waits for while nothing of it starts or ends. The sentences are in `report/wait_words.py`."""
+"""What a batch waits for while nothing of it starts or ends. The sentences are in `words/wait_words.py`."""
 
 from enum import StrEnum
 

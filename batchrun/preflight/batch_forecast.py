@@ -12,8 +12,8 @@ from batchrun.engine.limits.account_capacity import FIRST_SLOTS
 from batchrun.errors import ApiError
 from batchrun.model import Run, RunStatus
 from batchrun.policy.forecast import Estimate, elapsed, memory_slots, one_run, total
-from batchrun.report.number_words import counted
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.words.number_words import counted
 
 #: Recent Runs that are read, in one request; more would reach back too far.
 RECENT_RUNS = 200

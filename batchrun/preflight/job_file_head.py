@@ -11,8 +11,8 @@ from batchrun.jobs import JobFile
 from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
 from batchrun.preflight.line_problems import LineProblems
-from batchrun.report.number_words import counted
 from batchrun.runtime.long_reads import read_in_thread
+from batchrun.words.number_words import counted
 
 if TYPE_CHECKING:
     from batchrun.preflight.input_checks import HeadCheck

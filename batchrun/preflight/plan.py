@@ -37,10 +37,10 @@ from batchrun.preflight.line_problems import LineProblem
 from batchrun.preflight.pinned_build import number_to_pin, pinned_before
 from batchrun.preflight.same_batch import check_limit, refuse_changed_lines, refuse_other_settings
 from batchrun.report.batch_status import read_summary
-from batchrun.report.number_words import counted
 from batchrun.runtime.children import plain_errors
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.long_reads import read_in_thread, read_in_thread_of
+from batchrun.words.number_words import counted
 
 #: Lines that are read in one call to a thread; between two calls, signals are handled.
 CHUNK_LINES = 5000

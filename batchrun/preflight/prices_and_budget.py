@@ -13,9 +13,9 @@ from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.policy.budget import Budget, ExcessCosts
 from batchrun.policy.run_cost import CostBound, ObservedCosts, Prices, most_a_run_may_cost
-from batchrun.report.number_words import money as money_words
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.long_reads import read_in_thread
+from batchrun.words.number_words import money as money_words
 
 #: Max recent Runs of the task whose costs are read for a budget, in one request.
 PAST_RUNS = 200

@@ -18,8 +18,8 @@ from batchrun.model import Command, JsonObject, TaskId, read_json, write_json
 from batchrun.output.layout import OWN_CONFIG
 from batchrun.output.replacement import replace_file
 from batchrun.policy.secret_fields import SecretFields
-from batchrun.report.number_words import counted
 from batchrun.runtime.own_signature import sign
+from batchrun.words.number_words import counted
 
 
 def check_identity(

@@ -10,10 +10,10 @@ from itertools import pairwise
 
 from batchrun.model import Outcome
 from batchrun.report.html_elements import Html, tag
-from batchrun.report.number_words import duration, money
 from batchrun.report.svg_elements import Tick, chart, empty_chart, fitting, label, level_line, rect, tick_labels, track
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.style_sheet import Tone
+from batchrun.words.number_words import duration, money
 
 #: Max points of a curve: more cannot be seen.
 MAX_POINTS = 400

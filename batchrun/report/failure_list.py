@@ -10,8 +10,8 @@ from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import JobKey, Outcome, Position, RunId, Selection
 from batchrun.output.log_tails import LogTails
 from batchrun.policy.failure_cause import without_exit_code
-from batchrun.report.terminal_text import one_line
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.words.terminal_text import one_line
 
 #: Max causes that are listed; the others are only counted.
 MAX_KINDS = 50

@@ -7,9 +7,9 @@ markup. The output is well-formed XML as well as HTML.
 import re
 from collections.abc import Iterable, Sequence
 
-from batchrun.report.terminal_text import one_line
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.style_sheet import STYLE, Tone
+from batchrun.words.terminal_text import one_line
 
 #: Content-Security-Policy of a page that loads and runs nothing, even if a text in it were taken for markup.
 INERT = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -27,15 +27,15 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.number_words import counted, duration, money
-from batchrun.report.progress_words import cost_words, ending_words, slot_words
 from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
-from batchrun.report.terminal_text import last_lines, one_line
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.shell_command import shell_command
 from batchrun.style_sheet import Tone
 from batchrun.version import __version__
+from batchrun.words.number_words import counted, duration, money
+from batchrun.words.progress_words import cost_words, ending_words, slot_words
+from batchrun.words.terminal_text import last_lines, one_line
 
 #: Max causes of failure with a sample; the others have one line each.
 SAMPLES = 12

@@ -6,8 +6,8 @@ A chart therefore fills the width of its container, and its letters keep their s
 from collections.abc import Iterable
 
 from batchrun.report.html_elements import TITLE_CHARS, Html, tag
-from batchrun.report.terminal_text import one_line
 from batchrun.style_sheet import Tone
+from batchrun.words.terminal_text import one_line
 
 #: A position on a scale, in per cent of the width, and its label.
 Tick = tuple[float, str]

@@ -33,11 +33,11 @@ from batchrun.model import Ending, JsonObject, Record, Summary
 from batchrun.notify.delivery import BatchNotifier, Notifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.retry import Backoff
-from batchrun.report.notice_words import notice_words
-from batchrun.report.progress_words import Speed
 from batchrun.runtime.children import open_children
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.runtime.shell_command import shell_command
+from batchrun.words.notice_words import notice_words
+from batchrun.words.progress_words import Speed
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from batchrun.report.progress_words import Speed
+from batchrun.words.progress_words import Speed
 from batchrun.worker.batch_runner import BatchRunner
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet

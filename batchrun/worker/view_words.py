@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from batchrun.model import JsonObject, Outcome
-from batchrun.report.number_words import counted, money
-from batchrun.report.progress_words import ProgressSnapshot, outcome_counts, progress_line
-from batchrun.report.terminal_text import one_line, table_lines
+from batchrun.words.number_words import counted, money
+from batchrun.words.progress_words import ProgressSnapshot, outcome_counts, progress_line
+from batchrun.words.terminal_text import one_line, table_lines
 from batchrun.worker.views import BatchView, WorkerView
 
 _HEADINGS = ("id", "name", "state", "done", "not succeeded", "live", "cost")

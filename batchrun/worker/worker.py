@@ -22,11 +22,11 @@ from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.policy.budget import Budget, is_larger
 from batchrun.preflight.plan import Plan, plan_batch
-from batchrun.report.progress_words import Speed
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.private_files import confined
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
+from batchrun.words.progress_words import Speed
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.batch_runner import BatchRunner, Trace, may_have_begun, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun

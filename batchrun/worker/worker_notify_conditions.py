@@ -11,8 +11,8 @@ from batchrun.engine.notices import BudgetNearlySpent, DiskLow, Notice, OutageLa
 from batchrun.notify.delivery import Notifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.budget import Budget
-from batchrun.report.notice_words import notice_words
 from batchrun.runtime.condition_age import ConditionAge
+from batchrun.words.notice_words import notice_words
 
 
 class WorkerWatch:

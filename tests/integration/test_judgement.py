@@ -22,9 +22,9 @@ from batchrun.policy.run_cost import Prices
 from batchrun.preflight.prices_and_budget import TaskTerms, refuse_unbounded
 from batchrun.report.batch_status import BudgetUse, Status, read_status
 from batchrun.report.failure_list import read_tripped
-from batchrun.report.notice_words import notice_words
 from batchrun.server import InlineContext, Server
 from batchrun.server.faults.fault_file import Faults
+from batchrun.words.notice_words import notice_words
 from tests.support.inline_batch import ENVIRON, TOKEN, batch_config, serving
 from tests.support.json_lines import read_lines
 from tests.support.money import assert_costs_are_the_servers

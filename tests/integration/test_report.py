@@ -15,8 +15,8 @@ import orjson
 from batchrun import open_batch, run_batch
 from batchrun.config import Config
 from batchrun.model import Outcome, Selection
-from batchrun.report.number_words import money
 from batchrun.server import InlineContext, Server
+from batchrun.words.number_words import money
 from tests.support.command_line import Said, batchrun
 from tests.support.inline_batch import ENVIRON, batch_config, serving
 

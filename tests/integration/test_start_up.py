@@ -36,7 +36,7 @@ OWN_FOR_HELP = {
     ),
     *("batchrun.cli.terminal", "batchrun.cli.command_line", "batchrun.cli.worker_command_line", "batchrun.errors"),
     *("batchrun.runtime", "batchrun.runtime.lean_imports"),
-    *("batchrun.report", "batchrun.report.terminal_text", "batchrun.version"),
+    *("batchrun.report", "batchrun.words.terminal_text", "batchrun.version"),
 }
 #: Runs command lines, one after another, and prints the names of all modules that were imported for them.
 PROBE = """
@@ -160,7 +160,7 @@ def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
     assert not {name for name in own if name.startswith(("batchrun.server.", "batchrun.worker"))}
     assert {name for name in own if name.startswith(LATE)} <= {
         *("batchrun.engine.limits", "batchrun.engine.limits.batch_priorities"),
-        *("batchrun.report.number_words", "batchrun.report.terminal_text"),
+        *("batchrun.words.number_words", "batchrun.words.terminal_text"),
     }
 
 

@@ -38,7 +38,7 @@ from batchrun.engine.notices import (
     WaitingForFinalCosts,
 )
 from batchrun.model import JobKey, RunId
-from batchrun.report.notice_words import notice_words
+from batchrun.words.notice_words import notice_words
 
 NO_NEW_STARTS = "Nothing more is started; live Runs are followed to their end"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from batchrun.report.number_words import duration, money
+from batchrun.words.number_words import duration, money
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from batchrun.engine.progress import Progress
 from batchrun.model import Attempt, AttemptState, Ending, Items, JobKey, Mark, Outcome, Record, RunId
-from batchrun.report.progress_words import ProgressSnapshot, Speed, outcome_counts, progress_line, slot_words
+from batchrun.words.progress_words import ProgressSnapshot, Speed, outcome_counts, progress_line, slot_words
 from tests.unit.test_model import summary
 
 

@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from batchrun.report.terminal_text import printable
 from batchrun.runtime.shell_command import shell_command
+from batchrun.words.terminal_text import printable
 
 
 @pytest.mark.parametrize(

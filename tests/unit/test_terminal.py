@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from batchrun.cli.terminal import answer, can_redraw, say, write_data
-from batchrun.report.terminal_text import spreadsheet_text
+from batchrun.words.terminal_text import spreadsheet_text
 
 HOSTILE = "key \x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
 

@@ -1,4 +1,4 @@
-from batchrun.report.terminal_text import last_lines, one_line, printable
+from batchrun.words.terminal_text import last_lines, one_line, printable
 
 
 def test_a_text_cannot_control_a_terminal() -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from batchrun.model import WaitKind, WaitReason
-from batchrun.report.number_words import counted, duration
-from batchrun.report.terminal_text import one_line
+from batchrun.words.number_words import counted, duration
+from batchrun.words.terminal_text import one_line
 
 #: Max characters of a line of reasons.
 _MAX_CHARS = 3000

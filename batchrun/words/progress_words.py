@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import field
 
 from batchrun.model import Ending, Outcome, Summary
-from batchrun.report.number_words import counted, duration, money
 from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.words.number_words import counted, duration, money
 
 #: The rate is averaged over this time, in seconds.
 RATE_WINDOW_S = 30.0

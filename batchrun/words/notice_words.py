@@ -35,9 +35,9 @@ from batchrun.engine.notices import (
     WaitingForFinalCosts,
 )
 from batchrun.output.layout import COSTS, REPORT
-from batchrun.report.number_words import counted, duration, money
-from batchrun.report.terminal_text import one_line
 from batchrun.runtime.shell_command import shell_command
+from batchrun.words.number_words import counted, duration, money
+from batchrun.words.terminal_text import one_line
 
 _MAX_CHARS = 3000
 _UNBOUNDED = "Budget: no option limits what a Run uses of storages and transfer"

@@ -1,0 +1,1 @@
+"""Sentences and numbers as people read them: the same on a terminal, on a page, and in a notification."""

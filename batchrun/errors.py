@@ -2,6 +2,7 @@
 
     BatchrunError
     ├── ConfigError             the configuration: file and dotted key
+    │   └── AnotherBatch        the output directory holds the results of another batch
     ├── JobFileError            the job file: file and line
     ├── OutputError             this machine: disk, permissions, a lock, a damaged file
     │   ├── JobFileLost         the job file, which could be read at first, is gone or cannot be opened
@@ -49,6 +50,10 @@ class ConfigError(BatchrunError):
         self.problem, self.key, self.file = problem, key, file
         where = ": ".join(str(part) for part in (file, key) if part is not None)
         super().__init__(f"{where}: {problem}" if where else problem)
+
+
+class AnotherBatch(ConfigError):
+    """The output directory holds the results of another batch; nothing was started."""
 
 
 class JobFileError(BatchrunError):

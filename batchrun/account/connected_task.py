@@ -12,7 +12,7 @@ from batchrun.account.open_account import open_account
 from batchrun.account.task import Task, find_task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
-from batchrun.errors import BatchRefused, ConfigError
+from batchrun.errors import AnotherBatch, BatchRefused
 from batchrun.ledger.facts import ACCOUNT, CONFIG, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import TaskId
@@ -73,7 +73,7 @@ async def connect(
     task = await find_task(account.client, config.task, begun_with=begun_with)
     named = _name(config.task.id, config.task.name)
     if task.gone and named is not None and begun_as not in (None, named):
-        raise ConfigError(
+        raise AnotherBatch(
             f"{config.out_dir}: holds another batch: its task is named {begun_as!r}, that of this file {named!r}."
             " Restore the name to resume that batch, or choose another --out for a new one",
             key="task",

@@ -8,7 +8,7 @@ import orjson
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
-from batchrun.errors import ConfigError, JobFileError
+from batchrun.errors import AnotherBatch, ConfigError, JobFileError
 from batchrun.jobs import JobFile, ReadPoint
 from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, SIGNATURE, TASK_ID
 from batchrun.ledger.protocol import ReadTo
@@ -28,7 +28,7 @@ def check_identity(
     """Compare the batch's identity with the ledger's, and note identity, account, configuration and command.
 
     Raises:
-        ConfigError: the ledger holds another batch; the message names every difference.
+        AnotherBatch: the ledger holds another batch; the message names every difference.
     """
     identity = refuse_other_settings(ledger, config, task.id)
     # Through JSON too.
@@ -57,7 +57,7 @@ def refuse_other_settings(ledger: LedgerReader, config: Config, task_id: TaskId 
         task_id: None: it is not compared.
 
     Raises:
-        ConfigError: the ledger holds another batch; the message names every difference.
+        AnotherBatch: the ledger holds another batch; the message names every difference.
     """
     # Through JSON, as the ledger holds it: a date of the TOML becomes text.
     identity: JsonObject = read_json(write_json(_identity(config, task_id)))
@@ -74,7 +74,7 @@ def refuse_other_settings(ledger: LedgerReader, config: Config, task_id: TaskId 
         if name in noted and not ledger.is_empty and noted[name] != value
     ]
     if differences:
-        raise ConfigError(
+        raise AnotherBatch(
             f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
             "Restore these settings to resume it, or choose another --out for a new batch"
         )

@@ -17,6 +17,7 @@ from batchrun.batch.running_batch import Batch
 from batchrun.config import Config
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import (
+    AnotherBatch,
     ApiError,
     BatchRefused,
     BatchrunError,
@@ -235,8 +236,7 @@ class BatchRunner:
                 failures = 1 if self._has_moved else failures + 1
                 await self._wait_to_reopen("waits for the platform", error, failures)
             except (ConfigError, JobFileError) as error:
-                if not await self._is_given_back(str(error)):
-                    await self._end(BatchState.FAILED, str(error))
+                await self._fail(error)
                 return
             except (OutputError, OSError) as error:
                 machine_failures = 1 if self._has_moved else machine_failures + 1
@@ -249,6 +249,12 @@ class BatchRunner:
                 _log.exception("batch_broken")
                 await self._stop_for_machine(_unexpected(error))
                 return
+
+    async def _fail(self, error: ConfigError | JobFileError) -> None:
+        if isinstance(error, AnotherBatch) and self.submission.is_to_adopt_results:
+            await self._update(lambda _: {"begun_at": None})
+        if not await self._is_given_back(str(error)):
+            await self._end(BatchState.FAILED, str(error))
 
     async def _ends_for(self, error: OutputError | OSError, failures: int) -> bool:
         """Return True if the batch ends here for an error of this machine or its store; False: it is tried again."""
@@ -475,7 +481,8 @@ async def may_have_begun(submission: Submission, directory: DataDirectory, fleet
 
 def _opened(now: Submission) -> dict[str, Any]:
     """Note that a batch is open, which is stored before the first start: from now on it must have a ledger."""
-    begun = {"begun_at": now.begun_at or datetime.now(UTC)}
+    begun_at = None if now.is_to_adopt_results else now.begun_at
+    begun = {"begun_at": begun_at or datetime.now(UTC)}
     return begun if now.state.is_stopping else {**begun, "state": BatchState.ACTIVE, "reason": ""}
 
 

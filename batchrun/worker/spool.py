@@ -195,7 +195,7 @@ class Spool:
         has_results = await anyio.to_thread.run_sync(has_ledger, self._directory.out_dir(submission))
         if before is not None:
             submission = submission.but(spent_before_usd=before.spent_before_usd)
-        if before is None or before.begun_at is None:
+        if before is None or before.begun_at is None:  # of another batch, they are no beginning: its opening shows that
             return submission.but(begun_at=submission.created_at) if has_results else submission
         file = self._directory.spool / name
         if has_results or await anyio.to_thread.run_sync(is_same_file, before, file, signature):

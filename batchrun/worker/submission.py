@@ -179,12 +179,18 @@ class Submission(BaseModel):
     #: Number of the last order for that batch which it has obeyed, and of the last one that has resumed it.
     ordered: Count = 0
     resumed: Count = 0
-    #: When it was opened first: it has had a ledger since then, and jobs of it may have been started.
+    #: When it was opened first: it has had a ledger since then, and jobs of it may have been started. It is when it was
+    #: created for one that finds the results of a batch which its worker does not know, until it is opened.
     begun_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     counts: BatchCounts = BatchCounts()
     #: What batches of earlier files of its name in the spool have spent whose results were moved, in US dollars.
     spent_before_usd: Dollars = 0.0
+
+    @property
+    def is_to_adopt_results(self) -> bool:
+        """True if it is to go on with results of which its worker knows nothing, and was not opened yet."""
+        return self.begun_at == self.created_at
 
     @property
     def batch_priority(self) -> BatchPriority:

@@ -773,6 +773,28 @@ async def test_another_file_of_a_finished_ones_name_moves_away(tmp_path, api):
         assert len(read_lines(records)) == 2
 
 
+async def test_a_file_that_found_the_results_of_another_batch_runs_once_they_are_gone(tmp_path, api):
+    """It is refused with that reason, and nothing of it was started: it is not one whose results were moved."""
+    spool, failed = tmp_path / "data" / "spool", tmp_path / "data" / "spool" / "failed"
+    async with working(tmp_path / "data", api) as worker:
+        for profile in ("first", "second"):
+            text = batch_file(profile, "-").replace('file = "-"', "")
+            (tmp_path / "data" / "profiles" / f"{profile}.toml").write_text(text)
+            (spool / profile).mkdir()
+        put(spool / "first" / "a.jsonl", to_lines(jobs_of(1, 1)))
+        await until((spool / "first" / "a.summary.json").exists, "a summary", 20)
+        shutil.copytree(spool / "first" / "a.out", spool / "second" / "b.out")
+        put(spool / "second" / "b.jsonl", to_lines(jobs_of(2, 1)))
+        await until((failed / "second" / "b.jsonl.txt").exists, "the file moved away", 20)
+        assert "holds another batch" in (failed / "second" / "b.jsonl.txt").read_text()
+        shutil.rmtree(spool / "second" / "b.out")
+        os.utime(failed / "second" / "b.jsonl")
+        (failed / "second" / "b.jsonl").rename(spool / "second" / "b.jsonl")
+        (batch,) = (each for each in worker.store if each.name == "b")
+        await SubmittedBatch(worker, batch.id, []).until(BatchState.FINISHED, limit_s=20)
+        assert len(api.runs()) == 3
+
+
 async def test_the_file_of_a_deleted_batch_is_taken_again_only_if_it_changes(tmp_path, api):
     data = tmp_path / "data"
     async with working(data, api) as worker:

@@ -10,12 +10,12 @@ from batchrun.config.deadlines_settings import deadlines
 from batchrun.config.groups_settings import group_limits, group_weights
 from batchrun.config.output_expectation import expectation
 from batchrun.config.retry_settings import retry_policy
-from batchrun.engine.background.log_keeper import LogKeeper
+from batchrun.engine.background.log_fetcher import LogKeeper
 from batchrun.engine.build_engine import BatchLimits, Engine, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.work import Terms
-from batchrun.output.log_tails import LogTails
+from batchrun.output.kept_logs import LogTails
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.preflight.preparation import Preparation

@@ -14,8 +14,8 @@ from batchrun.engine.build_engine import Engine
 from batchrun.engine.notices import CostsNotWritten, ReportNotWritten, WaitingForFinalCosts
 from batchrun.errors import OutputError
 from batchrun.model import Ending, Summary
+from batchrun.output.atomic_write import replace_text
 from batchrun.output.layout import REPORT
-from batchrun.output.replacement import replace_text
 from batchrun.report.batch_status import read_summary
 from batchrun.report.output_files.costs_jsonl import write_costs
 from batchrun.report.output_files.duplicates_jsonl import write_duplicates

@@ -7,8 +7,8 @@ from batchrun.cli.overwrite_check import refuse_file_of_batch
 from batchrun.cli.terminal import say
 from batchrun.errors import ConfigError, LedgerError
 from batchrun.ledger.sqlite.reader import open_for_reading
+from batchrun.output.atomic_write import replace_file
 from batchrun.output.layout import ITEMS, RECORDS
-from batchrun.output.replacement import replace_file
 from batchrun.output.sink import explaining
 from batchrun.report.output_files.export_file import TABLE_FORMATS, table_pieces
 from batchrun.runtime.private_files import private_opener

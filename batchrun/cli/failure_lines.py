@@ -6,7 +6,7 @@ from pathlib import Path
 from batchrun.maintenance.noted_config import why_unread
 from batchrun.maintenance.retry_selection import CANNOT_BE_READ_AGAIN
 from batchrun.model import RunId
-from batchrun.report.failure_list import cause_words
+from batchrun.report.failures_by_cause import cause_words
 from batchrun.report.shown_failures import ShownFailure, ShownFailures
 from batchrun.words.number_words import counted
 from batchrun.words.terminal_text import last_lines, one_line

@@ -8,8 +8,8 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.terminal import answer, say
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Selection
+from batchrun.output.kept_logs import LogTails
 from batchrun.output.layout import BAD_LINES
-from batchrun.output.log_tails import LogTails
 from batchrun.output.worker_batch import retry_command
 from batchrun.report.shown_failures import show_causes
 

@@ -6,8 +6,8 @@ from batchrun.cli.failure_lines import unread_line
 from batchrun.cli.overwrite_check import refuse_no_html
 from batchrun.cli.terminal import say, write_data
 from batchrun.maintenance.noted_config import read_config
+from batchrun.output.atomic_write import replace_text
 from batchrun.output.layout import REPORT
-from batchrun.output.replacement import replace_text
 from batchrun.report.report_page import make_report
 
 

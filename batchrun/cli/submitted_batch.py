@@ -11,8 +11,8 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
 from batchrun.cli.terminal import answer, can_redraw, live_lines, say
 from batchrun.runtime.shell_command import shell_command
+from batchrun.worker.status_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.submission import BatchState
-from batchrun.worker.view_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerClient
 

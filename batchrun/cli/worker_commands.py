@@ -22,15 +22,15 @@ from batchrun.cli.terminal import answer, say, write_data
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
+from batchrun.output.atomic_write import replace_text
 from batchrun.output.layout import BAD_LINES
-from batchrun.output.replacement import replace_text
 from batchrun.output.sink import explaining
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.runtime.private_files import held_own_directory, read_private
 from batchrun.runtime.shell_command import shell_command
 from batchrun.words.number_words import counted
 from batchrun.worker.data_directory import DataDirectory
-from batchrun.worker.view_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
+from batchrun.worker.status_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import Order, Stream, WorkerAddress, WorkerClient, find_worker, open_client
 

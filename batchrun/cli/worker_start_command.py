@@ -19,7 +19,7 @@ from batchrun.cli.terminal import answer, say
 from batchrun.config import read_token
 from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError
-from batchrun.output.replacement import replace_text
+from batchrun.output.atomic_write import replace_text
 from batchrun.output.sink import explaining
 from batchrun.runtime.logs import logging_to
 from batchrun.runtime.loopback import is_loopback_host

@@ -24,7 +24,7 @@ from batchrun.cli.terminal import answer, say
 from batchrun.config import load_config, parse_setting
 from batchrun.config.load import as_config_error
 from batchrun.errors import ConfigError, OutputError
-from batchrun.output.replacement import replace_text
+from batchrun.output.atomic_write import replace_text
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.shards_check import refuse_indivisible
 from batchrun.worker.submission import FILES, Submission

@@ -8,7 +8,7 @@ import anyio
 
 from batchrun.engine.background.batch_abort import Aborter
 from batchrun.engine.background.final_costs import CostReader
-from batchrun.engine.background.log_keeper import LogKeeper
+from batchrun.engine.background.log_fetcher import LogKeeper
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler

@@ -34,10 +34,10 @@ from batchrun.maintenance.ledger_rebuild import rebuild_damaged_ledger
 from batchrun.maintenance.noted_config import read_config
 from batchrun.maintenance.refresh_costs import finish_costs, open_idle_ledger
 from batchrun.model import Attempt, AttemptState, BadLine, Items, Job, JobId, JobKey, Problem, Record, Run
+from batchrun.output.atomic_write import Replacement
 from batchrun.output.bad_lines import bad_line_json
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS, STARTS
 from batchrun.output.lock import enter_lock
-from batchrun.output.replacement import Replacement
 from batchrun.policy.secret_fields import MASK, InputSecrets
 from batchrun.preflight.preparation import read_input_secrets
 from batchrun.report.batch_status import Doubt

@@ -8,7 +8,7 @@ from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
-from batchrun.report.failure_list import Tripped, count_failures, read_tripped, read_unknown
+from batchrun.report.failures_by_cause import Tripped, count_failures, read_tripped, read_unknown
 from batchrun.report.shown_failures import can_be_read_again
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.words.number_words import counted

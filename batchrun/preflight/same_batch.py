@@ -15,8 +15,8 @@ from batchrun.ledger.protocol import ReadTo
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.ledger.sqlite.tables import LedgerTables
 from batchrun.model import Command, JsonObject, TaskId, read_json, write_json
+from batchrun.output.atomic_write import replace_file
 from batchrun.output.layout import OWN_CONFIG
-from batchrun.output.replacement import replace_file
 from batchrun.policy.secret_fields import SecretFields
 from batchrun.runtime.own_signature import sign
 from batchrun.words.number_words import counted

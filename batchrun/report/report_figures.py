@@ -16,7 +16,7 @@ from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import Outcome, Selection, Summary
 from batchrun.report.batch_status import status_of
 from batchrun.report.charts import MAX_POINTS, MAX_STRETCHES, Stretch, log_edges
-from batchrun.report.failure_list import Failures, failures_of
+from batchrun.report.failures_by_cause import Failures, failures_of
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Percentiles of the distributions, in per cent.

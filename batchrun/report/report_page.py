@@ -10,7 +10,7 @@ from batchrun.model import Ending, Outcome, Position, Summary
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.worker_batch import retry_command
 from batchrun.report.charts import histogram, live_runs_chart, outcome_parts, small_bar, spending_bar, stacked_bar
-from batchrun.report.failure_list import Failure, Failures, kind_words, run_address
+from batchrun.report.failures_by_cause import Failure, Failures, kind_words, run_address
 from batchrun.report.html_elements import (
     Column,
     Html,

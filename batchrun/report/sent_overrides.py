@@ -12,7 +12,7 @@ from batchrun.ledger.facts import SECRETS
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import Position, RunId, read_json, write_json
 from batchrun.policy.secret_fields import SecretFields
-from batchrun.report.failure_list import Failure
+from batchrun.report.failures_by_cause import Failure
 
 
 def sent_override(directory: Path, config: Config, run_id: RunId) -> bytes | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from batchrun.config import Config
 from batchrun.model import Selection
-from batchrun.report.failure_list import FailureCause, read_failures, run_address
+from batchrun.report.failures_by_cause import FailureCause, read_failures, run_address
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.runtime.fast_dataclasses import dataclass
 

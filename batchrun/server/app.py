@@ -38,8 +38,8 @@ from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
 from batchrun.server.backend import Backend
-from batchrun.server.catalog.actor_builds import ActorBuilds
 from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
+from batchrun.server.catalog.changed_actors import ActorBuilds
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite, open_demo_site
 from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap

@@ -7,8 +7,8 @@ from batchrun.runtime.free_space import FreeSpace
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
-from batchrun.server.catalog.actor_builds import ActorBuilds
 from batchrun.server.catalog.actor_catalog import Catalog
+from batchrun.server.catalog.changed_actors import ActorBuilds
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite
 from batchrun.server.runs.final_usage import FinalUsage

@@ -20,10 +20,10 @@ from batchrun.worker.batch_orders import follow_order
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.fleet_page import LOOK_INTERVAL_S, Page
-from batchrun.worker.fleet.member import Use
+from batchrun.worker.fleet.fleet_members import LOOK_INTERVAL_S, Page
+from batchrun.worker.fleet.own_member import Use
 from batchrun.worker.fleet.sharded_order import OrderVerb
-from batchrun.worker.fleet_shards import FleetParts
+from batchrun.worker.shard_duty import FleetParts
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
 

@@ -23,10 +23,10 @@ from batchrun.jobs import is_job_file
 from batchrun.runtime.held_directory import held
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory, has_begun, has_ledger, has_open_jobs
+from batchrun.worker.spool_summary import has_summary
+from batchrun.worker.spool_taken_files import TakenFile, beginning_of, is_same_file
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
-from batchrun.worker.summary_file import has_summary
-from batchrun.worker.taken_files import TakenFile, beginning_of, is_same_file
 
 #: Seconds between two looks at the spool.
 INTERVAL_S = 1.0

@@ -11,7 +11,7 @@ from batchrun.config.text_bounds import read_bounded
 from batchrun.config.worker_config import WorkerConfig
 from batchrun.errors import ConfigError
 from batchrun.jobs.matrix import check_matrix
-from batchrun.output.replacement import replace_file
+from batchrun.output.atomic_write import replace_file
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.submission import FILES, Submission

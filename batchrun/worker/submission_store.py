@@ -16,13 +16,13 @@ import structlog
 from pydantic import ValidationError
 
 from batchrun.errors import BatchrunError, OutputError
-from batchrun.output.replacement import replace_file
+from batchrun.output.atomic_write import replace_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.output.worker_batch import SUBMISSION
 from batchrun.runtime.private_files import make_private_directory, read_private
 from batchrun.worker.data_directory import OUT, DataDirectory, has_ledger
+from batchrun.worker.spool_taken_files import TakenFiles
 from batchrun.worker.submission import BatchState, Submission
-from batchrun.worker.taken_files import TakenFiles
 
 #: Least characters of the end of an id that stand for it.
 MIN_REF_CHARS = 6

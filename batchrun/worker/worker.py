@@ -32,8 +32,9 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, may_have_begun, no_
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
-from batchrun.worker.sharded_batches import WholeBatches
+from batchrun.worker.mirrored_batches import WholeBatches
 from batchrun.worker.spool import watch_spool
+from batchrun.worker.spool_summary import is_summary_current, remove_summary_file, write_summary_file
 from batchrun.worker.submission import (
     RESUMABLE,
     BatchState,
@@ -41,7 +42,6 @@ from batchrun.worker.submission import (
 )
 from batchrun.worker.submission_intake import Intake
 from batchrun.worker.submission_store import SubmissionStore, WrongState
-from batchrun.worker.summary_file import is_summary_current, remove_summary_file, write_summary_file
 from batchrun.worker.worker_notify_conditions import WorkerWatch
 
 #: Seconds between two samples of the batches' progress and of slot use.

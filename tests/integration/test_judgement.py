@@ -21,7 +21,7 @@ from batchrun.model import Ending, RunOptions, Selection
 from batchrun.policy.run_cost import Prices
 from batchrun.preflight.prices_and_budget import TaskTerms, refuse_unbounded
 from batchrun.report.batch_status import BudgetUse, Status, read_status
-from batchrun.report.failure_list import read_tripped
+from batchrun.report.failures_by_cause import read_tripped
 from batchrun.server import InlineContext, Server
 from batchrun.server.faults.fault_file import Faults
 from batchrun.words.notice_words import notice_words

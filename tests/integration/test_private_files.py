@@ -33,6 +33,8 @@ from batchrun.model import RunId
 from batchrun.notify.notification import Notification
 from batchrun.notify.notify_secrets import read_notify_secrets
 from batchrun.notify.outbox import Outbox
+from batchrun.output.atomic_write import replace_text
+from batchrun.output.kept_logs import LogTails
 from batchrun.output.layout import (
     ITEMS,
     JOB_FILE,
@@ -47,8 +49,6 @@ from batchrun.output.layout import (
     STARTS,
 )
 from batchrun.output.lock import holder, locked
-from batchrun.output.log_tails import LogTails
-from batchrun.output.replacement import replace_text
 from batchrun.output.sink import Sink
 from batchrun.runtime.private_files import close_to_others, make_private_directory, others_can_read, private_opener
 from batchrun.server import open_server

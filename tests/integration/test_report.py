@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path):
     file.write_text("before")
     code = (
         "import resource; from pathlib import Path; from batchrun.errors import OutputError\n"
-        "from batchrun.output.replacement import replace_text\n"
+        "from batchrun.output.atomic_write import replace_text\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n    replace_text(Path('report.html'), 'x' * 100_000)\nexcept OutputError as error:\n    print(error)\n"
     )

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from batchrun.server.content.item_views import ItemView, view_of
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from tests.support.server_api import Api, open_api
 
 ITEMS = [

@@ -26,7 +26,7 @@ from selenium.webdriver.common.keys import Keys
 from batchrun.config import ApiConfig
 from batchrun.errors import OutputError
 from batchrun.model import RunId
-from batchrun.report.failure_list import run_address
+from batchrun.report.failures_by_cause import run_address
 from batchrun.server import InlineContext
 from batchrun.server.settings import AccountSettings
 from tests.support.browser import be_a_phone, browser, complaints, in_a_browser

@@ -11,8 +11,8 @@ from batchrun.ledger.sqlite.restored_ledger import _attempts_behind
 from batchrun.ledger.sqlite.start_log import read_start_log
 from batchrun.maintenance.ledger_rebuild import _records
 from batchrun.output import committed_lines
+from batchrun.output.atomic_write import Replacement
 from batchrun.output.layout import RECORDS, STARTS
-from batchrun.output.replacement import Replacement
 
 MAX_BYTES = 1000
 

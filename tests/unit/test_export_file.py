@@ -11,7 +11,7 @@ import pytest
 from batchrun.report.output_files.export_file import table_pieces
 from batchrun.server.content import item_formats
 from batchrun.server.content.item_formats import FORMATS, MAX_COLUMNS, add_columns
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 
 LINE = {"key": "=cmd|'/c calc'!A1", "n": -1, "run": {"words": ["@SUM(A1)", "plain"], "deep": {}}}
 

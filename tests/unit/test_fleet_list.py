@@ -18,7 +18,7 @@ from batchrun.runtime.free_space import RESERVED_BYTES
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import MAX_PIECES, PIECE_BYTES, FleetList
-from batchrun.worker.fleet.fleet_page import MAX_MEMBERS, Page
+from batchrun.worker.fleet.fleet_members import MAX_MEMBERS, Page
 from batchrun.worker.fleet.page_log import SharedPage
 
 CONTENT = zstandard.compress(b"[notify]\ncommand = 'id'\n")

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LedgerError, LogUnreachable
-from batchrun.worker.fleet import member, page_log
+from batchrun.worker.fleet import own_member, page_log
 from batchrun.worker.fleet.fleet_limits import WHOLE_RATE, Need, Resource, next_amount, targets
-from batchrun.worker.fleet.fleet_page import Carried, Member, Page
-from batchrun.worker.fleet.member import FleetMember, Use
+from batchrun.worker.fleet.fleet_members import Carried, Member, Page
+from batchrun.worker.fleet.own_member import FleetMember, Use
 from batchrun.worker.fleet.page_log import PageDamaged, SharedPage
 from tests.support.page_log import PageLog
 
@@ -412,7 +412,7 @@ def test_no_member_writes_a_page_that_none_could_read(monkeypatch):
     """A full page takes no new member; what one of its members leaves stays with that one, as one."""
     world, processes = fleet_of_three()
     turns(processes, 6, world)
-    monkeypatch.setattr(member, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(own_member, "MAX_MEMBERS", 3)
     carried = {batch for each in newest_page(world).members.values() for batch in each.batches}
     one = max(processes, key=lambda each: len(each.opened))
     while one.opened:

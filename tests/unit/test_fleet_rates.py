@@ -17,8 +17,8 @@ from batchrun.model import TaskId
 from batchrun.policy.budget import Budget
 from batchrun.policy.token_bucket import TokenBucket, burst_of
 from batchrun.worker.fleet.fleet_limits import WHOLE_RATE, Need, Resource
-from batchrun.worker.fleet.fleet_page import Member
-from batchrun.worker.fleet.member import FleetMember, Use
+from batchrun.worker.fleet.fleet_members import Member
+from batchrun.worker.fleet.own_member import FleetMember, Use
 from batchrun.worker.fleet.page_log import SharedPage
 from tests.support.page_log import PageLog
 from tests.support.scripted_api import ScriptedApi

@@ -25,10 +25,10 @@ from batchrun.ledger.shared_log.owned_log import OwnedLog
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.shared_log.snapshots import SnapshotMaker, read_snapshots
 from batchrun.ledger.shared_log.standby import stand_by
-from batchrun.ledger.sqlite import foreign_statements, table_copy
+from batchrun.ledger.sqlite import foreign_statements, ledger_copy
 from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
+from batchrun.ledger.sqlite.ledger_copy import COPY, copy_ledger
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
-from batchrun.ledger.sqlite.table_copy import COPY, copy_ledger
 from batchrun.ledger.sqlite.tables import open_ledger
 from batchrun.model import BadLine, Position
 from batchrun.output.layout import LEDGER, RECORDS
@@ -353,7 +353,7 @@ def test_a_snapshot_that_takes_too_long_to_read_is_not_used(tmp_path, monkeypatc
     store, _ = log_with_snapshot(tmp_path)
     replay(store, tmp_path / "a")
     monkeypatch.setattr(foreign_statements, "LOOK_STEPS", 1)
-    monkeypatch.setattr(table_copy, "bound_steps", partial(foreign_statements.bound_steps, max_steps=0))
+    monkeypatch.setattr(ledger_copy, "bound_steps", partial(foreign_statements.bound_steps, max_steps=0))
     replay(store, tmp_path / "b")
     assert len(loaded) == 1, "only before"
     assert contents(tmp_path / "b") == contents(tmp_path / "a")

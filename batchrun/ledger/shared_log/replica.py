@@ -27,8 +27,8 @@ from batchrun.ledger.shared_log.owned_log import Membership, OwnedLog
 from batchrun.ledger.shared_log.packs import read_entries
 from batchrun.ledger.shared_log.snapshots import MAX_TRIED, Snapshot, check_entry, fetch_snapshot, read_snapshots
 from batchrun.ledger.sqlite.following_tables import FollowingTables, open_following
+from batchrun.ledger.sqlite.ledger_copy import COPY
 from batchrun.ledger.sqlite.restored_ledger import refuse_missing_ledger
-from batchrun.ledger.sqlite.table_copy import COPY
 from batchrun.output.sink import explaining
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.steady_time import boot_time

@@ -19,8 +19,8 @@ from batchrun.ledger.shared_commits import LogPosition
 from batchrun.ledger.shared_log.entries import digest, read_part
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.ledger.shared_log.read_ahead import read_ahead
+from batchrun.ledger.sqlite.ledger_copy import COPY, copy_ledger
 from batchrun.ledger.sqlite.schema_version import SCHEMA_VERSION
-from batchrun.ledger.sqlite.table_copy import COPY, copy_ledger
 from batchrun.output.layout import LEDGER
 from batchrun.output.sink import explaining
 from batchrun.runtime.bounded_zstd import decompress_bounded

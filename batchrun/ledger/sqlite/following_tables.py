@@ -13,7 +13,7 @@ from batchrun.ledger.facts import LOG_CLAIM, Fact
 from batchrun.ledger.shared_commits import Commit, Parameters
 from batchrun.ledger.sqlite.connection import CHANGING, Connection
 from batchrun.ledger.sqlite.foreign_statements import StatementBounds, check_rows, is_of_this_machine
-from batchrun.ledger.sqlite.table_copy import CopiedLedger, read_copy
+from batchrun.ledger.sqlite.ledger_copy import CopiedLedger, read_copy
 from batchrun.ledger.sqlite.tables import LedgerTables, open_writable
 
 

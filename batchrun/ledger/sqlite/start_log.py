@@ -19,9 +19,9 @@ import orjson
 from batchrun.ledger.facts import START_COMMITS
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import Attempt, AttemptState, JobId, JobKey, JsonObject, Mark
+from batchrun.output.atomic_write import Replacement
 from batchrun.output.committed_lines import bounded_lines
 from batchrun.output.layout import RECORDS, STARTS
-from batchrun.output.replacement import Replacement
 from batchrun.output.sink import explaining
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.private_files import private_opener

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.model import json_line
+from batchrun.output.atomic_write import replace_file
 from batchrun.output.layout import COSTS
-from batchrun.output.replacement import replace_file
 
 
 def write_costs(directory: Path) -> None:

@@ -12,7 +12,7 @@ from batchrun.output.committed_lines import committed_lines
 from batchrun.runtime.shell_command import shell_command
 from batchrun.server.content.item_formats import FORMATS, add_columns
 from batchrun.server.content.item_views import leaves
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from batchrun.words.terminal_text import spreadsheet_text
 
 #: The formats, by what `format` says.

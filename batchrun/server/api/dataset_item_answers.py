@@ -23,7 +23,7 @@ from batchrun.server.content.item_formats import (
 )
 from batchrun.server.content.item_json import load_stored
 from batchrun.server.content.item_views import ItemView, view_of
-from batchrun.server.content.query import UNLIMITED
+from batchrun.server.content.query_parameters import UNLIMITED
 from batchrun.server.error_answers import thing_missing, value_invalid
 from batchrun.server.routing.call import Call, raw_answer, stream_answer
 from batchrun.server.store import item_table

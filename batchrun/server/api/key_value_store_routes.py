@@ -13,7 +13,7 @@ from batchrun.server.api.addresses import own_storage_of, storage_id_of, storage
 from batchrun.server.api.storage_endpoints import StorageEndpoints, signing_key, signing_property, storage_query
 from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.content.body_spool import LARGE_BYTES, BodySpool
-from batchrun.server.content.query import MAX_LIST_LIMIT
+from batchrun.server.content.query_parameters import MAX_LIST_LIMIT
 from batchrun.server.content.url_signatures import is_signed_as_storage, record_signature
 from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import record_key_invalid, thing_missing

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from batchrun.model import JsonObject
 from batchrun.server.api.addresses import statuses_of
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from batchrun.server.ids import now_ms
 from batchrun.server.routing.call import Call, data_answer, page_answer
 from batchrun.server.store import run_table

@@ -15,13 +15,13 @@ from batchrun.server.api.value_answers import read_value, value_answer
 from batchrun.server.api.webhook_chains import chain_of
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.catalog.start_options import check_memory, decide, decode_webhooks, whole
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from batchrun.server.content.request_bodies import check_size, json_kind, load_json
 from batchrun.server.error_answers import ErrorAnswer, disk_full, input_invalid, request_invalid, value_invalid
 from batchrun.server.routing.call import Call
 from batchrun.server.routing.route_table import RouteTable
 from batchrun.server.runs.hosted_run import HostedRun
-from batchrun.server.runs.run_docs import RunOrder
+from batchrun.server.runs.run_object import RunOrder
 
 #: Seconds that the sync endpoints wait for a Run. Source: the API reference.
 _SYNC_WAIT_S = 300

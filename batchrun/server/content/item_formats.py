@@ -19,7 +19,7 @@ import orjson
 from batchrun.model import JsonObject
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.server.content.item_views import Making, leaves
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from batchrun.server.content.zip_stream import ZipStream
 from batchrun.server.error_answers import value_invalid
 

@@ -7,7 +7,7 @@ import orjson
 
 from batchrun.model import JsonObject
 from batchrun.runtime.fast_dataclasses import dataclass
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from batchrun.server.error_answers import value_invalid
 
 #: Max bytes that unwinding, or XML, may make of a page of 9 MB at most; and what a part takes besides its text.

@@ -9,8 +9,8 @@ import anyio.abc
 import structlog
 from aiohttp import web
 
+from batchrun.runtime.browser_service_workers import end_service_worker, is_for_service_worker
 from batchrun.runtime.loopback import network_of
-from batchrun.runtime.service_worker import end_service_worker, is_for_service_worker
 from batchrun.server.accounts.rate_limits import PER_RESOURCE
 from batchrun.server.api import (
     actor_routes,
@@ -30,7 +30,7 @@ from batchrun.server.api import (
 )
 from batchrun.server.backend import Backend
 from batchrun.server.content.large_answers import is_large, send_large
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from batchrun.server.error_answers import ErrorAnswer, disk_full, token_missing
 from batchrun.server.faults.fault_script import FaultScript
 from batchrun.server.http.connection_cap import ConnectionCap

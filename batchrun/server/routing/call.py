@@ -21,7 +21,7 @@ from batchrun.server.accounts.rate_limits import PER_RESOURCE
 from batchrun.server.backend import Backend
 from batchrun.server.content.body_spool import BodySpool
 from batchrun.server.content.large_answers import send_pieces, send_spool
-from batchrun.server.content.query import Query
+from batchrun.server.content.query_parameters import Query
 from batchrun.server.content.request_bodies import SMALL_BYTES, parse_object, receive_body
 from batchrun.server.error_answers import disk_full, token_invalid, token_missing
 from batchrun.server.faults.fault_plan import FaultPlan

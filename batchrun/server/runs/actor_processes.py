@@ -21,7 +21,6 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.server.catalog.actor_catalog import LocalCommand
 from batchrun.server.ids import iso, now_ms
 from batchrun.server.runs import process_groups
-from batchrun.server.runs.group_guard import GroupGuard
 from batchrun.server.runs.hosted_run import (
     EXIT_KILLED,
     ActorProxy,
@@ -31,6 +30,7 @@ from batchrun.server.runs.hosted_run import (
     ending_of,
     mark_status,
 )
+from batchrun.server.runs.process_group_guard import GroupGuard
 from batchrun.server.runs.process_groups import GroupUsage, RunMark
 from batchrun.server.store import run_table, storage_table
 from batchrun.server.store.database import Database

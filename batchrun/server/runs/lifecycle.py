@@ -36,7 +36,8 @@ from batchrun.server.runs.hosted_run import (
     mark_status,
     store_live,
 )
-from batchrun.server.runs.run_docs import (
+from batchrun.server.runs.run_limits import RunLimits
+from batchrun.server.runs.run_object import (
     ITEM_EVENT,
     RunOrder,
     current_part,
@@ -44,7 +45,6 @@ from batchrun.server.runs.run_docs import (
     new_doc,
     resurrected,
 )
-from batchrun.server.runs.run_limits import RunLimits
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import final_usage_table, run_table, storage_table, stored_value_table, webhook_table
 from batchrun.server.store.database import Database, is_of_a_full_disk, is_of_the_file

@@ -14,7 +14,7 @@ from batchrun.server.runs import process_groups
 from batchrun.server.runs.hosted_run import HostedRun, RunEnd
 from batchrun.server.runs.lifecycle import ABORTED, TIMED_OUT, Runs
 from batchrun.server.runs.process_groups import Orphan
-from batchrun.server.runs.run_docs import current_part, migrated_extras
+from batchrun.server.runs.run_object import current_part, migrated_extras
 from batchrun.server.store import account_table, run_table
 from batchrun.server.store.database import Database, is_of_a_full_disk
 

@@ -4,7 +4,7 @@ from batchrun.model import JsonObject
 from batchrun.server.catalog.actor_catalog import Actor
 from batchrun.server.error_answers import ErrorAnswer
 from batchrun.server.runs.hosted_run import HostedRun, store_live
-from batchrun.server.runs.run_docs import MAX_METAMORPHS, metamorphosed
+from batchrun.server.runs.run_object import MAX_METAMORPHS, metamorphosed
 from batchrun.server.store import stored_value_table
 from batchrun.server.store.database import Database
 

@@ -18,14 +18,14 @@ from batchrun.config import Config
 from batchrun.config.replica_settings import ReplicaConfig
 from batchrun.errors import ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.log_store import open_part, part_url
-from batchrun.output.replacement import replace_text
+from batchrun.output.atomic_write import replace_text
 from batchrun.runtime.private_files import read_private
 from batchrun.runtime.shell_command import shell_command
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
-from batchrun.worker.fleet.fleet_page import Member, Page
-from batchrun.worker.fleet.member import FleetMember
+from batchrun.worker.fleet.fleet_members import Member, Page
+from batchrun.worker.fleet.own_member import FleetMember
 from batchrun.worker.fleet.page_log import PAGE_LOG, SharedPage
 from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
 from batchrun.worker.fleet.sharded_order import OrderVerb, WholeOrder

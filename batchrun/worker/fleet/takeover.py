@@ -7,7 +7,7 @@ nothing more after one.
 from collections.abc import Collection, Sequence
 
 from batchrun.worker.fleet.fleet_limits import Resource
-from batchrun.worker.fleet.fleet_page import BEAT_PART, SILENT_LEASES, Member, Page
+from batchrun.worker.fleet.fleet_members import BEAT_PART, SILENT_LEASES, Member, Page
 
 #: Seconds for which the member with the fewest batches comes first, when one is to be taken,
 PATIENCE_S = 1.0

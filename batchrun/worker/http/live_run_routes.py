@@ -18,10 +18,10 @@ from batchrun.ledger.sqlite.queries.open_runs import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Run, RunId, TaskId
-from batchrun.output.log_tails import LogTails
+from batchrun.output.kept_logs import LogTails
 from batchrun.policy.secret_fields import without
 from batchrun.preflight.preparation import read_input_secrets
-from batchrun.report.failure_list import run_address
+from batchrun.report.failures_by_cause import run_address
 from batchrun.report.sent_overrides import sent_override
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.worker.http.batch_files import has_ledger, out_dir_of, secret_fields

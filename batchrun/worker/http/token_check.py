@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from batchrun.runtime.browser_service_workers import end_service_worker, is_for_service_worker
 from batchrun.runtime.loopback import is_loopback_host
-from batchrun.runtime.service_worker import end_service_worker, is_for_service_worker
 from batchrun.server.http.connection_cap import ConnectionCap
 from batchrun.worker.http.error_envelope import error_answer
 from batchrun.worker.http.page_access import PageAccess

@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.errors import ApiError
 from batchrun.model import Outcome, Record, RunId
-from batchrun.output.log_tails import MAX_TAIL_BYTES, LogTails
+from batchrun.output.kept_logs import MAX_TAIL_BYTES, LogTails
 from batchrun.policy.failure_cause import failure_id
 from batchrun.policy.secret_fields import MASK
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.spool_summary import has_summary, is_summary_current, write_summary_file
 from batchrun.worker.submission import Submission
-from batchrun.worker.summary_file import has_summary, is_summary_current, write_summary_file
 
 
 def test_a_file_that_says_it_has_terabytes_is_no_summary(tmp_path: Path) -> None:

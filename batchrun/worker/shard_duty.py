@@ -10,7 +10,7 @@ from batchrun.batch.running_batch import Batch
 from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, Need, micro_usd
-from batchrun.worker.fleet.fleet_page import Page
+from batchrun.worker.fleet.fleet_members import Page
 from batchrun.worker.fleet.shard_breaker import WholeTrip, WholeWindow
 from batchrun.worker.fleet.shard_budgets import PartShare, WholeShares
 from batchrun.worker.fleet.sharded_batch import WholeBatch

@@ -6,13 +6,13 @@ import sys
 import anyio
 import pytest
 
-from batchrun.server.runs.group_guard import GroupGuard
+from batchrun.server.runs.process_group_guard import GroupGuard
 
 #: Guards groups of which it is told on stdin, until it is killed.
 GUARDING = """
 import sys, anyio
 from batchrun.cli.event_loop import run_async
-from batchrun.server.runs.group_guard import GroupGuard
+from batchrun.server.runs.process_group_guard import GroupGuard
 
 async def main():
     guard = GroupGuard()

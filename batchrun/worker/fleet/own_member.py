@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.fleet.fleet_limits import Amounts, Need, Resource, next_amount, targets
-from batchrun.worker.fleet.fleet_page import BEAT_PART, MAX_MEMBERS, Carried, Member, Page
+from batchrun.worker.fleet.fleet_members import BEAT_PART, MAX_MEMBERS, Carried, Member, Page
 from batchrun.worker.fleet.takeover import Succession
 from batchrun.worker.submission import BatchCounts
 

@@ -7,11 +7,11 @@ import anyio
 import pytest
 from structlog.testing import CapturingLogger
 
-import batchrun.engine.background.log_keeper as module
-from batchrun.engine.background.log_keeper import DRAIN_S, MAX_KEPT, MAX_KEPT_PER_KIND, LogKeeper
+import batchrun.engine.background.log_fetcher as module
+from batchrun.engine.background.log_fetcher import DRAIN_S, MAX_KEPT, MAX_KEPT_PER_KIND, LogKeeper
 from batchrun.errors import BatchrunError
 from batchrun.model import Attempt, AttemptState, JobKey, Mark, Outcome, Problem, Record, RunId
-from batchrun.output.log_tails import MAX_TAIL_BYTES, LogTails
+from batchrun.output.kept_logs import MAX_TAIL_BYTES, LogTails
 from tests.support.scripted_api import api_error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from batchrun.output.replacement import replace_file
+from batchrun.output.atomic_write import replace_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.private_files import input_opener, private_opener, read_private
 from batchrun.worker.submission import BatchState, Submission

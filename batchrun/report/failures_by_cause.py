@@ -8,7 +8,7 @@ from batchrun.ledger.facts import TRIPS
 from batchrun.ledger.protocol import FailureKind
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import JobKey, Outcome, Position, RunId, Selection
-from batchrun.output.log_tails import LogTails
+from batchrun.output.kept_logs import LogTails
 from batchrun.policy.failure_cause import without_exit_code
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.words.terminal_text import one_line

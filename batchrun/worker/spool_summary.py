@@ -2,7 +2,7 @@
 
 import orjson
 
-from batchrun.output.replacement import replace_text
+from batchrun.output.atomic_write import replace_text
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import read_private
 from batchrun.worker.data_directory import DataDirectory

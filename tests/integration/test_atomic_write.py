@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
-from batchrun.output.replacement import replace_file, replace_text
+from batchrun.output.atomic_write import replace_file, replace_text
 
 
 def test_what_killed_processes_left_is_removed(blockbuster: BlockBuster, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrun.account.connect import STARTS_PER_TASK_PER_S, read_account
 from batchrun.account.disk_watch import DiskWatch
-from batchrun.account.limits_watch import AccountWatch, WatchedLimit, allowance_of_runs, slot_count
+from batchrun.account.limits_watch import LimitsWatch, WatchedLimit, allowance_of_runs, slot_count
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig
@@ -74,7 +74,7 @@ class Account:
             throttle=client.account,
             max_buffer_mb=limits.max_buffer_mb,
         )
-        self.watch = AccountWatch(client, runs=self._watched_runs(), memory=self._watched_memory())
+        self.watch = LimitsWatch(client, runs=self._watched_runs(), memory=self._watched_memory())
         self.watch.note(info.limits, runs=0, memory_mb=0)
         client.start_limit.subscribe(self.shared.stay_below)
 

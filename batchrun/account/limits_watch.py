@@ -57,7 +57,7 @@ class WatchedLimit:
     on_change: Callable[[int | None], None]
 
 
-class AccountWatch:
+class LimitsWatch:
     """Reads the account's limits every few seconds, and reports each change of the part that is ours.
 
     Args:

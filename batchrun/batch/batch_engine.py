@@ -10,12 +10,12 @@ from batchrun.config.deadlines_settings import deadlines
 from batchrun.config.groups_settings import group_limits, group_weights
 from batchrun.config.output_expectation import expectation
 from batchrun.config.retry_settings import retry_policy
-from batchrun.engine.background.log_fetcher import LogKeeper
+from batchrun.engine.background.log_fetcher import LogFetcher
 from batchrun.engine.build_engine import BatchLimits, Engine, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.work import Terms
-from batchrun.output.kept_logs import LogTails
+from batchrun.output.kept_logs import KeptLogs
 from batchrun.policy.breaker import Breaker
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.preflight.preparation import Preparation
@@ -51,14 +51,14 @@ def build_batch_engine(
         bucket=TokenBucket.at_rate(limits.start_rate),
         terms=terms,
         output=output_plan(config.output),
-        purse=resumed.purse,
+        reservations=resumed.reservations,
         breaker=Breaker(breaker_limits(config.breaker)),
         task_id=connected.task.id,
         batch=config.out_dir,
         priority=priority,
         live_before=resumed.opening.live_before,
         doubts=resumed.doubts,
-        log_keeper=LogKeeper(account.client, LogTails(config.out_dir)) if config.output.logs else None,
+        log_fetcher=LogFetcher(account.client, KeptLogs(config.out_dir)) if config.output.logs else None,
         # The embedded server's first figures are final (see `open_platform`).
         costs_final_after=timedelta(0) if config.api.is_embedded else None,
     )

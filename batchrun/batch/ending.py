@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 
 async def wait_for_final_costs(engine: Engine) -> None:
-    """Wait until all costs are final, or `CostReader.finish` gives up.
+    """Wait until all costs are final, or `FinalCostReader.finish` gives up.
 
     An interruption ends the wait: the batch will be resumed. That of a batch which is cancelled does not.
     """
@@ -34,7 +34,7 @@ async def wait_for_final_costs(engine: Engine) -> None:
             await engine.scheduler.is_interrupted.wait()
             children.cancel_scope.cancel()
 
-        if not engine.aborter.has_begun:
+        if not engine.batch_abort.has_begun:
             children.start_soon(leave_when_interrupted)
         await engine.costs.finish(lambda: engine.progress.notices.add(WaitingForFinalCosts()))
         children.cancel_scope.cancel()

@@ -81,7 +81,7 @@ _REASONS = {
 }
 
 
-class ConditionWatch:
+class NotifyConditions:
     """Watches one batch.
 
     Args:

@@ -12,7 +12,7 @@ from batchrun.batch.opening_facts import Opening, read_opening
 from batchrun.batch.resumed_jobs import Backlog, open_backlog, take_up
 from batchrun.config import Config
 from batchrun.engine.doubt.reconcile import EarlierDoubts
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.work import Postponed, Work
 from batchrun.errors import LedgerError
 from batchrun.ledger.facts import ECHO, UNLISTED_SINCE, WATCHED_S
@@ -22,7 +22,7 @@ from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.policy.budget import Budget
 from batchrun.preflight.job_file_head import refuse_head
 from batchrun.preflight.preparation import Preparation
-from batchrun.preflight.prices_and_budget import fill_purse
+from batchrun.preflight.prices_and_budget import open_reservations
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.long_reads import read_in_thread
 
@@ -36,7 +36,7 @@ class Resumed:
     lines: FileSource
     #: Open jobs with an attempt.
     jobs: list[Work | Postponed]
-    purse: Purse
+    reservations: CostReservations
     opening: Opening
     doubts: EarlierDoubts
 
@@ -70,8 +70,8 @@ async def resume(
     jobs = await read_in_thread(take_up, ledger, lines.job_file, config.retry.max_backoff_s)
     money = await anyio.to_thread.run_sync(ledger.money)
     account.count_money(config.out_dir, spent_usd=money.spent_usd, reserved_usd=money.reserved_usd)
-    purse = fill_purse(config, prepared.task_terms, money, account.budget)
-    stack.push_async_callback(_leave_budget, purse.budget, ledger, account, config.out_dir)
+    reservations = open_reservations(config, prepared.task_terms, money, account.budget)
+    stack.push_async_callback(_leave_budget, reservations.budget, ledger, account, config.out_dir)
     commit = await stack.enter_async_context(open_commit(journal, meter=account.shared.counters.commits))
     doubts = await anyio.to_thread.run_sync(_read_doubts, ledger)
     totals = await anyio.to_thread.run_sync(ledger.totals)
@@ -82,7 +82,7 @@ async def resume(
         source=backlog,
         lines=lines,
         jobs=jobs,
-        purse=purse,
+        reservations=reservations,
         opening=opening,
         doubts=doubts,
     )

@@ -19,7 +19,7 @@ from batchrun.batch.ending import (
     write_batch_duplicates,
     write_batch_report,
 )
-from batchrun.batch.notify_conditions import ConditionWatch
+from batchrun.batch.notify_conditions import NotifyConditions
 from batchrun.batch.resume import Resumed
 from batchrun.batch.resumed_jobs import reopen
 from batchrun.batch.time_limit import stop_in_time
@@ -84,7 +84,7 @@ class Batch:
         #: The report's file, once it is written.
         self.report: Path | None = None
         self._is_begun = False
-        if (excess := engine.purse.excess) is not None:
+        if (excess := engine.reservations.excess) is not None:
             notice = UsageUnbounded(
                 excess_usd=excess.most_usd, known_runs=excess.known, max_open_runs=excess.max_open_runs
             )
@@ -147,12 +147,12 @@ class Batch:
     @property
     def budget_usd(self) -> float | None:
         """The batch's budget in US dollars; None: unlimited."""
-        return self._engine.purse.budget.limit_usd
+        return self._engine.reservations.budget.limit_usd
 
     @property
     def budget(self) -> Budget:
         """The batch's own money, beside which an account may have one for all batches."""
-        return self._engine.purse.budget
+        return self._engine.reservations.budget
 
     @property
     def breaker_limits(self) -> BreakerLimits:
@@ -171,7 +171,7 @@ class Batch:
     @property
     def has_budget(self) -> bool:
         """True if starts reserve money. A batch that was opened without a budget must be reopened to get one."""
-        return self._engine.purse.is_limited
+        return self._engine.reservations.is_limited
 
     @property
     def outage(self) -> str:
@@ -218,7 +218,7 @@ class Batch:
     def cancel(self) -> None:
         """Start nothing more and abort the live Runs: their jobs settle as aborted, and the batch ends soon."""
         self.stop_starting()
-        self._engine.aborter.begin()
+        self._engine.batch_abort.begin()
 
     def change_limits(self, limits: LimitsConfig, priority: BatchPriority) -> None:
         """Replace the number of Runs, the rate of starts, the budget and the priority.
@@ -232,8 +232,8 @@ class Batch:
         engine.permits.priority = priority
         engine.bucket.change_rate(limits.start_rate, anyio.current_time())
         engine.gate.wake()
-        engine.purse.budget.limit_usd = limits.budget_usd
-        engine.purse.budget.notify()
+        engine.reservations.budget.limit_usd = limits.budget_usd
+        engine.reservations.budget.notify()
 
     @property
     def is_out_of_budget(self) -> bool:
@@ -315,12 +315,12 @@ class Batch:
         try:
             conditions = await self._open_conditions()
             await self._run_jobs(conditions)
-            if conditions is not None and not self._engine.aborter.has_begun:  # else a person has cancelled it
+            if conditions is not None and not self._engine.batch_abort.has_begun:  # else a person has cancelled it
                 await conditions.end(await self._summary_if_readable(), self._failure)
         finally:
             self._sending.close()  # the consumer takes this for the end, so the failure is known by now
 
-    async def _run_jobs(self, conditions: ConditionWatch | None) -> None:
+    async def _run_jobs(self, conditions: NotifyConditions | None) -> None:
         try:
             async with anyio.create_task_group() as children:
                 if conditions is not None:
@@ -340,14 +340,14 @@ class Batch:
         except* BatchrunError as group:
             self._failure = first_error(group)
 
-    async def _open_conditions(self) -> ConditionWatch | None:
+    async def _open_conditions(self) -> NotifyConditions | None:
         """Return what watches the batch for notifications; None: it sends none."""
         if self._notifier is None:
             return None
         limits, ledger = self._config.limits, self._journal.ledger
-        return ConditionWatch(
+        return NotifyConditions(
             self.progress,
-            self._engine.purse.budget,
+            self._engine.reservations.budget,
             lambda: self.outage,
             self._resumed.ledger,
             await anyio.to_thread.run_sync(ledger.fact, NOTIFIED),

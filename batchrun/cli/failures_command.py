@@ -8,7 +8,7 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.terminal import answer, say
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Selection
-from batchrun.output.kept_logs import LogTails
+from batchrun.output.kept_logs import KeptLogs
 from batchrun.output.layout import BAD_LINES
 from batchrun.output.worker_batch import retry_command
 from batchrun.report.shown_failures import show_causes
@@ -25,5 +25,5 @@ def show_failures(directory: Path, *, is_json: bool) -> None:
         return
     retry = retry_command(directory)
     reasons = f"{directory / BAD_LINES} has the reasons"
-    for line in failure_lines(found, retry=retry, bad_lines=reasons, log_file=LogTails(directory).file_of):
+    for line in failure_lines(found, retry=retry, bad_lines=reasons, log_file=KeptLogs(directory).file_of):
         answer(line)

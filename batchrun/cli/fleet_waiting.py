@@ -11,7 +11,7 @@ from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.words.number_words import counted
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
 from batchrun.worker.fleet.page_log import PAGE_LOG, PageDamaged, SharedPage
-from batchrun.worker.fleet.sharded_batch import WholeBatch
+from batchrun.worker.fleet.sharded_batch import ShardedBatch
 from batchrun.worker.submission import BatchCounts, Submission
 
 #: Seconds between two looks at the store.
@@ -63,7 +63,7 @@ def _look(batches: FleetList, pages: SharedPage, batch: str) -> Submission | Non
     counts = {each: carried.counts for member in page.members.values() for each, carried in member.batches.items()}
     parts = [listed[part] for part in entry.part_ids] or [entry]
     present = [_counted(part.submission, counts.get(part.submission.id)) for part in parts]
-    return present[0] if parts == [entry] else WholeBatch(entry, parts).together(present)
+    return present[0] if parts == [entry] else ShardedBatch(entry, parts).together(present)
 
 
 def _counted(submission: Submission, counts: BatchCounts | None) -> Submission:

@@ -13,7 +13,7 @@ from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.output.lock import locked
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import make_private_directory
-from batchrun.worker.fleet.sharded_pull import find_whole, pull_whole
+from batchrun.worker.fleet.sharded_pull import find_sharded_batch, pull_sharded_batch
 
 
 def pull_log(url: str, directory: Path) -> None:
@@ -27,10 +27,10 @@ def pull_log(url: str, directory: Path) -> None:
     try:
         _pull_one(url, directory)
     except (ConfigError, LogUnreachable):
-        if (found := find_whole(url)) is None:  # a batch in shards has no log, its parts have
+        if (found := find_sharded_batch(url)) is None:  # a batch in shards has no log, its parts have
             raise
         fleet_url, whole = found
-        pull_whole(fleet_url, whole, directory)
+        pull_sharded_batch(fleet_url, whole, directory)
         say(f"{whole.listed.submission.shards} shards, in {directory}; what is new since: the same command")
 
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import anyio
 
-from batchrun.engine.background.batch_abort import Aborter
-from batchrun.engine.background.final_costs import CostReader
-from batchrun.engine.background.log_fetcher import LogKeeper
+from batchrun.engine.background.batch_abort import BatchAbort
+from batchrun.engine.background.final_costs import FinalCostReader
+from batchrun.engine.background.log_fetcher import LogFetcher
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.collect import Collector, OutputPlan
 from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler
@@ -16,7 +16,7 @@ from batchrun.engine.follow.polls import Follower
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.job_runner import JobRunner
 from batchrun.engine.limits.batch_priorities import EQUAL, BatchPriority
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permits
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.start_gate import StartGate
@@ -62,14 +62,14 @@ class Engine:
 
     scheduler: Scheduler
     reconciler: Reconciler
-    aborter: Aborter
-    costs: CostReader
+    batch_abort: BatchAbort
+    costs: FinalCostReader
     follower: Follower
     permits: Permits
     gate: StartGate
     #: The batch's own rate of starts.
     bucket: TokenBucket
-    purse: Purse
+    reservations: CostReservations
     meter: SlotMeter
     progress: Progress
     shared: SharedLimits
@@ -78,7 +78,7 @@ class Engine:
     #: Returns those of a live Run's input, longest first; None: it has ended.
     secrets_of: Callable[[RunId], tuple[str, ...] | None]
     #: None: no logs are kept.
-    log_keeper: LogKeeper | None
+    log_fetcher: LogFetcher | None
 
     async def run(
         self,
@@ -101,11 +101,11 @@ class Engine:
         second_runs = self.reconciler.second_runs
         async with anyio.create_task_group() as children:
             children.start_soon(self.reconciler.run)
-            children.start_soon(self.aborter.run)
+            children.start_soon(self.batch_abort.run)
             children.start_soon(second_runs.run)
             async with (
                 self.costs.reading(),
-                self.log_keeper.working() if self.log_keeper is not None else nullcontext(),
+                self.log_fetcher.working() if self.log_fetcher is not None else nullcontext(),
             ):
                 await self.scheduler.run(resumed, on_record)
                 await second_runs.finish(is_last=at_the_end is None)
@@ -148,14 +148,14 @@ def build_engine(
     bucket: TokenBucket,
     terms: Terms,
     output: OutputPlan,
-    purse: Purse,
+    reservations: CostReservations,
     breaker: Breaker,
     task_id: TaskId,
     batch: Hashable = None,
     priority: BatchPriority = EQUAL,
     live_before: int = 0,
     doubts: EarlierDoubts,
-    log_keeper: LogKeeper | None = None,
+    log_fetcher: LogFetcher | None = None,
     costs_final_after: timedelta | None = None,
 ) -> Engine:
     """Build the engine of one batch.
@@ -169,27 +169,27 @@ def build_engine(
         bucket: its own rate of starts.
         terms: how its jobs are carried out.
         output: what is collected from each Run.
-        purse: its money.
+        reservations: its money.
         breaker: judges its settled jobs.
         task_id: id of the task, as the platform spells it.
         batch: identifies the batch in the account.
         priority: among the batches of the account.
         live_before: Runs of earlier processes that may be live.
         doubts: what earlier processes have learned about starts in doubt.
-        log_keeper: keeps the ends of Runs' logs; None: no logs are kept.
-        costs_final_after: see `CostReader`.
+        log_fetcher: keeps the ends of Runs' logs; None: no logs are kept.
+        costs_final_after: see `FinalCostReader`.
     """
 
     def note_final_cost(noted: OpenCost, cost: FinalCost) -> None:
         if noted.attempt_no > 0:
-            purse.settle(noted.reserved_usd or 0.0, cost.cost_usd)
+            reservations.settle(noted.reserved_usd or 0.0, cost.cost_usd)
         else:  # it is a second Run
-            purse.pay(cost.cost_usd)
+            reservations.pay(cost.cost_usd)
         progress.correct_cost(noted.cost_usd, cost.cost_usd)
 
     # Notified when a start may have become possible.
     changed = ChangeSignal()
-    purse.budget.subscribe(changed.notify)
+    reservations.budget.subscribe(changed.notify)
     progress = Progress()
     shared.counters.open(progress)
     meter = SlotMeter(lambda: permits.limit, lambda: scheduler.has_work, shared.counters)
@@ -214,11 +214,11 @@ def build_engine(
         kept=live_before,
     )
     children = ChildPool(permits)
-    start_terms = StartTerms(terms, purse)
+    start_terms = StartTerms(terms, reservations)
     queue = StartQueue(
         permits=permits,
         gate=gate,
-        purse=purse,
+        reservations=reservations,
         terms=start_terms,
         children=children,
         weights=limits.group_weights,
@@ -236,8 +236,8 @@ def build_engine(
         agents=shared.user_agents,
         progress=progress,
     )
-    sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live), purse.note_so_far)  # noqa: PLW0108 - see below
-    follower = Follower(client, shared.polls, sweep, task_id, purse.note_so_far)
+    sweep = Sweep(client, task_id, lambda live: scheduler.take_up(live), reservations.note_so_far)  # noqa: PLW0108 - see below
+    follower = Follower(client, shared.polls, sweep, task_id, reservations.note_so_far)
     runner = JobRunner(
         client=client,
         ledger=ledger,
@@ -247,12 +247,12 @@ def build_engine(
         reconciler=reconciler,
         collector=Collector(client, ledger, output, shared.buffers, shared.disk_room),
         progress=progress,
-        purse=purse,
+        reservations=reservations,
         task_id=task_id,
         terms=terms,
         start_terms=start_terms,
         pausing=children.pausing,
-        keep_log=log_keeper.keep if log_keeper is not None else None,
+        keep_log=log_fetcher.keep if log_fetcher is not None else None,
     )
     scheduler = Scheduler(
         source_reader=SourceReader(source, ledger, queue, shared.disk_room),
@@ -269,17 +269,17 @@ def build_engine(
     return Engine(
         scheduler=scheduler,
         reconciler=reconciler,
-        aborter=Aborter(client, ledger, task_id, progress.notices.add),
-        costs=CostReader(client, ledger, note_final_cost, costs_final_after),
+        batch_abort=BatchAbort(client, ledger, task_id, progress.notices.add),
+        costs=FinalCostReader(client, ledger, note_final_cost, costs_final_after),
         follower=follower,
         permits=permits,
         gate=gate,
         bucket=bucket,
-        purse=purse,
+        reservations=reservations,
         meter=meter,
         progress=progress,
         shared=shared,
         secrets=terms.secrets,
         secrets_of=runner.secrets_of,
-        log_keeper=log_keeper,
+        log_fetcher=log_fetcher,
     )

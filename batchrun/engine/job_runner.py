@@ -19,7 +19,7 @@ from batchrun.engine.follow.elapsed_time import elapsed_s
 from batchrun.engine.follow.live_run import LiveRun
 from batchrun.engine.follow.lost_run import Sight
 from batchrun.engine.follow.polls import Follower
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.engine.marks import Marks
@@ -103,7 +103,7 @@ class JobRunner:
         reconciler: resolves starts whose answer was lost.
         collector: reads the output of Runs.
         progress: counters to update.
-        purse: the batch's money.
+        reservations: the batch's money.
         task_id: whose Runs are started.
         terms: of the batch.
         start_terms: what each start needs.
@@ -123,7 +123,7 @@ class JobRunner:
         reconciler: Reconciler,
         collector: Collector,
         progress: Progress,
-        purse: Purse,
+        reservations: CostReservations,
         task_id: TaskId,
         terms: Terms,
         start_terms: StartTerms,
@@ -140,7 +140,7 @@ class JobRunner:
         self._reconciler = reconciler
         self._collector = collector
         self._progress = progress
-        self._purse = purse
+        self._reservations = reservations
         self._task_id = task_id
         self._terms = terms
         self._start_terms = start_terms
@@ -171,12 +171,12 @@ class JobRunner:
             OutputError: the attempt cannot be noted, and nothing was started.
         """
         if self._terms.no_starts:
-            self._purse.give_back(work.reserved_usd)
+            self._reservations.give_back(work.reserved_usd)
             raise BatchRefused(self._terms.no_starts)
         problem = self._start_terms.why_not(work, self._left_s(work, work.this_round[0]) if work.this_round else None)
         if problem is not None:
             permit.release()
-            self._purse.give_back(work.reserved_usd)
+            self._reservations.give_back(work.reserved_usd)
             return await self._as_it_stands(work, problem)
         refused_alone = RefusedAlone()
         while (start := await permit.next_start()) is not None:
@@ -198,12 +198,12 @@ class JobRunner:
                         return self._rejected(work, permit, refused)
                 case Problem() as refused:
                     return self._rejected(work, permit, refused)
-        self._purse.give_back(work.reserved_usd)
+        self._reservations.give_back(work.reserved_usd)
         return None
 
     def _rejected(self, work: Work, permit: Permit, refused: Problem) -> EndedAttempt:
         permit.release()
-        self._purse.give_back(work.reserved_usd)
+        self._reservations.give_back(work.reserved_usd)
         return EndedAttempt(work=work, outcome=Outcome.REJECTED, error=refused)
 
     async def _intend(self, work: Work, intended_at: float) -> Attempt:
@@ -219,7 +219,7 @@ class JobRunner:
         try:
             return await self._ledger.intend(work.id, intent)
         except BatchrunError:
-            self._purse.give_back(work.reserved_usd)
+            self._reservations.give_back(work.reserved_usd)
             raise
 
     async def _start_run(
@@ -274,7 +274,7 @@ class JobRunner:
         try:
             return refusal(error, work.job)
         except BatchRefused:
-            self._purse.give_back(work.reserved_usd)
+            self._reservations.give_back(work.reserved_usd)
             raise
 
     def _bind(self, work: Work, attempt: Attempt, run: Run) -> Attempt:
@@ -325,7 +325,7 @@ class JobRunner:
             with self._pausing() if error is not None else nullcontext():
                 run = await self._reconciler.resolve(attempt, work.job.key, permit, intended_at)
         except StillInDoubt:
-            self._purse.settle(attempt.reserved_usd or 0.0, None)  # a Run may live, at an unknown cost
+            self._reservations.settle(attempt.reserved_usd or 0.0, None)  # a Run may live, at an unknown cost
             return None
         finally:
             self._progress.in_doubt -= 1
@@ -333,7 +333,7 @@ class JobRunner:
             permit.note_doubt(False)
             return await self._follow(self._live(work, self._bind(work, attempt, run), permit))
         permit.release()
-        self._purse.give_back(attempt.reserved_usd)
+        self._reservations.give_back(attempt.reserved_usd)
         work = work.with_attempt(replace(attempt, state=AttemptState.ENDED))
         blocked = start_blocked(work, error, have_others_started=self._progress.started > started_before)
         if blocked is None:
@@ -382,7 +382,7 @@ class JobRunner:
         # Its end stays unknown to the ledger, so that another command can look for it or abort it.
         problem = run_unreadable(live.attempt, sight.unreadable)
         self._log.warning("run_given_up", job_key=live.work.job.key, run_id=live.run_id, reason=problem.message)
-        self._purse.settle(live.attempt.reserved_usd or 0.0, None)
+        self._reservations.settle(live.attempt.reserved_usd or 0.0, None)
         work = live.work.with_attempt(live.attempt)
         return EndedAttempt(work=work, outcome=Outcome.TIMED_OUT, error=problem, is_final=True)
 
@@ -391,13 +391,13 @@ class JobRunner:
         work, attempt, run = live.work, live.attempt, sight.run
         if run is None:
             self._log.warning("run_lost", job_key=work.job.key, run_id=attempt.run_id)
-            self._purse.settle(attempt.reserved_usd or 0.0, None)
+            self._reservations.settle(attempt.reserved_usd or 0.0, None)
             lost = replace(attempt, state=AttemptState.ENDED, cause=Cause.LOST, cost_is_final=True)
             work = work.with_attempt(lost)
             why = run_lost(attempt, is_foreign=sight.is_foreign)
             # Final for a foreign one: whatever a wrong entry or answer says, nothing is started again for it.
             return EndedAttempt(work=work, outcome=Outcome.LOST, error=why, is_news=True, is_final=sight.is_foreign)
-        self._purse.note_so_far(attempt, run.cost_usd)
+        self._reservations.note_so_far(attempt, run.cost_usd)
         aborted_for = live.watch.problem
         outcome, problem = outcome_of(run, aborted_for)
         # A terminal Run without an end time has ended by now.
@@ -445,7 +445,7 @@ class JobRunner:
         with self._collector.room() as room:
             with self._progress.collecting:
                 collected = await self._collect(ended, room)
-            ended = priced_by_items(ended, collected.items, self._purse.prices.per_item_usd)
+            ended = priced_by_items(ended, collected.items, self._reservations.prices.per_item_usd)
             ended = with_output_problem(ended, collected.problem)
             record = record_of(ended, collected.output, collected.output_error, collected.items)
             secrets = self._terms.secrets.of(ended.work.job.body) if has_messages(record) else ()
@@ -504,10 +504,10 @@ class JobRunner:
         """Reserve a permit and money for an attempt of an earlier process, whose Run may be live."""
         permit = self._permits.adopt(self._start_terms.demand(work))
         last = work.attempts[-1]
-        if not self._purse.is_limited or last.reserved_usd is not None:
+        if not self._reservations.is_limited or last.reserved_usd is not None:
             return work, permit
         usd = self._start_terms.quote_usd(work) or 0.0
-        self._purse.reserve(usd)
+        self._reservations.reserve(usd)
         self._ledger.note_reservation(work.id, last.attempt_no, usd)
         return work.with_attempt(replace(last, reserved_usd=usd)), permit
 

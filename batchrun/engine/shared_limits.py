@@ -4,7 +4,7 @@ import anyio
 
 from batchrun.apify.throttle import Throttle
 from batchrun.engine.account_counters import AccountCounters
-from batchrun.engine.doubt.seen_user_agents import UserAgents
+from batchrun.engine.doubt.seen_user_agents import SeenUserAgents
 from batchrun.engine.follow.polls import Polls
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.batch_priorities import AccountPool
@@ -42,7 +42,7 @@ class SharedLimits:
         self.throttle = throttle
         self.buffers = ByteBudget.of_megabytes(max_buffer_mb)
         self.disk_room = DiskRoom()
-        self.user_agents = UserAgents()
+        self.user_agents = SeenUserAgents()
         self.counters = AccountCounters()
         self._starts_per_task_per_s = starts_per_task_per_s
         self._announced_per_s: float | None = None

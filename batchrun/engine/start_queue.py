@@ -9,7 +9,7 @@ from itertools import count
 import anyio
 
 from batchrun.engine.child_pool import ChildPool
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.engine.notices import BudgetExhausted, CostsUnbounded, StartsWaitForBudget
@@ -17,7 +17,7 @@ from batchrun.engine.progress import Progress
 from batchrun.engine.start_terms import StartTerms
 from batchrun.engine.work import Postponed, Work
 from batchrun.model import JobKey, WaitKind, WaitReason
-from batchrun.policy.fair_group_queue import FairQueue, Fit
+from batchrun.policy.fair_group_queue import FairGroupQueue, Fit
 from batchrun.runtime.change_signal import ChangeSignal
 
 #: Bounds of the number of lines per admission commit. More lines delay the first start; fewer cost more each.
@@ -44,7 +44,7 @@ class StartQueue:
     Args:
         permits: decide how many Runs may be live.
         gate: while it is crowded, no further job is taken.
-        purse: reserves the money of each start.
+        reservations: reserves the money of each start.
         terms: what each start needs.
         children: take the jobs.
         weights: of the groups that have one; only for these groups is the source read ahead.
@@ -58,7 +58,7 @@ class StartQueue:
         *,
         permits: Permits,
         gate: StartGate,
-        purse: Purse,
+        reservations: CostReservations,
         terms: StartTerms,
         children: ChildPool,
         weights: Mapping[str | None, float],
@@ -69,14 +69,14 @@ class StartQueue:
         self._chunks_ready = chunks_ready
         self._permits = permits
         self._gate = gate
-        self._purse = purse
+        self._reservations = reservations
         self._terms = terms
         self._children = children
         self._progress = progress
         self._changed = changed
         #: Notified when more lines of the source may be needed.
         self.reading = ChangeSignal()
-        self._ready: FairQueue[Work] = FairQueue(weights, FAIR_DEPTH)
+        self._ready: FairGroupQueue[Work] = FairGroupQueue(weights, FAIR_DEPTH)
         self._ready_bytes = 0
         #: Whether jobs are ready and none of them fits.
         self._is_blocked = False
@@ -116,7 +116,7 @@ class StartQueue:
         self._changed.notify()
 
     async def next(self, permit: Permit) -> Work | None:
-        """Wait for the next job, and reserve what it needs in the permit and the purse; None at the end."""
+        """Wait for the next job, and reserve its memory in the permit, and its money; None at the end."""
         # Not in the lock, which is passed on in the next turn of the loop: each job would take a turn, with all others.
         if (work := self._take_for(permit)) is not None:
             return work
@@ -174,10 +174,10 @@ class StartQueue:
     def _fit(self, work: Work) -> Fit:
         fit = self._permits.fit(self._terms.demand(work))
         self._held_by = _HELD_BY.get(fit)
-        if fit is not Fit.YES or not self._purse.is_limited:
+        if fit is not Fit.YES or not self._reservations.is_limited:
             return fit
         usd = self._terms.quote_usd(work) or 0.0
-        if self._purse.has(usd) or not self._purse.can_ever_have(usd):
+        if self._reservations.has(usd) or not self._reservations.can_ever_have(usd):
             return Fit.YES  # a job that can never be paid for is taken out, by `_pay`
         self._note_waiting_for_money(usd)
         self._held_by = WaitKind.BUDGET
@@ -185,13 +185,13 @@ class StartQueue:
 
     def _pay(self, work: Work) -> Work | None:
         """Reserve the money for a job's start; None if the budget can never pay for it."""
-        if not self._purse.is_limited:
+        if not self._reservations.is_limited:
             return work
         quoted_usd = self._terms.quote_usd(work)
         usd = quoted_usd or 0.0
-        if self._purse.can_ever_have(usd):
+        if self._reservations.can_ever_have(usd):
             if quoted_usd is not None:
-                self._purse.reserve(quoted_usd)
+                self._reservations.reserve(quoted_usd)
             return replace(work, reserved_usd=quoted_usd)
         self._progress.left_open += 1
         self._unaffordable += 1
@@ -202,13 +202,13 @@ class StartQueue:
     def _note_waiting_for_money(self, usd: float) -> None:
         if not self._has_noted_waiting_for_money:
             self._has_noted_waiting_for_money = True
-            self._progress.notices.add(StartsWaitForBudget(reserved_usd=self._purse.with_excess(usd)))
+            self._progress.notices.add(StartsWaitForBudget(reserved_usd=self._reservations.with_excess(usd)))
 
     def _note_budget_exhausted(self, usd: float) -> None:
         if usd == math.inf:
             self._progress.notices.add(CostsUnbounded())
             return
-        budget, next_usd = self._purse.budget, self._purse.with_excess(usd)
+        budget, next_usd = self._reservations.budget, self._reservations.with_excess(usd)
         self._progress.notices.add(
             BudgetExhausted(next_start_usd=next_usd, spent_usd=budget.spent_usd, limit_usd=budget.limit_usd)
         )

@@ -1,6 +1,6 @@
 """What the next start of a job needs: its run options, its memory, its money."""
 
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Demand
 from batchrun.engine.run_outcome import took_too_long
 from batchrun.engine.work import Terms, Work
@@ -12,15 +12,15 @@ class StartTerms:
 
     Args:
         terms: of the batch.
-        purse: whether starts need a bound on their cost.
+        reservations: whether starts need a bound on their cost.
     """
 
-    def __init__(self, terms: Terms, purse: Purse) -> None:
+    def __init__(self, terms: Terms, reservations: CostReservations) -> None:
         self._terms = terms
-        self._purse = purse
+        self._reservations = reservations
         # With a budget, the task's options are sent too, so that no edit of the task makes a Run cost more than is
         # reserved.
-        self._options = terms.options.over(terms.task_options) if purse.is_limited else terms.options
+        self._options = terms.options.over(terms.task_options) if reservations.is_limited else terms.options
         #: Memory of a Run for which no option sets any, in megabytes; 0 until a Run has shown it.
         self._usual_memory_mb = 0
         #: Memory of the largest Run that was started, in megabytes.
@@ -40,7 +40,7 @@ class StartTerms:
 
     def quote_usd(self, work: Work) -> float | None:
         """Return what the job's next start reserves, in US dollars; None if a bound is required and there is none."""
-        return self._purse.quote(self.options_of(work))
+        return self._reservations.quote(self.options_of(work))
 
     def note_run(self, run: Run) -> None:
         """Learn from a Run how much memory Runs get if no option sets it."""
@@ -58,7 +58,7 @@ class StartTerms:
         if max_mb is not None and (memory_mb := self.memory_mb(work)) > max_mb:
             message = f"asks for {memory_mb:,} MB, and {max_mb:,} MB are all there is"
             return Problem(type="memory-never-available", message=message)
-        if self._purse.is_limited and work.reserved_usd is None:
+        if self._reservations.is_limited and work.reserved_usd is None:
             message = "nothing bounds what its Run may cost, and there is a budget: see its @options"
             return Problem(type="cost-not-bounded", message=message)
         if job_left_s is not None and job_left_s <= 0:

@@ -13,7 +13,7 @@ from batchrun.account.connected_task import refuse_other_account
 from batchrun.apify.client import ApifyClient
 from batchrun.config import Config
 from batchrun.engine.doubt.candidates import Candidates, Listing
-from batchrun.engine.doubt.seen_user_agents import UserAgents
+from batchrun.engine.doubt.seen_user_agents import SeenUserAgents
 from batchrun.ledger.facts import ACCOUNT
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.reader import open_for_reading
@@ -49,7 +49,7 @@ async def unknown_runs(
     async def known(run_ids: Collection[RunId]) -> set[RunId]:
         return await anyio.to_thread.run_sync(_known_runs, directory, run_ids)
 
-    return await Candidates(client, task_id, UserAgents()).since(since, known, max_runs)
+    return await Candidates(client, task_id, SeenUserAgents()).since(since, known, max_runs)
 
 
 def _known_runs(directory: Path, run_ids: Collection[RunId]) -> set[RunId]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.apify.client import ApifyClient
-from batchrun.engine.background.final_costs import CostReader
+from batchrun.engine.background.final_costs import FinalCostReader
 from batchrun.ledger.protocol import CostLedger, FinalCost, OpenCost
 from batchrun.ledger.shared_commits import CommitLog
 from batchrun.ledger.sqlite.tables import LedgerTables, open_ledger
@@ -16,7 +16,7 @@ from batchrun.maintenance.idle_batch import IdleBatch, open_idle_batch
 
 
 async def read_open_costs(directory: Path, environ: Mapping[str, str], client: ApifyClient | None = None) -> None:
-    """Read the costs that are not final, and wait for those of Runs that have just ended; see `CostReader.finish`.
+    """Read the costs that are not final, and wait for those of Runs that have just ended; see `FinalCostReader.finish`.
 
     A worker gives its own `client`.
 
@@ -44,8 +44,8 @@ async def open_idle_ledger(directory: Path, log: CommitLog | None = None) -> Asy
 
 
 async def finish_costs(batch: IdleBatch, ledger: LedgerTables) -> None:
-    """Read the costs that are not final, with an idle batch and its ledger; see `CostReader.finish`."""
-    await CostReader(batch.client, _IdleLedger(ledger), lambda _noted, _final: None).finish()
+    """Read the costs that are not final, with an idle batch and its ledger; see `FinalCostReader.finish`."""
+    await FinalCostReader(batch.client, _IdleLedger(ledger), lambda _noted, _final: None).finish()
 
 
 class _IdleLedger(CostLedger):

@@ -14,7 +14,7 @@ MAX_TAIL_BYTES = 64 << 10
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
-class LogTails:
+class KeptLogs:
     """The log tails in one output directory."""
 
     def __init__(self, out_dir: Path) -> None:

@@ -46,7 +46,7 @@ class _Group(Generic[T]):
         self.jobs: deque[T] = deque()
 
 
-class FairQueue(Generic[T]):
+class FairGroupQueue(Generic[T]):
     """Waiting jobs, first come first served within a group, and fair between groups.
 
     A group without a weight has weight 1. `depth` is the number of next starts of which each group with a weight should

@@ -7,7 +7,7 @@ from batchrun.account.task import Task
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo, parse_options, parse_prices
 from batchrun.config import Config
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.errors import ApiError, ConfigError
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
@@ -135,14 +135,14 @@ def _check_cap(prices: Prices, options: RunOptions) -> None:
         raise ConfigError(f"the Actor takes no cap below {money_words(least)}", key="run.max_total_charge_usd")
 
 
-def fill_purse(config: Config, terms: TaskTerms, money: Money, shared: Budget) -> Purse:
+def open_reservations(config: Config, terms: TaskTerms, money: Money, shared: Budget) -> CostReservations:
     """Return the batch's money, less what its earlier processes have spent and reserved."""
     limits, past = config.limits, terms.past_costs_usd
     bound = most_a_run_may_cost(terms.prices, config.run.as_options().over(terms.options))
     observed = ObservedCosts()
     for cost_usd in past:
         observed.note(cost_usd)
-    return Purse(
+    return CostReservations(
         Budget(
             limits.budget_usd,
             spent_usd=money.spent_usd,

@@ -8,7 +8,7 @@ from batchrun.ledger.facts import TRIPS
 from batchrun.ledger.protocol import FailureKind
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
 from batchrun.model import JobKey, Outcome, Position, RunId, Selection
-from batchrun.output.kept_logs import LogTails
+from batchrun.output.kept_logs import KeptLogs
 from batchrun.policy.failure_cause import without_exit_code
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.words.terminal_text import one_line
@@ -75,7 +75,7 @@ def count_failures(directory: Path, selection: Selection) -> int:
 
 def failures_of(ledger: LedgerReader, directory: Path, selection: Selection) -> Failures:
     """Return the settled jobs of an open ledger by cause."""
-    logs = LogTails(directory)
+    logs = KeptLogs(directory)
     found = ledger.failed_jobs.kinds(selection, MAX_KINDS)
     outcomes = ledger.count_outcomes()
     kinds = [_failure(ledger, logs, kind) for kind in found.kinds]
@@ -114,7 +114,7 @@ def read_tripped(directory: Path) -> Tripped | None:
     return Tripped(keys=keys, is_for_empty=any(trip.is_for_empty for trip in trips))
 
 
-def _failure(ledger: LedgerReader, logs: LogTails, kind: FailureKind) -> Failure:
+def _failure(ledger: LedgerReader, logs: KeptLogs, kind: FailureKind) -> Failure:
     sample = kind.sample
     assert sample.key is not None, "a bad line is no job that could be selected"
     attempts = ledger.attempts(sample.id)

@@ -39,7 +39,7 @@ from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
 from batchrun.server.backend import Backend
 from batchrun.server.catalog.actor_catalog import Catalog, load_catalog
-from batchrun.server.catalog.changed_actors import ActorBuilds
+from batchrun.server.catalog.changed_actors import ChangedActors
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite, open_demo_site
 from batchrun.server.http.connection_cap import KEEP_ALIVE_S, LINGER_S, LOGGER, ConnectionCap
@@ -215,7 +215,7 @@ async def _compose(
         created_ms=accounts.first.created_ms,
         database=database,
         catalog=catalog,
-        builds=ActorBuilds(
+        builds=ChangedActors(
             settings, database, catalog, accounts, webhook_book=webhook_book, expect=runs.delivery.expect
         ),
         tasks=TaskBook(database, catalog, await database.read(task_table.load)),

@@ -8,7 +8,7 @@ from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.accounts.callers import CallerTokens
 from batchrun.server.accounts.rate_limits import RateLimits
 from batchrun.server.catalog.actor_catalog import Catalog
-from batchrun.server.catalog.changed_actors import ActorBuilds
+from batchrun.server.catalog.changed_actors import ChangedActors
 from batchrun.server.catalog.task_book import TaskBook
 from batchrun.server.content.demo_pages import DemoSite
 from batchrun.server.runs.final_usage import FinalUsage
@@ -28,7 +28,7 @@ class Backend:
     created_ms: int
     database: Database
     catalog: Catalog
-    builds: ActorBuilds
+    builds: ChangedActors
     tasks: TaskBook
     runs: Runs
     tokens: CallerTokens

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from batchrun.config.load import as_config_error
 from batchrun.errors import LedgerError
 from batchrun.policy.budget import is_larger
-from batchrun.worker.fleet.sharded_order import RESTARTS, OrderVerb, WholeOrder
+from batchrun.worker.fleet.sharded_order import RESTARTS, OrderVerb, ShardedOrder
 from batchrun.worker.submission import (
     CANCELLABLE,
     CANCELLED_ALREADY,
@@ -60,8 +60,8 @@ async def cancel(worker: Worker, submission_id: str) -> Submission:
 async def _stop(worker: Worker, submission_id: str, stop: _Stop) -> Submission:
     if worker.store[submission_id].state in stop.already:
         return worker.store[submission_id]
-    if (wholes := worker.orders_for(submission_id)) is not None:
-        return await wholes.order(submission_id, stop.verb, stop.allowed, stop.done)
+    if (mirrored := worker.orders_for(submission_id)) is not None:
+        return await mirrored.order(submission_id, stop.verb, stop.allowed, stop.done)
     await _refuse_moved_results(worker, worker.store[submission_id], stop)
     async with worker.ordered(submission_id):
         changed = await worker.store.change(submission_id, stop.allowed, stop.done, state=stop.state)
@@ -85,8 +85,8 @@ async def _refuse_moved_results(worker: Worker, batch: Submission, stop: _Stop) 
 
 async def resume(worker: Worker, submission_id: str) -> Submission:
     """Resume a batch that rests or is pausing. May be repeated."""
-    if (wholes := worker.orders_for(submission_id)) is not None:  # some parts may rest while others go on
-        return await wholes.order(submission_id, OrderVerb.RESUME, RESUMABLE | RESUMED_ALREADY, "resumed")
+    if (mirrored := worker.orders_for(submission_id)) is not None:  # some parts may rest while others go on
+        return await mirrored.order(submission_id, OrderVerb.RESUME, RESUMABLE | RESUMED_ALREADY, "resumed")
     if worker.store[submission_id].state not in RESUMED_ALREADY:
         await worker.open_again(submission_id, RESUMABLE, "resumed")
     return worker.store[submission_id]
@@ -102,10 +102,10 @@ async def change(worker: Worker, submission_id: str, **changes: Any) -> Submissi
         wanted = worker.store[submission_id].but(**changes)
     except ValidationError as error:
         raise as_config_error(error, None, {}, Submission) from None
-    if (wholes := worker.wholes_with(submission_id)) is not None:
-        await wholes.bring_settings(submission_id)
+    if (mirrored := worker.sharded_with(submission_id)) is not None:
+        await mirrored.bring_settings(submission_id)
         await worker.intake.budget_of(wanted)  # it must be valid
-        return await wholes.order(submission_id, OrderVerb.CHANGE, frozenset(BatchState), "changed", **changes)
+        return await mirrored.order(submission_id, OrderVerb.CHANGE, frozenset(BatchState), "changed", **changes)
     budget_usd = await worker.intake.budget_of(wanted)
     is_out = worker.store[submission_id].state is BatchState.OUT_OF_BUDGET
     before_usd = await worker.intake.budget_of(worker.store[submission_id]) if is_out else None
@@ -118,7 +118,7 @@ async def change(worker: Worker, submission_id: str, **changes: Any) -> Submissi
     return worker.store[submission_id]
 
 
-async def follow_order(worker: Worker, part_id: str, whole: Submission, order: WholeOrder) -> None:
+async def follow_order(worker: Worker, part_id: str, whole: Submission, order: ShardedOrder) -> None:
     """Carry out an order for a batch in shards on one part, whose state may be one that needs no change.
 
     Raises:

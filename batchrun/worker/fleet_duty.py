@@ -23,7 +23,7 @@ from batchrun.worker.fleet.fleet_list import ListedBatch
 from batchrun.worker.fleet.fleet_members import LOOK_INTERVAL_S, Page
 from batchrun.worker.fleet.own_member import Use
 from batchrun.worker.fleet.sharded_order import OrderVerb
-from batchrun.worker.shard_duty import FleetParts
+from batchrun.worker.shard_duty import ShardDuty
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
 
@@ -66,8 +66,8 @@ async def _look_until_connected(worker: Worker, fleet: Fleet) -> None:
         try:
             await fleet.read()
             fleet.note_trouble("")
-            assert worker.wholes is not None, "the worker is in a fleet"
-            worker.wholes.mirror()
+            assert worker.mirrored is not None, "the worker is in a fleet"
+            worker.mirrored.mirror()
         except (LogUnreachable, LedgerError) as error:
             fleet.note_trouble(str(error))
         except _UNREADABLE as error:
@@ -176,7 +176,7 @@ class FleetDuty:
         self._account = account
         self._children = children
         #: Batches in shards of which this worker has some.
-        self._parts = FleetParts(worker, fleet)
+        self._parts = ShardDuty(worker, fleet)
         #: Failed jobs of those as they stand on the page.
         self._failed = 0
         #: Batches whose files are being brought here.
@@ -321,8 +321,8 @@ class FleetDuty:
 
     def _mirror(self) -> None:
         """Let the store of submissions have the batches of the others."""
-        if self._worker.wholes is not None:
-            self._worker.wholes.mirror()
+        if self._worker.mirrored is not None:
+            self._worker.mirrored.mirror()
 
     def _is_wanted(self, batch: str) -> bool:
         """True if there is an order for a batch, which is carried out by the worker that has it."""

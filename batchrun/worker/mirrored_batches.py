@@ -11,9 +11,9 @@ from batchrun.worker.batch_runner import BatchRunner
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.sharded_batch import WholeBatch
+from batchrun.worker.fleet.sharded_batch import ShardedBatch
 from batchrun.worker.fleet.sharded_order import OrderVerb
-from batchrun.worker.fleet.sharded_pull import pull_whole
+from batchrun.worker.fleet.sharded_pull import pull_sharded_batch
 from batchrun.worker.submission import BatchState, RetryOrder, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 
@@ -22,7 +22,7 @@ LEAST_REST_S = 1.0
 REST_PER_S = 4.0
 
 
-class WholeBatches:
+class MirroredBatches:
     """The batches in shards of one fleet.
 
     Args:
@@ -82,7 +82,7 @@ class WholeBatches:
     def _as_ordered(self, listed: ListedBatch) -> Submission:
         if not listed.orders:
             return listed.submission
-        state = WholeBatch(listed, [listed]).state_of(listed.submission)
+        state = ShardedBatch(listed, [listed]).state_of(listed.submission)
         return listed.submission.model_copy(update={"state": state})
 
     def _as_now(self, part: ListedBatch) -> Submission:
@@ -119,7 +119,7 @@ class WholeBatches:
             await self.bring_settings(batch)
             whole = self._fleet.wholes[batch]
             out_dir = self._directory.out_dir(whole.listed.submission)
-            await anyio.to_thread.run_sync(pull_whole, self._fleet.url, whole, out_dir)
+            await anyio.to_thread.run_sync(pull_sharded_batch, self._fleet.url, whole, out_dir)
             took_s = anyio.current_time() - began
             self._again_at[batch] = anyio.current_time() + max(LEAST_REST_S, REST_PER_S * took_s)
 

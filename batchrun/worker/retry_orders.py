@@ -28,7 +28,7 @@ async def order_retry(worker: Worker, submission_id: str, wanted: WantedJobs, or
         ConfigError: as `jobs_to_retry` does.
     """
     async with worker.retrying:
-        wholes = worker.wholes_with(submission_id)
+        mirrored = worker.sharded_with(submission_id)
         submission = worker.store[submission_id]
         if order_id == submission.retried or (submission.retry is not None and submission.retry.id == order_id):
             return None
@@ -41,8 +41,8 @@ async def order_retry(worker: Worker, submission_id: str, wanted: WantedJobs, or
         found = await anyio.to_thread.run_sync(_found, out_dir, submission, wanted)
         if found.jobs:
             order = RetryOrder(id=order_id, selection=found.selection)
-            if wholes is not None:
-                await wholes.order(submission_id, OrderVerb.RETRY, RETRYABLE, "retried", retry=order)
+            if mirrored is not None:
+                await mirrored.order(submission_id, OrderVerb.RETRY, RETRYABLE, "retried", retry=order)
             else:
                 await worker.open_again(submission_id, RETRYABLE, "retried", retry=order)
     return found.jobs
@@ -65,8 +65,8 @@ async def _bring_output(worker: Worker, submission_id: str) -> None:
     Raises:
         WrongState: another worker has the batch, which is not in shards, and with it its files.
     """
-    if (wholes := worker.wholes_with(submission_id)) is not None:
-        await wholes.bring_output(submission_id)
+    if (mirrored := worker.sharded_with(submission_id)) is not None:
+        await mirrored.bring_output(submission_id)
     else:
         worker.refuse_without_files(submission_id)
 

@@ -11,9 +11,9 @@ from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, Need, micro_usd
 from batchrun.worker.fleet.fleet_members import Page
-from batchrun.worker.fleet.shard_breaker import WholeTrip, WholeWindow
-from batchrun.worker.fleet.shard_budgets import PartShare, WholeShares
-from batchrun.worker.fleet.sharded_batch import WholeBatch
+from batchrun.worker.fleet.shard_breaker import ShardTrip, ShardWindow
+from batchrun.worker.fleet.shard_budgets import BudgetShare, BudgetShares
+from batchrun.worker.fleet.sharded_batch import ShardedBatch
 from batchrun.worker.submission import BatchCounts, Submission
 from batchrun.worker.worker import Worker
 
@@ -32,13 +32,13 @@ class _Hunger:
 class _Seen:
     """What this worker remembers of a batch."""
 
-    window: WholeWindow = field(default_factory=WholeWindow)
+    window: ShardWindow = field(default_factory=ShardWindow)
     hunger: dict[str, _Hunger] = field(default_factory=dict)
     #: Its parts that were open here at the last look.
     open: dict[str, Batch] = field(default_factory=dict)
 
 
-class FleetParts:
+class ShardDuty:
     """The parts that one worker carries out.
 
     Args:
@@ -51,7 +51,7 @@ class FleetParts:
         self._fleet = fleet
         self._seen: dict[str, _Seen] = {}
 
-    def _open_parts(self, whole: WholeBatch) -> dict[str, Batch]:
+    def _open_parts(self, whole: ShardedBatch) -> dict[str, Batch]:
         found = {}
         for part in whole.parts:
             runner = self._worker.runners.get(part.submission.id)
@@ -62,11 +62,11 @@ class FleetParts:
     def obey(self, page: Page) -> None:
         """Use no more than what the page allows, and start nothing of a batch whose breaker has tripped."""
         for batch, whole in self._fleet.wholes.items():
-            shares = page.wholes.get(batch, WholeShares())
+            shares = page.wholes.get(batch, BudgetShares())
             for part, opened in self._open_parts(whole).items():
                 self._obey_one(shares, part, opened)
 
-    def _obey_one(self, shares: WholeShares, part: str, opened: Batch) -> None:
+    def _obey_one(self, shares: BudgetShares, part: str, opened: Batch) -> None:
         if reason := self._fleet.trip_of(self._worker.store[part]):
             opened.trip(reason)
         budget = opened.budget
@@ -86,17 +86,17 @@ class FleetParts:
         """
         wholes, is_news, carriers = dict(page.wholes), False, page.carriers()
         for batch, whole in self._fleet.wholes.items():
-            before = wholes.pop(batch, WholeShares())
+            before = wholes.pop(batch, BudgetShares())
             if not _is_under_way(whole, carriers):
                 self._seen.pop(batch, None)  # what the parts have used stands on the list
                 continue
             after = self._change_one(carriers, whole, before)
-            if after != WholeShares():
+            if after != BudgetShares():
                 wholes[batch] = after
             is_news = is_news or _is_news(before, after)
         return (page if wholes == page.wholes else page.model_copy(update={"wholes": wholes})), is_news
 
-    def _change_one(self, carriers: Mapping[str, str], whole: WholeBatch, shares: WholeShares) -> WholeShares:
+    def _change_one(self, carriers: Mapping[str, str], whole: ShardedBatch, shares: BudgetShares) -> BudgetShares:
         seen = self._seen.setdefault(whole.listed.submission.id, _Seen())
         opened = self._open_parts(whole)
         parts = dict(shares.parts)
@@ -117,8 +117,8 @@ class FleetParts:
         return shares
 
     def _share_at_rest(
-        self, carriers: Mapping[str, str], part: Submission, parts: Mapping[str, PartShare]
-    ) -> PartShare | None:
+        self, carriers: Mapping[str, str], part: Submission, parts: Mapping[str, BudgetShare]
+    ) -> BudgetShare | None:
         """Return the share of a part that uses no money now, by what it has used; None: it may use some, or used none.
 
         A part that the page does not have rested when the page forgot the batch, or had no budget until now.
@@ -130,9 +130,9 @@ class FleetParts:
             return None
         counts = rests.counts if is_over else self._counts_now(part)
         used = micro_usd(counts.used_usd)
-        return PartShare.at_rest(used) if used or part.id in parts else None
+        return BudgetShare.at_rest(used) if used or part.id in parts else None
 
-    def _share_of_open(self, part: str, opened: Batch, shares: WholeShares, seen: _Seen) -> PartShare | None:
+    def _share_of_open(self, part: str, opened: Batch, shares: BudgetShares, seen: _Seen) -> BudgetShare | None:
         budget, now = opened.budget, anyio.current_time()
         if budget.limit_usd is None:
             return None
@@ -145,16 +145,16 @@ class FleetParts:
         spent = min(used, micro_usd(budget.spent_usd))
         need = Need(amount=min(used + more, 2**53), lump=max(1, hunger.start_cost), is_short=is_hungry, gone=spent)
         held = shares.held_next(part, int(budget.limit_usd * MICRO), used)
-        return PartShare(held=held, spent=spent, need=need)
+        return BudgetShare(held=held, spent=spent, need=need)
 
-    def _trip(self, whole: WholeBatch, opened: Mapping[str, Batch], seen: _Seen) -> WholeTrip | None:
+    def _trip(self, whole: ShardedBatch, opened: Mapping[str, Batch], seen: _Seen) -> ShardTrip | None:
         """Return the trip of a batch of which this worker has parts; None: it has not tripped."""
         after = whole.resumed
         for part, each in (*opened.items(), *seen.open.items()):
             if each.has_tripped_whole and self._worker.store[part].resumed == after:
-                return WholeTrip(reason="the breaker of one shard has tripped", after=after)
+                return ShardTrip(reason="the breaker of one shard has tripped", after=after)
         if not opened:
-            seen.window = WholeWindow()
+            seen.window = ShardWindow()
             return None
         # Until it was resumed, all jobs count: they were too few of them to trip.
         before = {part.submission.id: _sums(part.submission.counts) for part in whole.parts} if after else {}
@@ -162,7 +162,7 @@ class FleetParts:
             {part.submission.id: _sums(self._counts_now(part.submission)) for part in whole.parts}, after, before
         )
         reason = seen.window.reason_to_trip(next(iter(opened.values())).breaker_limits)
-        return WholeTrip(reason=reason, after=after) if reason else None
+        return ShardTrip(reason=reason, after=after) if reason else None
 
     def _counts_now(self, part: Submission) -> BatchCounts:
         runner = self._worker.runners.get(part.id)
@@ -180,12 +180,12 @@ def _sums(counts: BatchCounts) -> tuple[int, int]:
     return counts.settled - invalid, counts.failed - invalid
 
 
-def _is_under_way(whole: WholeBatch, carriers: Mapping[str, str]) -> bool:
+def _is_under_way(whole: ShardedBatch, carriers: Mapping[str, str]) -> bool:
     """True if a part may use money: by the page with these carriers, which only the next one replaces, or soon."""
     return any(part.submission.state.is_under_way or part.submission.id in carriers for part in whole.parts)
 
 
-def _is_news(before: WholeShares, after: WholeShares) -> bool:
+def _is_news(before: BudgetShares, after: BudgetShares) -> bool:
     """True if others are to know of a change at once; else it goes with the next one."""
     if before.trip != after.trip or before.parts.keys() != after.parts.keys():
         return True

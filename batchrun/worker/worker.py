@@ -32,7 +32,7 @@ from batchrun.worker.batch_runner import BatchRunner, Trace, may_have_begun, no_
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
-from batchrun.worker.mirrored_batches import WholeBatches
+from batchrun.worker.mirrored_batches import MirroredBatches
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.spool_summary import is_summary_current, remove_summary_file, write_summary_file
 from batchrun.worker.submission import (
@@ -42,7 +42,7 @@ from batchrun.worker.submission import (
 )
 from batchrun.worker.submission_intake import Intake
 from batchrun.worker.submission_store import SubmissionStore, WrongState
-from batchrun.worker.worker_notify_conditions import WorkerWatch
+from batchrun.worker.worker_notify_conditions import WorkerNotifyConditions
 
 #: Seconds between two samples of the batches' progress and of slot use.
 SAMPLE_INTERVAL_S = 1.0
@@ -104,7 +104,7 @@ class Worker:
         #: The budget of all batches together.
         self.budget = Budget(config.limits.budget_usd)
         #: The batches in shards; None: it works alone, and has none.
-        self.wholes = WholeBatches(fleet, self.store, directory, self.runners) if fleet is not None else None
+        self.mirrored = MirroredBatches(fleet, self.store, directory, self.runners) if fleet is not None else None
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
         self._plans = anyio.Semaphore(MAX_PLANS)
         #: Ids of batches that rest and are being looked at or repaired.
@@ -113,7 +113,7 @@ class Worker:
         self.retrying = anyio.Lock()
         #: Notifies people of what happens to the batches and to the worker.
         self.notifier = Notifier(config.notify, channels, Outbox(directory.outbox))
-        self._watch = WorkerWatch(self.notifier, self.budget)
+        self._watch = WorkerNotifyConditions(self.notifier, self.budget)
         #: Set when a runner ends; None while no child waits for that.
         self._runner_ended: anyio.Event | None = None
         self._children: TaskGroup | None = None
@@ -197,16 +197,16 @@ class Worker:
         if self.fleet is not None:
             self.fleet.refuse_without_files(submission_id)
 
-    def orders_for(self, submission_id: str) -> WholeBatches | None:
+    def orders_for(self, submission_id: str) -> MirroredBatches | None:
         """Return what puts orders for a batch on the list; None: this worker has it, or takes it at once to obey."""
-        if self.fleet is None or self.wholes is None:
+        if self.fleet is None or self.mirrored is None:
             return None
         waits_for_platform = self.account is None and submission_id in self.fleet.listed
-        return self.wholes if waits_for_platform or self.wholes.are_ordered_of(submission_id) else None
+        return self.mirrored if waits_for_platform or self.mirrored.are_ordered_of(submission_id) else None
 
-    def wholes_with(self, submission_id: str) -> WholeBatches | None:
+    def sharded_with(self, submission_id: str) -> MirroredBatches | None:
         """Return what gives orders to all parts of a batch in shards; None: this one is not in shards."""
-        return self.wholes if self.wholes is not None and self.wholes.has(submission_id) else None
+        return self.mirrored if self.mirrored is not None and self.mirrored.has(submission_id) else None
 
     async def open_again(self, submission_id: str, allowed: frozenset[BatchState], what: str, **changes: Any) -> None:
         """Change a batch that is in one of some states, and open it once more.
@@ -341,8 +341,8 @@ class Worker:
 
     def per_s(self, submission_id: str) -> float | None:
         """Return the settled jobs per second of a batch; None: it settles none, or that is not known yet."""
-        if (wholes := self.orders_for(submission_id)) is not None:
-            speed = wholes.speeds.get(submission_id)
+        if (mirrored := self.orders_for(submission_id)) is not None:
+            speed = mirrored.speeds.get(submission_id)
             return speed.per_s() if speed is not None else None
         runner = self.runners.get(submission_id)
         return runner.speed.per_s() if runner is not None else None

@@ -15,7 +15,7 @@ from batchrun.runtime.condition_age import ConditionAge
 from batchrun.words.notice_words import notice_words
 
 
-class WorkerWatch:
+class WorkerNotifyConditions:
     """Watches one worker.
 
     Args:

@@ -312,14 +312,14 @@ async def test_auto_leaves_others_their_runs(tmp_path, monkeypatch):
     """While another program has three of eight Runs, four are ours; after that, seven."""
     monkeypatch.setattr(limits_watch, "READ_INTERVAL_S", 0.1)
     ends = {"others": anyio.Event(), "ours": anyio.Event()}
-    are_ours_live, watch = anyio.Event(), limits_watch.AccountWatch.run
+    are_ours_live, watch = anyio.Event(), limits_watch.LimitsWatch.run
 
-    async def watch_later(limits: limits_watch.AccountWatch) -> None:
+    async def watch_later(limits: limits_watch.LimitsWatch) -> None:
         """A Run that begins while the limits are read could be anybody's."""
         await are_ours_live.wait()
         await watch(limits)
 
-    monkeypatch.setattr(limits_watch.AccountWatch, "run", watch_later)
+    monkeypatch.setattr(limits_watch.LimitsWatch, "run", watch_later)
 
     async def work_until(context: InlineContext) -> None:
         await ends[context.input["until"]].wait()

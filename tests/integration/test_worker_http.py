@@ -516,7 +516,7 @@ async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api)
     async with opened(tmp_path / "a", api, **fleet) as client:
         worker = client.worker
         assert worker.fleet is not None
-        assert worker.wholes is not None
+        assert worker.mirrored is not None
         listed = await client.submit_batch([{"n": 1}], name="listed")
         own = Submission(id="20200101-ownownown2", name="own", created_at=datetime.now(UTC), state=BatchState.PAUSED)
         await worker.store.add(own)
@@ -532,7 +532,7 @@ async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api)
         _, status = await client.ask("GET", "/v1/worker")
         assert (status["is_ready"], status["why_not_ready"]) == (False, "reads the fleet's list of batches")
         await worker.fleet.read()
-        worker.wholes.mirror()
+        worker.mirrored.mirror()
         assert (await client.ask("GET", f"/v1/batches/{listed}"))[0] == 200
         assert (await client.refusal("GET", "/v1/batches/none"))[:2] == (404, "batch-not-found")
         assert worker.is_ready

@@ -28,7 +28,7 @@ from batchrun.engine.build_engine import BatchLimits, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.doubt.reconcile import EarlierDoubts
 from batchrun.engine.limits.batch_priorities import EQUAL, BatchPriority
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.ports import JobSource
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.engine.work import Terms, Work
@@ -537,7 +537,7 @@ class Engine:
         listing_lag_s: float = 5.0,
         doubts: EarlierDoubts | None = None,
         max_open_polls: int = 1000,
-        purse: Purse | None = None,
+        reservations: CostReservations | None = None,
         limits: BreakerLimits | None = None,
         weights: Mapping[str | None, float] | None = None,
         group_limits: Mapping[str, int] | None = None,
@@ -574,7 +574,7 @@ class Engine:
             bucket=TokenBucket(rate_per_s=start_rate, burst=burst),
             terms=Terms(options=options or RunOptions(), retry=retry or retries(), **terms),
             output=output or output_plan(),
-            purse=purse or without_budget(),
+            reservations=reservations or without_budget(),
             breaker=Breaker(limits or BreakerLimits()),
             task_id=TASK,
             batch=object(),
@@ -582,7 +582,12 @@ class Engine:
             doubts=doubts or EarlierDoubts(),
         )
         self.parts = parts
-        self.permits, self.gate, self.meter, self.purse = parts.permits, parts.gate, parts.meter, parts.purse
+        self.permits, self.gate, self.meter, self.reservations = (
+            parts.permits,
+            parts.gate,
+            parts.meter,
+            parts.reservations,
+        )
         self.scheduler, self.costs, self.progress = parts.scheduler, parts.costs, parts.progress
         self.reconciler = parts.reconciler
 
@@ -624,9 +629,9 @@ class Engine:
         self.parts.leave()
 
 
-def without_budget() -> Purse:
-    """Return a purse that limits nothing."""
-    return Purse(Budget(None), Prices(), task_options=RunOptions(), is_strict=False)
+def without_budget() -> CostReservations:
+    """Return cost reservations that limit nothing."""
+    return CostReservations(Budget(None), Prices(), task_options=RunOptions(), is_strict=False)
 
 
 def retries(

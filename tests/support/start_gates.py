@@ -7,7 +7,7 @@ from batchrun.engine.account_counters import AccountCounters
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.limits.account_capacity import AccountCapacity
 from batchrun.engine.limits.batch_priorities import AccountPool
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permits
 from batchrun.engine.limits.slot_use import SlotMeter
 from batchrun.engine.limits.start_gate import StartGate
@@ -50,20 +50,24 @@ def permits_over(
 
 
 def queue_over(
-    permits: Permits, *, purse: Purse | None = None, chunks_ready: int = 1, changed: ChangeSignal | None = None
+    permits: Permits,
+    *,
+    reservations: CostReservations | None = None,
+    chunks_ready: int = 1,
+    changed: ChangeSignal | None = None,
 ) -> StartQueue:
-    """Return a start queue over these permits, without weights; without a purse, there is no budget.
+    """Return a start queue over these permits, without weights; without cost reservations, there is no budget.
 
     `changed` is what the permits notify, if a test waits for a permit of others.
     """
-    purse = without_budget() if purse is None else purse
+    reservations = without_budget() if reservations is None else reservations
     changed = ChangeSignal() if changed is None else changed
-    purse.budget.subscribe(changed.notify)
+    reservations.budget.subscribe(changed.notify)
     return StartQueue(
         permits=permits,
         gate=gate_of(),
-        purse=purse,
-        terms=StartTerms(Terms(options=RunOptions(), retry=retries()), purse),
+        reservations=reservations,
+        terms=StartTerms(Terms(options=RunOptions(), retry=retries()), reservations),
         children=ChildPool(permits),
         weights={},
         progress=Progress(),

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.account.limits_watch import AccountWatch, WatchedLimit
+from batchrun.account.limits_watch import LimitsWatch, WatchedLimit
 from batchrun.apify.wire import AccountLimits
 from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
 from batchrun.policy.full_account import stride
@@ -254,7 +254,7 @@ async def test_each_change_of_our_memory_is_reported_once() -> None:
     """The part of the account's megabytes that is ours; None: the account does not show its memory."""
     api, told, own = ScriptedApi(), list[int | None](), 1024
     memory = WatchedLimit(allowance=Allowance(leave_free=512, least=128), own=lambda: own, on_change=told.append)
-    watch = AccountWatch(api, runs=_unwatched(), memory=memory)
+    watch = LimitsWatch(api, runs=_unwatched(), memory=memory)
     for allowed, used in (
         (8192, 1024),
         (8192, 1024),
@@ -272,7 +272,7 @@ async def test_runs_of_ours_that_end_after_a_reading_are_not_taken_for_others() 
     """A reading that is judged again counts as ours what was ours when it was made, plus the Runs claimed since."""
     told, own = list[int | None](), 6
     runs = WatchedLimit(allowance=Allowance(leave_free=0, least=1), own=lambda: own, on_change=told.append)
-    watch = AccountWatch(ScriptedApi(), runs=runs, memory=_unwatched())
+    watch = LimitsWatch(ScriptedApi(), runs=runs, memory=_unwatched())
     watch.note(AccountLimits(max_concurrent_runs=10, live_runs=8), runs=6, memory_mb=0)
     own = 1
     watch.claim(0)

@@ -20,7 +20,7 @@ async def test_a_run_that_is_too_new_to_be_known_is_aborted_once_it_is() -> None
         children.start_soon(engine.run)
         await anyio.sleep(1)
         engine.scheduler.stop_starting()
-        engine.parts.aborter.begin()
+        engine.parts.batch_abort.begin()
     assert [record.outcome for record in engine.records] == [Outcome.ABORTED]
     assert (api.aborted, anyio.current_time() < 10) == (["run-1"], True)
 
@@ -40,7 +40,7 @@ async def test_a_run_of_another_task_is_not_aborted_with_the_batch() -> None:
         children.start_soon(engine.run)
         await anyio.sleep(1)
         engine.scheduler.stop_starting()
-        engine.parts.aborter.begin()
+        engine.parts.batch_abort.begin()
     assert [record.outcome for record in engine.records] == [Outcome.ABORTED]
     assert api.aborted == [run for run in ("run-1", "run-2") if run != foreign]
 
@@ -54,7 +54,7 @@ async def test_a_refused_abort_is_reported_once_and_the_runs_end_by_themselves()
         children.start_soon(engine.run)
         await anyio.sleep(1)
         engine.scheduler.stop_starting()
-        engine.parts.aborter.begin()
+        engine.parts.batch_abort.begin()
     assert [record.outcome for record in engine.records] == [Outcome.SUCCEEDED] * 2
     (notice,) = engine.progress.notices.take()
     assert isinstance(notice, AbortRefused)

@@ -12,7 +12,7 @@ import pytest
 
 from batchrun.apify.platform_clock import PlatformClock
 from batchrun.engine.doubt.reconcile import EarlierDoubts
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Demand
 from batchrun.engine.work import Work
 from batchrun.model import Attempt, AttemptState, Job, JobKey, Mark, Outcome, RunOptions
@@ -176,9 +176,11 @@ def capped(count: int) -> ListSource:
     return numbered(count, options=RunOptions(max_total_charge_usd=0.10))
 
 
-def purse(budget_usd: float | None = None) -> Purse:
-    """Return a purse with this much money."""
-    return Purse(Budget(budget_usd), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True)
+def reservations(budget_usd: float | None = None) -> CostReservations:
+    """Return cost reservations with this much money."""
+    return CostReservations(
+        Budget(budget_usd), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True
+    )
 
 
 SKEWS = [(15.0, 0.0), (HOUR_S, 0.0), (-HOUR_S, 0.0), (None, 0.0), (None, HOUR_S), (None, -HOUR_S), (0.0, HOUR_S)]
@@ -189,7 +191,7 @@ async def test_a_cost_is_final_by_the_runs_clock(date_ahead_s: float | None, run
     """Ten seconds after the Run's end, not before, and not an hour after."""
     plan = Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)
     api, ledger = api_of(plan, date_ahead_s=date_ahead_s, runs_ahead_s=runs_ahead_s), WatchedLedger()
-    engine = Engine(api, ledger, capped(1), purse=purse())
+    engine = Engine(api, ledger, capped(1), reservations=reservations())
     await engine.run()
     with anyio.fail_after(60):
         await engine.costs.finish()
@@ -202,7 +204,7 @@ async def test_a_strict_budget_is_kept_by_any_clock(date_ahead_s: float | None, 
     """A cost that still grows is not taken for final, and the money of one that is final is not held back."""
     plan = Plan(run_s=0.2, cost_usd=0.0001, final_cost_usd=0.05)
     api = api_of(plan, date_ahead_s=date_ahead_s, runs_ahead_s=runs_ahead_s)
-    engine = Engine(api, WatchedLedger(), capped(60), slots=4, purse=purse(0.60))
+    engine = Engine(api, WatchedLedger(), capped(60), slots=4, reservations=reservations(0.60))
     with anyio.fail_after(300):
         await engine.run()
     await anyio.sleep(60)
@@ -215,9 +217,9 @@ async def test_costs_are_read_by_a_process_that_starts_nothing(date_ahead_s: flo
     """It has not measured the Runs' clock: it waits ten seconds from when it sees that a Run has ended."""
     plan = Plan(run_s=5, cost_usd=0.01, final_cost_usd=0.02)
     api, ledger = api_of(plan, date_ahead_s=date_ahead_s, runs_ahead_s=runs_ahead_s), WatchedLedger()
-    await Engine(api, ledger, capped(30), slots=30, purse=purse()).run()
+    await Engine(api, ledger, capped(30), slots=30, reservations=reservations()).run()
     api.clock = PlatformClock()
-    again = Engine(api, ledger, ListSource([]), purse=purse())
+    again = Engine(api, ledger, ListSource([]), reservations=reservations())
     with anyio.fail_after(60):
         await again.costs.finish()
     assert 15 <= anyio.current_time() <= 18

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.work import Work
 from batchrun.errors import TransportError
 from batchrun.model import AttemptState, Cause, Job, JobKey, Outcome, RunOptions, RunStatus
@@ -65,13 +65,13 @@ def first_known(pairs: list[tuple[float | None, float | None]]) -> float:
     return sum(next((usd for usd in pair if usd is not None), 0.0) for pair in pairs)
 
 
-def money_left(ledger: WatchedLedger, limit_usd: float | None) -> Purse:
+def money_left(ledger: WatchedLedger, limit_usd: float | None) -> CostReservations:
     """Return what an earlier process left of a budget."""
     paid = [each for each in ledger.attempts.values() if each.run_id or each.state is not AttemptState.ENDED]
     final = [(each.cost_usd, each.reserved_usd) for each in paid if each.cost_is_final]
     live = [(each.reserved_usd, each.cost_usd) for each in paid if not each.cost_is_final]
     budget = Budget(limit_usd, spent_usd=first_known(final), reserved_usd=first_known(live))
-    return Purse(budget, PRICES, task_options=RunOptions(), is_strict=True)
+    return CostReservations(budget, PRICES, task_options=RunOptions(), is_strict=True)
 
 
 @pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))])
@@ -94,8 +94,9 @@ async def test_whatever_comes_together_the_batch_ends_and_the_promise_holds(seed
         # The budget may come and go between processes.
         usd = chance.choice([None, limit_usd]) if kill == 1 and limit_usd is None else limit_usd
         engine = Engine(
-            api, ledger, rest, slots=chance.choice([3, 20, 60]), purse=money_left(ledger, usd), retry=ladder_policy(),
-            memory_mb=8192, group_limits={"a": 4}, weights={"b": 2.0}, limits=BreakerLimits(max_failed=0.95, window=50),
+            api, ledger, rest, slots=chance.choice([3, 20, 60]), reservations=money_left(ledger, usd),
+            retry=ladder_policy(), memory_mb=8192, group_limits={"a": 4}, weights={"b": 2.0},
+            limits=BreakerLimits(max_failed=0.95, window=50),
             terms={"max_memory_mb": 8192, "deadlines": Deadlines(max_job_s=200)},
         )  # fmt: skip
         with anyio.move_on_after(chance.uniform(5, 60) if kill < 3 else 1e5) as scope:
@@ -118,13 +119,15 @@ async def test_a_deadline_before_a_retry_gives_no_money_back_twice() -> None:
     options = RunOptions(max_total_charge_usd=0.1)
     jobs = numbered(399, options=options)
     prices = Prices(model="PAY_PER_EVENT")
-    purse = Purse(Budget(8.0), prices, task_options=RunOptions(), is_strict=True)
+    reservations = CostReservations(Budget(8.0), prices, task_options=RunOptions(), is_strict=True)
     api = ScriptedApi(plan)
     terms = {"deadlines": Deadlines(max_job_s=190)}
-    await Engine(api, WatchedLedger(), jobs, slots=40, purse=purse, retry=retries(2, first_s=40), terms=terms).run()
+    await Engine(
+        api, WatchedLedger(), jobs, slots=40, reservations=reservations, retry=retries(2, first_s=40), terms=terms
+    ).run()
     await anyio.sleep(100)
     assert sum(api.run(run_id).cost_usd or 0.0 for run_id in api.run_ids) <= 8.0
-    assert purse.budget.reserved_usd == pytest.approx(0.0)
+    assert reservations.budget.reserved_usd == pytest.approx(0.0)
 
 
 async def test_an_escalation_above_all_memory_settles_the_job_by_its_last_run() -> None:
@@ -155,9 +158,13 @@ async def test_a_budget_set_later_counts_what_is_live() -> None:
     with anyio.move_on_after(50):
         await Engine(api, ledger, ListSource(jobs), slots=10).run()
     assert len(api.run_ids) == 10
-    purse = Purse(Budget(1.5), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True)
+    reservations = CostReservations(
+        Budget(1.5), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True
+    )
     rest = ListSource([job for job in jobs if job.key not in ledger.jobs])
-    await Engine(api, ledger, rest, slots=10, purse=purse).run(taken_up(ledger, {job.key: job for job in jobs}))
+    await Engine(api, ledger, rest, slots=10, reservations=reservations).run(
+        taken_up(ledger, {job.key: job for job in jobs})
+    )
     await anyio.sleep(100)
     assert len(api.run_ids) == 15
 
@@ -166,7 +173,11 @@ async def test_a_job_above_the_budget_is_left_open_and_the_others_go_on() -> Non
     """One line capped at fifty dollars stops no other job."""
     caps = [50.0] + [0.01] * 99
     jobs = [make_job(line, options=RunOptions(max_total_charge_usd=cap)) for line, cap in enumerate(caps, 1)]
-    purse = Purse(Budget(20.0), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True)
-    engine = Engine(ScriptedApi(Plan(run_s=1, cost_usd=0.01)), WatchedLedger(), ListSource(jobs), purse=purse)
+    reservations = CostReservations(
+        Budget(20.0), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True
+    )
+    engine = Engine(
+        ScriptedApi(Plan(run_s=1, cost_usd=0.01)), WatchedLedger(), ListSource(jobs), reservations=reservations
+    )
     records = await engine.run()
     assert (len(records), engine.progress.left_open, engine.scheduler.is_out_of_budget) == (99, 1, True)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from batchrun.policy.fair_group_queue import MAX_OWED, MAX_SKIPS, FairQueue, Fit
+from batchrun.policy.fair_group_queue import MAX_OWED, MAX_SKIPS, FairGroupQueue, Fit
 
 
 def always(_: object) -> Fit:
@@ -12,16 +12,16 @@ def always(_: object) -> Fit:
     return Fit.YES
 
 
-def queue_of(groups: dict[str | None, int], weights: dict[str | None, float] | None = None) -> FairQueue[str]:
+def queue_of(groups: dict[str | None, int], weights: dict[str | None, float] | None = None) -> FairGroupQueue[str]:
     """Return a queue with this number of jobs of each group, group after group."""
-    queue: FairQueue[str] = FairQueue(weights or {})
+    queue: FairGroupQueue[str] = FairGroupQueue(weights or {})
     for group, count in groups.items():
         for number in range(count):
             queue.push(f"{group}-{number}", group)
     return queue
 
 
-def take(queue: FairQueue[str], count: int) -> list[str]:
+def take(queue: FairGroupQueue[str], count: int) -> list[str]:
     """Take this number of jobs, all of which fit."""
     taken = [queue.take(always) for _ in range(count)]
     return [job for job in taken if job is not None]
@@ -80,7 +80,7 @@ def test_starts_that_a_group_with_a_weight_missed_are_made_up_for(missed: int, m
 
 def test_groups_with_a_weight_are_short_of_jobs_until_they_have_their_part_of_the_next() -> None:
     """Of ten starts: eight and three, rounded up; short again when one is taken; never when they are dropped."""
-    queue: FairQueue[str] = FairQueue({"a": 3.0, "b": 1.0}, depth=10)
+    queue: FairGroupQueue[str] = FairGroupQueue({"a": 3.0, "b": 1.0}, depth=10)
     short = list[list[str | None]]()
     for job in [*["a"] * 8, *["b"] * 3]:
         short.append(list(queue.short))
@@ -154,7 +154,7 @@ def test_removed_jobs_are_gone_and_the_others_stay_in_their_order() -> None:
 
 def test_a_large_job_is_found_wherever_it_is() -> None:
     """After retried jobs of its group, and after other groups."""
-    queue: FairQueue[str] = FairQueue({})
+    queue: FairGroupQueue[str] = FairGroupQueue({})
     queue.push("large", "a")
     for number in range(100):
         queue.push(f"a{number}", "a")

@@ -14,7 +14,7 @@ from batchrun.errors import LedgerError, LogUnreachable
 from batchrun.worker.fleet import own_member, page_log
 from batchrun.worker.fleet.fleet_limits import WHOLE_RATE, Need, Resource, next_amount, targets
 from batchrun.worker.fleet.fleet_members import Carried, Member, Page
-from batchrun.worker.fleet.own_member import FleetMember, Use
+from batchrun.worker.fleet.own_member import OwnMember, Use
 from batchrun.worker.fleet.page_log import PageDamaged, SharedPage
 from tests.support.page_log import PageLog
 
@@ -58,7 +58,7 @@ class Process:
     def begin(self) -> None:
         """Become a member under a new id."""
         self.world.count += 1
-        self.member = FleetMember(f"m{self.world.count}", Member(name="", address="", lease_s=LEASE_S))
+        self.member = OwnMember(f"m{self.world.count}", Member(name="", address="", lease_s=LEASE_S))
         self.allowed: dict[Resource, int] = {}
         self.proposal: tuple[int, Page, Page] | None = None
 
@@ -484,7 +484,7 @@ class Payer:
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.page = world, SharedPage(world.store)
-        self.member = FleetMember(name, Member(name="", address="", lease_s=LEASE_S))
+        self.member = OwnMember(name, Member(name="", address="", lease_s=LEASE_S))
         #: What it has counted as spent, of batches that it has opened.
         self.spent: dict[str, int] = {}
 

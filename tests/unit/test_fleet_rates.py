@@ -18,7 +18,7 @@ from batchrun.policy.budget import Budget
 from batchrun.policy.token_bucket import TokenBucket, burst_of
 from batchrun.worker.fleet.fleet_limits import WHOLE_RATE, Need, Resource
 from batchrun.worker.fleet.fleet_members import Member
-from batchrun.worker.fleet.own_member import FleetMember, Use
+from batchrun.worker.fleet.own_member import OwnMember, Use
 from batchrun.worker.fleet.page_log import SharedPage
 from tests.support.page_log import PageLog
 from tests.support.scripted_api import ScriptedApi
@@ -47,7 +47,7 @@ class Peer:
         api.account = self.throttle  # type: ignore[assignment]  # it has none otherwise
         self.account = Account(api, api.info, limits, Budget(None), Path("/"), START_RATE)  # type: ignore[arg-type]
         self.pages, self.sent, self.chance = SharedPage(store), sent, chance
-        self.member = FleetMember(f"m{number}", Member(name="", address="", lease_s=LEASE_S))
+        self.member = OwnMember(f"m{number}", Member(name="", address="", lease_s=LEASE_S))
         self.is_busy = False
         self.share = Share(runs=0, memory_mb=None, rate=0.0)
         self.account.use_share(self.share)

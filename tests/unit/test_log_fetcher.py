@@ -8,10 +8,10 @@ import pytest
 from structlog.testing import CapturingLogger
 
 import batchrun.engine.background.log_fetcher as module
-from batchrun.engine.background.log_fetcher import DRAIN_S, MAX_KEPT, MAX_KEPT_PER_KIND, LogKeeper
+from batchrun.engine.background.log_fetcher import DRAIN_S, MAX_KEPT, MAX_KEPT_PER_KIND, LogFetcher
 from batchrun.errors import BatchrunError
 from batchrun.model import Attempt, AttemptState, JobKey, Mark, Outcome, Problem, Record, RunId
-from batchrun.output.kept_logs import MAX_TAIL_BYTES, LogTails
+from batchrun.output.kept_logs import MAX_TAIL_BYTES, KeptLogs
 from tests.support.scripted_api import api_error
 
 
@@ -39,7 +39,7 @@ class Logs:
         return b"the log of " + run_id.encode()
 
 
-class Files(LogTails):
+class Files(KeptLogs):
     """Log files in memory."""
 
     def __init__(self, *, there: int = 0, is_full: bool = False) -> None:
@@ -85,7 +85,7 @@ def failed(n: int, *, outcome: Outcome = Outcome.FAILED, message: str = "no", ru
 async def test_the_log_of_the_last_run_is_kept_unless_the_job_succeeded() -> None:
     """One log for each job that did not; what started no Run has none."""
     logs, files = Logs(), Files()
-    keeper = LogKeeper(logs, files)
+    keeper = LogFetcher(logs, files)
     first = failed(1).attempts[0]
     async with keeper.working():
         keeper.keep(failed(2, outcome=Outcome.SUCCEEDED))
@@ -97,7 +97,7 @@ async def test_the_log_of_the_last_run_is_kept_unless_the_job_succeeded() -> Non
 async def test_a_few_are_fetched_at_once_and_nobody_waits() -> None:
     """`keep` returns at once; the end waits for what is under way."""
     logs, files = Logs(), Files()
-    keeper = LogKeeper(logs, files)
+    keeper = LogFetcher(logs, files)
     async with keeper.working():
         began = anyio.current_time()
         for n in range(20):
@@ -110,7 +110,7 @@ async def test_the_end_of_a_batch_does_not_wait_for_long() -> None:
     """A platform that does not answer holds it up for ten seconds."""
     logs = Logs()
     logs.takes_s = 1e9
-    keeper = LogKeeper(logs, Files())
+    keeper = LogFetcher(logs, Files())
     async with keeper.working():
         keeper.keep(failed(1))
         ended = anyio.current_time()
@@ -121,7 +121,7 @@ async def test_a_log_that_cannot_be_had_is_given_up() -> None:
     """Refused at once, or after half a minute without an answer; no error comes out, and the next one is fetched."""
     logs, files = Logs(), Files()
     logs.errors = [api_error(404)]
-    keeper = LogKeeper(logs, files)
+    keeper = LogFetcher(logs, files)
     async with keeper.working():
         keeper.keep(failed(1))
         await anyio.sleep(2)
@@ -140,7 +140,7 @@ async def test_a_full_disk_ends_the_keeping_and_nothing_else(monkeypatch: pytest
     said = CapturingLogger()
     monkeypatch.setattr(module, "_log", said)
     logs = Logs()
-    keeper = LogKeeper(logs, Files(is_full=True))
+    keeper = LogFetcher(logs, Files(is_full=True))
     async with keeper.working():
         for n in range(10):
             keeper.keep(failed(n))
@@ -154,7 +154,7 @@ async def test_a_frequent_failure_leaves_room_for_a_rare_one() -> None:
     """So many logs of one kind, so many in all, those of earlier processes included."""
     logs, files = Logs(), Files(there=MAX_KEPT - MAX_KEPT_PER_KIND - 2)
     logs.takes_s = 0.0
-    keeper = LogKeeper(logs, files)
+    keeper = LogFetcher(logs, files)
     async with keeper.working():
         for n in range(200):
             keeper.keep(failed(n))
@@ -167,13 +167,13 @@ async def test_a_frequent_failure_leaves_room_for_a_rare_one() -> None:
 
 async def test_a_batch_that_is_not_run_keeps_nothing() -> None:
     """Neither is anything waited for."""
-    keeper = LogKeeper(Logs(), Files())
+    keeper = LogFetcher(Logs(), Files())
     keeper.keep(failed(1))
 
 
 def test_a_log_file_is_named_by_its_run_and_by_nothing_else(tmp_path: Path) -> None:
     """What is no id cannot lead out of the directory."""
-    tails = LogTails(tmp_path)
+    tails = KeptLogs(tmp_path)
     for odd in ("../../etc/passwd", "a/b", "", ".", "a\0b", "x" * 200):
         assert tails.file_of(RunId(odd)) is None
         assert tails.read(RunId(odd)) is None

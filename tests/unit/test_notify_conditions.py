@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from batchrun.batch.notify_conditions import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, ConditionWatch
+from batchrun.batch.notify_conditions import DOUBT_GRACE_S, MAX_SAMPLES, QUIET_INTERVAL_S, NotifyConditions
 from batchrun.config.notify_settings import NotifyConfig
 from batchrun.engine.notices import BreakerTripped, RunSuspect
 from batchrun.engine.progress import Progress
@@ -56,7 +56,7 @@ class Watched:
     def start_process(self) -> None:
         """Begin as a new process does: with the ledger, and nothing else."""
         self.progress = Progress()
-        self.watch = ConditionWatch(
+        self.watch = NotifyConditions(
             self.progress,
             self.budget,
             lambda: self.outage,

@@ -10,7 +10,7 @@ import pytest
 
 from batchrun.engine.doubt import candidates
 from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler, StillInDoubt
-from batchrun.engine.doubt.seen_user_agents import MAX_OPEN_READS, UserAgents
+from batchrun.engine.doubt.seen_user_agents import MAX_OPEN_READS, SeenUserAgents
 from batchrun.engine.limits.permits import Demand, Permit
 from batchrun.errors import BatchRefused
 from batchrun.ledger.facts import WATCHED_S
@@ -32,7 +32,7 @@ class Doubts:
         *,
         echoes: bool | None = True,
         ledger: WatchedLedger | None = None,
-        agents: UserAgents | None = None,
+        agents: SeenUserAgents | None = None,
     ) -> None:
         self.api = api
         self.ledger = ledger or WatchedLedger()
@@ -43,7 +43,7 @@ class Doubts:
             start_horizon_s=HORIZON_S,
             listing_lag_s=LAG_S,
             earlier=EarlierDoubts(echoes=echoes, watched_s=self.ledger.fact(WATCHED_S) or {}),
-            agents=agents or UserAgents(),
+            agents=agents or SeenUserAgents(),
         )
         self.permits = permits_over(gate_of())
         self.found: dict[str, str] = {}
@@ -331,7 +331,7 @@ async def test_a_list_without_an_end_of_known_or_old_runs_ends(monkeypatch: pyte
         return set(run_ids)
 
     api.list_runs = without_an_end  # type: ignore[method-assign] # a platform with this one fault
-    listing = await candidates.Candidates(api, TASK, UserAgents()).since(since, all_known)
+    listing = await candidates.Candidates(api, TASK, SeenUserAgents()).since(since, all_known)
     assert (listing.runs, listing.is_complete, offsets) == ([], False, [*range(7)])
 
 
@@ -394,7 +394,7 @@ async def test_batches_of_one_account_read_each_run_once(stranger: str | None, f
     The platform may not say which client started a Run.
     """
     api = _Crowd(listing_s=0.1, read_s=0.05, starts_per_s=1)
-    agents = UserAgents()
+    agents = SeenUserAgents()
     batches = [Doubts(api, agents=agents) for _ in range(5)]
     for n in range(50):
         api.add_run(user_agent=stranger)
@@ -577,7 +577,7 @@ async def test_an_outage_is_no_part_of_the_horizon_of_a_killed_process() -> None
 async def test_what_another_batch_has_learned_tells_its_runs_from_ours(learned, came_to):
     """The answer to a first start is lost beside Runs of another batch: those are not ours, if marks are echoed."""
     api = ScriptedApi()
-    agents = UserAgents()
+    agents = SeenUserAgents()
     agents.are_echoed = learned
     doubts = Doubts(api, echoes=None, agents=agents)
     async with anyio.create_task_group() as children:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from batchrun.policy.breaker import BreakerLimits
-from batchrun.worker.fleet.shard_breaker import WholeWindow
+from batchrun.worker.fleet.shard_breaker import ShardWindow
 
 FRACTION = BreakerLimits(max_failed=0.5, window=50)
 NUMBER = BreakerLimits(max_failed=10, is_fraction=False, window=50)
@@ -29,7 +29,7 @@ def sums(chance: random.Random, jobs: int, failing: float) -> list[dict[str, tup
 )
 def test_the_breaker_counts_the_last_jobs_of_all_parts(limits: BreakerLimits, failing: float, trips: bool) -> None:
     """It trips soon after jobs begin to fail, although no part has settled a window of them, and names the numbers."""
-    chance, window = random.Random(4), WholeWindow()
+    chance, window = random.Random(4), ShardWindow()
     begin = sums(chance, 400, 0.0)
     for each in begin:
         window.note(each, 0, {})
@@ -45,7 +45,7 @@ def test_the_breaker_counts_the_last_jobs_of_all_parts(limits: BreakerLimits, fa
 
 def test_a_window_begins_anew_with_each_resuming() -> None:
     """What had failed before does not count; nor do old sums of a part that has changed its owner."""
-    window = WholeWindow()
+    window = ShardWindow()
     window.note({"p0": (60, 60)}, 0, {})
     assert "60 of the last 60" in window.reason_to_trip(FRACTION)
     for settled, failed in ((0, 0), (100, 60)):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.worker.fleet.fleet_limits import Need
-from batchrun.worker.fleet.shard_budgets import PartShare, WholeShares
+from batchrun.worker.fleet.shard_budgets import BudgetShare, BudgetShares
 
 LIMIT, COST, PARTS = 100, 7, 4
 
@@ -19,14 +19,14 @@ class Owner:
     part: str
     allowed: int = 0
     #: The number of the page that was read, and the share that is to replace the part's.
-    prepared: tuple[int, PartShare] | None = None
+    prepared: tuple[int, BudgetShare] | None = None
 
 
 @dataclass
 class World:
     """The page, and what each part has really spent."""
 
-    shares: WholeShares = field(default_factory=WholeShares)
+    shares: BudgetShares = field(default_factory=BudgetShares)
     number: int = 0
     used: dict[str, int] = field(default_factory=lambda: {f"p{n}": 0 for n in range(PARTS)})
     owners: dict[str, Owner] = field(default_factory=dict)
@@ -49,13 +49,13 @@ class World:
         is_short = part not in self.sated
         need = Need(amount=min(LIMIT, used + 10 * COST) if is_short else used, lump=COST, is_short=is_short, gone=used)
         held = self.shares.held_next(part, LIMIT, used)
-        owner.prepared = self.number, PartShare(held=held, spent=used, need=need)
+        owner.prepared = self.number, BudgetShare(held=held, spent=used, need=need)
 
     def write(self, part: str) -> None:
         """Write what was prepared, unless another owner has written meanwhile."""
         prepared, self.owners[part].prepared = self.owners[part].prepared, None
         if prepared is not None and prepared[0] == self.number:
-            self.shares = WholeShares(parts={**self.shares.parts, part: prepared[1]})
+            self.shares = BudgetShares(parts={**self.shares.parts, part: prepared[1]})
             self.number += 1
             self.owners[part].allowed = self.shares.allowed(part, LIMIT)
 
@@ -95,7 +95,7 @@ class World:
     def finish(self, part: str) -> None:
         """Let a part rest: it holds what it has spent, and needs nothing more."""
         used = self.used[part]
-        self.shares = WholeShares(parts={**self.shares.parts, part: PartShare.at_rest(used)})
+        self.shares = BudgetShares(parts={**self.shares.parts, part: BudgetShare.at_rest(used)})
         self.number += 1
         self.die(part)
 
@@ -148,8 +148,8 @@ def test_two_parts_that_have_half_a_start_each_make_one_of_them() -> None:
     for part in ("p0", "p1"):
         world.finish(part)
     need = Need(amount=LIMIT, lump=COST, is_short=True, gone=21)
-    held = {part: PartShare(held=25, spent=world.used[part], need=need) for part in ("p2", "p3")}
-    world.shares = WholeShares(parts={**world.shares.parts, **held})
+    held = {part: BudgetShare(held=25, spent=world.used[part], need=need) for part in ("p2", "p3")}
+    world.shares = BudgetShares(parts={**world.shares.parts, **held})
     for _ in range(4):
         world.turn("p2")
         world.turn("p3")

@@ -5,23 +5,23 @@ import pytest
 
 from batchrun.model import Outcome, Selection
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
+from batchrun.worker.fleet.sharded_batch import ShardedBatch, find_sharded_batches
 from batchrun.worker.fleet.sharded_order import OrderVerb
 from batchrun.worker.submission import BatchCounts, BatchState, RetryOrder, Submission
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def whole_of(count: int = 3, **changes: Any) -> WholeBatch:
+def whole_of(count: int = 3, **changes: Any) -> ShardedBatch:
     """Return a batch in shards that was just submitted."""
     submission = Submission(
         id="shop", name="shop", created_at=AT, batch_file="batch.toml", jobs_file="jobs.csv", shards=count, **changes
     )
     listed = ListedBatch(submission=submission, files={"batch.toml": [], "jobs.csv": []})
-    return find_wholes({"shop": listed, **{part.submission.id: part for part in listed.parts()}})["shop"]
+    return find_sharded_batches({"shop": listed, **{part.submission.id: part for part in listed.parts()}})["shop"]
 
 
-def parts(whole: WholeBatch, *states: BatchState, **changes: Any) -> list[Submission]:
+def parts(whole: ShardedBatch, *states: BatchState, **changes: Any) -> list[Submission]:
     """Return the parts of a batch in these states."""
     return [part.submission.but(state=state, **changes) for part, state in zip(whole.parts, states, strict=True)]
 
@@ -88,7 +88,7 @@ def test_a_batch_that_lacks_a_part_is_no_whole() -> None:
     """Whoever can write to the list can delete a part alone; the other batches go on."""
     whole = whole_of(2)
     listed = {"shop": whole.listed, **{part.submission.id: part for part in whole.parts[1:]}}
-    assert find_wholes(listed) == {}
+    assert find_sharded_batches(listed) == {}
 
 
 def test_counts_of_others_have_a_sum() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.engine.limits.batch_priorities import AccountPool, BatchPriority
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.model import RunOptions
@@ -172,17 +172,17 @@ async def test_money_that_one_batch_releases_lets_another_start():
     """One batch reserves a budget for three Runs; the other starts as soon as the costs are final."""
     crew, shared = Crew(account(10), run_s=5.0), Budget(0.3)
 
-    def purse() -> Purse:
-        return Purse(
+    def reservations() -> CostReservations:
+        return CostReservations(
             Budget(0.3, shared=shared), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True
         )
 
     async def two() -> None:
         await anyio.sleep(1)
-        await crew.run("two", 2, purse=purse())
+        await crew.run("two", 2, reservations=reservations())
 
     lives = lambda n: 5.0 if n < 3 else 200.0  # noqa: E731
-    await side_by_side(lambda: crew.run("one", 3, run_s=lives, purse=purse()), two)
+    await side_by_side(lambda: crew.run("one", 3, run_s=lives, reservations=reservations()), two)
     assert len(crew.began["two"]) == 2
     assert max(crew.began["two"]) < 25
 

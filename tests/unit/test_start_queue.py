@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from batchrun.engine.limits.batch_priorities import AccountPool
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.start_queue import MAX_CHUNK, MAX_UNAFFORDABLE, MIN_CHUNK, StartQueue
 from batchrun.engine.work import Postponed
@@ -34,9 +34,11 @@ async def lines_until_the_end(queue: StartQueue, permits: Permits) -> list[int]:
     return lines
 
 
-def purse_of(budget_usd: float) -> Purse:
-    """Return a purse from which each start reserves the cap in its job's options."""
-    return Purse(Budget(budget_usd), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True)
+def money_of(budget_usd: float) -> CostReservations:
+    """Return cost reservations from which each start reserves the cap in its job's options."""
+    return CostReservations(
+        Budget(budget_usd), Prices(model="PAY_PER_EVENT"), task_options=RunOptions(), is_strict=True
+    )
 
 
 def capped(queue: StartQueue, *caps_usd: float) -> None:
@@ -124,24 +126,24 @@ async def test_a_stopped_queue_and_a_stopped_group_give_out_no_more_jobs() -> No
 
 async def test_a_start_waits_for_money_that_another_may_release() -> None:
     """Two caps of 6 dollars do not fit into 10 at the same time."""
-    permits, purse = permits_over(gate_of(), 9), purse_of(10)
-    queue = queue_over(permits, purse=purse)
+    permits, reservations = permits_over(gate_of(), 9), money_of(10)
+    queue = queue_over(permits, reservations=reservations)
     capped(queue, 6, 6)
     queue.end_source()
     assert await taken(queue, permits) is not None
     with anyio.move_on_after(100) as waiting:
         await taken(queue, permits)
     assert waiting.cancelled_caught
-    purse.settle(6, 1)
+    reservations.settle(6, 1)
     job = await taken(queue, permits)
     assert job is not None
-    assert (job[0], purse.budget.reserved_usd, queue.is_out_of_budget) == (2, 6, False)
+    assert (job[0], reservations.budget.reserved_usd, queue.is_out_of_budget) == (2, 6, False)
 
 
 async def test_jobs_that_can_never_be_paid_for_are_left_and_after_many_of_them_the_queue_gives_up() -> None:
     """A job above the whole budget does not stop a cheaper one behind it."""
     permits = permits_over(gate_of(), 999)
-    queue = queue_over(permits, purse=purse_of(10))
+    queue = queue_over(permits, reservations=money_of(10))
     capped(queue, 11, 1)
     job = await taken(queue, permits)
     assert job is not None
@@ -154,10 +156,10 @@ async def test_jobs_that_can_never_be_paid_for_are_left_and_after_many_of_them_t
 async def test_a_batch_that_can_pay_for_no_job_lets_the_next_one_go() -> None:
     """It is the first to be called when a permit of the account comes free, and takes none."""
     pool, batches = AccountPool(1), list[tuple[StartQueue, Permits]]()
-    for purse in (None, purse_of(10), None):
+    for reservations in (None, money_of(10), None):
         changed = ChangeSignal()
         permits = permits_over(gate_of(), pool=pool, changed=changed)
-        batches.append((queue_over(permits, purse=purse, changed=changed), permits))
+        batches.append((queue_over(permits, reservations=reservations, changed=changed), permits))
     (first, _), (poor, _), (last, permits_of_last) = batches
     for queue in (first, last):
         queue.push(work_of(make_job()))

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from batchrun.batch.wait_watch import WaitWatch
-from batchrun.engine.limits.cost_reservations import Purse
+from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.ports import Chunk
 from batchrun.ledger.facts import WAIT
 from batchrun.ledger.protocol import OpenCost
@@ -94,8 +94,8 @@ def beside_another_batch() -> Watched:
 def reserved_budget() -> Watched:
     prices = Prices(model="PAY_PER_EVENT")
     options = RunOptions(max_total_charge_usd=1.0)
-    purse = Purse(Budget(1.5), prices, task_options=options, is_strict=True)
-    return Watched(ScriptedApi(Plan(run_s=600)), purse=purse, options=options)
+    reservations = CostReservations(Budget(1.5), prices, task_options=options, is_strict=True)
+    return Watched(ScriptedApi(Plan(run_s=600)), reservations=reservations, options=options)
 
 
 def slow_disk() -> Watched:

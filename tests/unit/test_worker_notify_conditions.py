@@ -6,7 +6,7 @@ from batchrun.config.notify_settings import NotifyConfig
 from batchrun.notify.delivery import Notifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.budget import Budget
-from batchrun.worker.worker_notify_conditions import WorkerWatch
+from batchrun.worker.worker_notify_conditions import WorkerNotifyConditions
 
 
 class Recorder(Notifier):
@@ -24,7 +24,7 @@ class Recorder(Notifier):
 async def test_an_outage_and_a_budget_are_notified_once_while_they_last() -> None:
     """A second outage, and a budget that was raised and is spent again, are notified again."""
     recorder, budget = Recorder(NotifyConfig(outage_s=100)), Budget(10.0)
-    watch = WorkerWatch(recorder, budget)
+    watch = WorkerNotifyConditions(recorder, budget)
     for outage, spent_usd, seconds in (("no answer", 8.0, 300), ("", 7.0, 10), ("no answer", 9.0, 300)):
         budget.spent_usd = spent_usd
         for _ in range(seconds):

@@ -19,7 +19,7 @@ INTERVAL_S = 1.0
 _log = structlog.get_logger()
 
 
-class Aborter:
+class BatchAbort:
     """Aborts a batch's live Runs once `begin` is called."""
 
     def __init__(self, client: RunClient, ledger: Ledger, task_id: TaskId, report: Callable[[Notice], None]) -> None:

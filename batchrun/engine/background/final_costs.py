@@ -18,7 +18,7 @@ from batchrun.runtime.steady_time import steady_time
 
 #: Time after its end at which a Run's cost is final. Source: the API reference, usage of a finished Run.
 FINAL_AFTER = timedelta(seconds=10)
-#: Max seconds that `CostReader.finish` waits for costs to become final.
+#: Max seconds that `FinalCostReader.finish` waits for costs to become final.
 PATIENCE_S = 40.0
 #: Max uncertainty of the Runs' clock, in seconds, at which it decides which costs are final.
 MAX_UNCERTAINTY_S = 5.0
@@ -47,7 +47,7 @@ class _Cost(NamedTuple):
     source: CostSource
 
 
-class CostReader:
+class FinalCostReader:
     """Reads the costs of ended Runs when they are final; the ledger knows which Runs are due.
 
     Args:

@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.errors import ApiError
 from batchrun.model import Outcome, Record, RunId
-from batchrun.output.kept_logs import MAX_TAIL_BYTES, LogTails
+from batchrun.output.kept_logs import MAX_TAIL_BYTES, KeptLogs
 from batchrun.policy.failure_cause import failure_id
 from batchrun.policy.secret_fields import MASK
 
@@ -43,10 +43,10 @@ class LogClient(Protocol):
         """Read the end of a Run's log, with retries."""
 
 
-class LogKeeper:
+class LogFetcher:
     """Fetches logs in the background, inside `working`."""
 
-    def __init__(self, client: LogClient, files: LogTails) -> None:
+    def __init__(self, client: LogClient, files: KeptLogs) -> None:
         self._client = client
         self._files = files
         self._sending: MemoryObjectSendStream[_Wanted] | None = None

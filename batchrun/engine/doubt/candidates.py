@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from batchrun.apify.wire import MAX_LIST_LIMIT
-from batchrun.engine.doubt.seen_user_agents import MAX_OPEN_READS, UserAgents
+from batchrun.engine.doubt.seen_user_agents import MAX_OPEN_READS, SeenUserAgents
 from batchrun.engine.notices import AccountRunsNotListed, Notice
 from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, TransportError
@@ -60,7 +60,7 @@ class Candidates:
         self,
         client: RunClient,
         task_id: TaskId,
-        agents: UserAgents,
+        agents: SeenUserAgents,
         report: Callable[[Notice], None] = lambda _: None,
     ) -> None:
         self._client = client

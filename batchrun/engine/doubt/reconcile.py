@@ -16,7 +16,7 @@ import structlog
 from batchrun.apify.user_agent import by_mark
 from batchrun.engine.doubt.candidates import CLOCK_MARGIN, Candidates
 from batchrun.engine.doubt.second_runs import SecondRuns
-from batchrun.engine.doubt.seen_user_agents import UserAgents
+from batchrun.engine.doubt.seen_user_agents import SeenUserAgents
 from batchrun.engine.limits.permits import Permit
 from batchrun.engine.ports import RunClient
 from batchrun.engine.progress import Progress
@@ -109,7 +109,7 @@ class Reconciler:
         start_horizon_s: float,
         listing_lag_s: float,
         earlier: EarlierDoubts,
-        agents: UserAgents,
+        agents: SeenUserAgents,
         progress: Progress | None = None,
     ) -> None:
         self._client = client

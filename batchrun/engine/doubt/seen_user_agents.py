@@ -16,7 +16,7 @@ MAX_OPEN_READS = 32
 MAX_KNOWN = 20_000
 
 
-class UserAgents:
+class SeenUserAgents:
     """What the batches of one account know of the clients that started its Runs."""
 
     def __init__(self) -> None:

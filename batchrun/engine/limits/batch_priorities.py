@@ -4,8 +4,8 @@ A batch asks when a job of it is ready. It takes a permit at once unless a waiti
 waits and is notified when it is next. No permit is held for a batch without a ready job, so a small batch behind a huge
 one gets the first permit that is released.
 
-Next: batches without a live Run, in turns by weight (stride scheduling, as in `FairQueue`); then higher priority; then
-fewest live Runs per weight. So each batch gets one live Run, whatever the priorities and weights.
+Next: batches without a live Run, in turns by weight (stride scheduling, as in `FairGroupQueue`); then higher priority;
+then fewest live Runs per weight. So each batch gets one live Run, whatever the priorities and weights.
 
 Permits are kept for Runs that are live while no process has their batch open. Otherwise other batches would take them,
 and the account would be over its limit when the batch resumes.

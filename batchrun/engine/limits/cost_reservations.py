@@ -13,7 +13,7 @@ from batchrun.policy.run_cost import ObservedCosts, Prices, most_a_run_may_cost
 MAX_UNKNOWN = 50
 
 
-class Purse:
+class CostReservations:
     """Reserves money for starts and settles what their Runs cost.
 
     Args:

@@ -13,7 +13,7 @@ from batchrun.ledger.facts import LOG_CLAIM, Fact
 from batchrun.ledger.shared_commits import Commit, Parameters
 from batchrun.ledger.sqlite.connection import CHANGING, Connection
 from batchrun.ledger.sqlite.foreign_statements import StatementBounds, check_rows, is_of_this_machine
-from batchrun.ledger.sqlite.ledger_copy import CopiedLedger, read_copy
+from batchrun.ledger.sqlite.ledger_copy import LedgerCopy, read_copy
 from batchrun.ledger.sqlite.tables import LedgerTables, open_writable
 
 
@@ -73,7 +73,7 @@ class FollowingTables(LedgerTables):
                 raise
             raise LedgerError(f"the shared log has a statement that no ledger makes: {error}; {sql[:200]!r}") from error
 
-    def read_copy(self, copy: Path) -> CopiedLedger:
+    def read_copy(self, copy: Path) -> LedgerCopy:
         """Return what a copy of a ledger says of itself.
 
         Raises:

@@ -25,7 +25,7 @@ _MAX_SCHEMA_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopiedLedger:
+class LedgerCopy:
     """What a copy says of itself."""
 
     #: The last entry of the shared log that it has; None: it has none.
@@ -34,7 +34,7 @@ class CopiedLedger:
     output_lengths: Mapping[str, int]
 
 
-def copy_ledger(directory: Path) -> CopiedLedger:
+def copy_ledger(directory: Path) -> LedgerCopy:
     """Copy the ledger of a directory, as of its last commit, to COPY. Commits go on meanwhile.
 
     Raises:
@@ -52,7 +52,7 @@ def copy_ledger(directory: Path) -> CopiedLedger:
         return _described(target)
 
 
-def read_copy(copy: Path, ledger: Connection) -> CopiedLedger:
+def read_copy(copy: Path, ledger: Connection) -> LedgerCopy:
     """Return what a copy says of itself, if its tables are those of a ledger.
 
     Raises:
@@ -70,9 +70,9 @@ def read_copy(copy: Path, ledger: Connection) -> CopiedLedger:
         return _described(connection)
 
 
-def _described(connection: Connection) -> CopiedLedger:
+def _described(connection: Connection) -> LedgerCopy:
     reader = LedgerReader(connection)
-    return CopiedLedger(position=reader.fact(LOG_POSITION), output_lengths=reader.output_lengths())
+    return LedgerCopy(position=reader.fact(LOG_POSITION), output_lengths=reader.output_lengths())
 
 
 def _schema(connection: Connection, max_rows: int) -> list[tuple[str, ...]]:

@@ -24,7 +24,7 @@ from batchrun.server.webhooks.webhook_book import WebhookBook
 _log = structlog.get_logger()
 
 
-class ActorBuilds:
+class ChangedActors:
     """Keeps the catalog equal to the Actor directories on disk."""
 
     def __init__(

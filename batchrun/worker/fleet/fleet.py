@@ -25,10 +25,10 @@ from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.fleet_members import Member, Page
-from batchrun.worker.fleet.own_member import FleetMember
+from batchrun.worker.fleet.own_member import OwnMember
 from batchrun.worker.fleet.page_log import PAGE_LOG, SharedPage
-from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
-from batchrun.worker.fleet.sharded_order import OrderVerb, WholeOrder
+from batchrun.worker.fleet.sharded_batch import ShardedBatch, find_sharded_batches
+from batchrun.worker.fleet.sharded_order import OrderVerb, ShardedOrder
 from batchrun.worker.submission import BatchCounts, RetryOrder, Submission
 from batchrun.worker.submission_store import UnknownBatch, WrongState
 
@@ -71,7 +71,7 @@ class Fleet:
         #: How many entries of the list that is.
         self.list_length = 0
         #: The batches in shards.
-        self.wholes: Mapping[str, WholeBatch] = {}
+        self.wholes: Mapping[str, ShardedBatch] = {}
         #: Set once page and list were read.
         self.was_read = anyio.Event()
         #: Why the store cannot be reached; empty: it can.
@@ -105,7 +105,7 @@ class Fleet:
         """True if there are other members."""
         return any(each != self.member.id and not member.has_left for each, member in self.page.members.items())
 
-    def new_member(self) -> FleetMember:
+    def new_member(self) -> OwnMember:
         """Become a new member; this process, or its predecessor in this directory, is the old one no more."""
         try:
             predecessor = read_private(self._member_file).decode().strip()
@@ -113,7 +113,7 @@ class Fleet:
             predecessor = ""
         name = f"{socket.gethostname()} (process {os.getpid()})"
         blank = Member(name=name, address=self.address, lease_s=self.lease_s)
-        self.member = FleetMember(secrets.token_hex(8), blank, predecessor)
+        self.member = OwnMember(secrets.token_hex(8), blank, predecessor)
         replace_text(self._member_file, f"{self.member.id}\n")
         self.ready.clear()
         return self.member
@@ -133,7 +133,7 @@ class Fleet:
             return
         self.list_length = self._batches.length
         self._on_list = listed.keys()
-        self.wholes = find_wholes(listed)
+        self.wholes = find_sharded_batches(listed)
         # One in shards is carried out by its parts alone, also if it lacks one.
         self.listed = {batch: entry for batch, entry in listed.items() if entry.submission.shards is None}
         self.to_carry_out = {
@@ -160,14 +160,14 @@ class Fleet:
 
     # Batches in shards.
 
-    def whole_of(self, part: Submission) -> WholeBatch | None:
+    def whole_of(self, part: Submission) -> ShardedBatch | None:
         """Return the batch of which another one is a part, or itself; None: it is not on the list any more."""
         if part.part_of is not None:
             return self.wholes.get(part.part_of)
         listed = self.listed.get(part.id)
-        return None if listed is None else WholeBatch(listed, [listed])
+        return None if listed is None else ShardedBatch(listed, [listed])
 
-    def orders_for(self, batch: str) -> list[WholeOrder]:
+    def orders_for(self, batch: str) -> list[ShardedOrder]:
         """Return the orders that a batch, or part of one, has not obeyed yet."""
         listed = self.listed.get(batch)
         whole = self.whole_of(listed.submission) if listed is not None else None
@@ -192,9 +192,9 @@ class Fleet:
         """
 
         def decide(listed: Mapping[str, ListedBatch]) -> ListedBatch | None:
-            whole = find_wholes(listed).get(batch)
+            whole = find_sharded_batches(listed).get(batch)
             if whole is None and batch in listed:
-                whole = WholeBatch(listed[batch], [listed[batch]])
+                whole = ShardedBatch(listed[batch], [listed[batch]])
             if whole is None or (retry is not None and whole.has_retry(retry.id)):
                 return None  # it was deleted meanwhile, or ordered before
             return whole.with_order(verb, changes, retry)
@@ -224,7 +224,7 @@ class Fleet:
         carrier = self.carrier(batch)
         return "" if carrier is None else f"carried out by the worker {carrier.name}, at {carrier.address}"
 
-    def _carriers_words(self, whole: WholeBatch) -> str:
+    def _carriers_words(self, whole: ShardedBatch) -> str:
         parts = {part.submission.id for part in whole.parts}
         carriers = {
             f"{member.name}, at {member.address}": len(parts & member.batches.keys())

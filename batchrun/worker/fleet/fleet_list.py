@@ -21,7 +21,7 @@ from batchrun.output.sink import explaining
 from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
-from batchrun.worker.fleet.sharded_order import WholeOrder
+from batchrun.worker.fleet.sharded_order import ShardedOrder
 from batchrun.worker.submission import FILES, Submission
 
 #: Name of the list's log within the fleet's place.
@@ -68,7 +68,7 @@ class ListedBatch(BaseModel):
     #: True: it was deleted, with its parts, for good.
     deleted: bool = False
     #: Of a batch in shards: what its parts are to obey, oldest first.
-    orders: list[WholeOrder] = []
+    orders: list[ShardedOrder] = []
 
     @model_validator(mode="after")
     def _could_be_submitted(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from batchrun.worker.fleet.fleet_limits import Amount, Need, Resource, least_limit
-from batchrun.worker.fleet.shard_budgets import WholeShares
+from batchrun.worker.fleet.shard_budgets import BudgetShares
 from batchrun.worker.submission import BatchCounts, SubmissionId
 
 #: Seconds between two looks of a member at the page; less if a tenth of the lease is less.
@@ -72,7 +72,7 @@ class Page(_Model):
     #: Money that batches have cost which are over, in millionths of a US dollar.
     spent_micro_usd: Amount = 0
     #: Batches in shards that are under way and have a budget, or whose breaker has tripped.
-    wholes: dict[SubmissionId, WholeShares] = {}
+    wholes: dict[SubmissionId, BudgetShares] = {}
 
     def limit(self, resource: Resource) -> int | None:
         """Return the limit of all together; None: unlimited."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.fleet.fleet_limits import Amounts, Need, Resource, next_amount, targets
 from batchrun.worker.fleet.fleet_members import BEAT_PART, MAX_MEMBERS, Carried, Member, Page
-from batchrun.worker.fleet.takeover import Succession
+from batchrun.worker.fleet.takeover import Takeover
 from batchrun.worker.submission import BatchCounts
 
 #: New counts are written this many seconds after the last change of the page, if nothing else is.
@@ -20,7 +20,7 @@ COUNTS_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What a worker uses and needs now. It must have applied `FleetMember.allowed` before."""
+    """What a worker uses and needs now. It must have applied `OwnMember.allowed` before."""
 
     used: Amounts
     needs: Mapping[Resource, Need]
@@ -30,7 +30,7 @@ class Use:
     counts: Mapping[str, BatchCounts] = field(default_factory=dict)
 
 
-class FleetMember:
+class OwnMember:
     """One process on the page, under an id that no other process has. Times are those of `boot_time`.
 
     Args:
@@ -42,7 +42,7 @@ class FleetMember:
     def __init__(self, member_id: str, blank: Member, predecessor: str = "") -> None:
         self._id = member_id
         self._blank = blank
-        self._succession = Succession(member_id, predecessor)
+        self._succession = Takeover(member_id, predecessor)
         #: What inherited members held, and those of their batches whose live Runs are not known yet.
         self._unsettled: dict[str, tuple[Amounts, set[str]]] = {}
         #: Those of them that this member could not open, and leaves to the others.

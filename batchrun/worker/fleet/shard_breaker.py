@@ -10,7 +10,7 @@ from batchrun.policy.breaker import BreakerLimits
 from batchrun.worker.fleet.fleet_limits import Amount
 
 
-class WholeTrip(BaseModel):
+class ShardTrip(BaseModel):
     """The breaker of a batch in shards has tripped."""
 
     model_config = ConfigDict(frozen=True)
@@ -20,7 +20,7 @@ class WholeTrip(BaseModel):
     after: Amount = 0
 
 
-class WholeWindow:
+class ShardWindow:
     """The last jobs of a batch in shards, as a worker has seen their sums: settled ones, and those without success."""
 
     def __init__(self) -> None:

@@ -11,11 +11,11 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from batchrun.worker.fleet.fleet_limits import Amount, Need, next_amount, targets
-from batchrun.worker.fleet.shard_breaker import WholeTrip
+from batchrun.worker.fleet.shard_breaker import ShardTrip
 from batchrun.worker.submission import SubmissionId
 
 
-class PartShare(BaseModel):
+class BudgetShare(BaseModel):
     """A part's share of the budget, in millionths of a US dollar."""
 
     model_config = ConfigDict(frozen=True)
@@ -31,21 +31,21 @@ class PartShare(BaseModel):
         return cls(held=used, spent=used, need=Need(amount=used, gone=used))
 
 
-class WholeShares(BaseModel):
+class BudgetShares(BaseModel):
     """A batch in shards, as the page has it."""
 
     model_config = ConfigDict(frozen=True)
 
-    parts: dict[SubmissionId, PartShare] = {}
-    trip: WholeTrip | None = None
+    parts: dict[SubmissionId, BudgetShare] = {}
+    trip: ShardTrip | None = None
 
-    def others(self, part: str) -> dict[str, PartShare]:
+    def others(self, part: str) -> dict[str, BudgetShare]:
         """Return the shares of the other parts."""
         return {each: share for each, share in self.parts.items() if each != part}
 
     def allowed(self, part: str, limit: int) -> int:
         """Return what a part may use of the budget."""
-        return min(self.parts.get(part, PartShare()).held, self._target(part, limit))
+        return min(self.parts.get(part, BudgetShare()).held, self._target(part, limit))
 
     def gone(self, part: str) -> int:
         """Return what the other parts have spent for good."""
@@ -54,7 +54,7 @@ class WholeShares(BaseModel):
     def held_next(self, part: str, limit: int, used: int) -> int:
         """Return what a part that has obeyed `allowed`, and uses this much, holds next."""
         held_by_others = sum(share.held for share in self.others(part).values())
-        held = self.parts.get(part, PartShare()).held
+        held = self.parts.get(part, BudgetShare()).held
         target = self._target(part, limit)
         return max(used, next_amount(limit=limit, held=held, held_by_others=held_by_others, target=target, used=used))
 

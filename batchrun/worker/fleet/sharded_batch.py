@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from batchrun.model import Outcome
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.sharded_order import RESTARTS, OrderVerb, WholeOrder
+from batchrun.worker.fleet.sharded_order import RESTARTS, OrderVerb, ShardedOrder
 from batchrun.worker.submission import (
     CANCELLABLE,
     PAUSABLE,
@@ -37,13 +37,13 @@ _OBEYING = {
 }
 
 
-class WholeBatch(NamedTuple):
+class ShardedBatch(NamedTuple):
     """A batch in shards, as the list has it, and its parts."""
 
     listed: ListedBatch
     parts: Sequence[ListedBatch]
 
-    def orders_for(self, part: Submission) -> list[WholeOrder]:
+    def orders_for(self, part: Submission) -> list[ShardedOrder]:
         """Return the orders that a part has not obeyed yet, oldest first."""
         return [order for order in self.listed.orders if order.number > part.ordered]
 
@@ -63,7 +63,7 @@ class WholeBatch(NamedTuple):
         obeyed = [part.submission.ordered for part in self.parts]
         number = max([*obeyed, *(order.number for order in self.listed.orders)]) + 1
         kept = [order for order in self.listed.orders if order.number > min(obeyed)]
-        orders = [*kept, WholeOrder(number=number, verb=verb, retry=retry)]
+        orders = [*kept, ShardedOrder(number=number, verb=verb, retry=retry)]
         return self.listed.model_copy(update={"orders": orders, "submission": self.listed.submission.but(**changes)})
 
     def together(self, parts: Sequence[Submission]) -> Submission:
@@ -93,10 +93,10 @@ class WholeBatch(NamedTuple):
         return state
 
 
-def find_wholes(listed: Mapping[str, ListedBatch]) -> dict[str, WholeBatch]:
+def find_sharded_batches(listed: Mapping[str, ListedBatch]) -> dict[str, ShardedBatch]:
     """Return the batches in shards, by id, without those of which somebody has deleted a part alone."""
     return {
-        batch: WholeBatch(entry, [listed[part] for part in entry.part_ids])
+        batch: ShardedBatch(entry, [listed[part] for part in entry.part_ids])
         for batch, entry in listed.items()
         if entry.submission.shards is not None and all(part in listed for part in entry.part_ids)
     }

@@ -23,7 +23,7 @@ class OrderVerb(StrEnum):
 RESTARTS = frozenset({OrderVerb.RESUME, OrderVerb.RETRY})
 
 
-class WholeOrder(BaseModel):
+class ShardedOrder(BaseModel):
     """One order; a part notes the number of the last one that it has obeyed."""
 
     model_config = ConfigDict(frozen=True)

@@ -12,14 +12,14 @@ from batchrun.output.lock import locked
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import make_private_directory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
-from batchrun.worker.fleet.sharded_batch import WholeBatch, find_wholes
+from batchrun.worker.fleet.sharded_batch import ShardedBatch, find_sharded_batches
 
 #: Folder of the parts' directories in the whole batch's.
 PARTS = "parts"
 _IS_BATCH_LOG = re.compile(r"(.*)[/-]batch-([a-z0-9-]+)")
 
 
-def find_whole(url: str) -> tuple[str, WholeBatch] | None:
+def find_sharded_batch(url: str) -> tuple[str, ShardedBatch] | None:
     """Return a fleet's URL and its batch in shards that a URL names; None: it names none, as far as can be seen."""
     parts = urlsplit(url)
     named = _IS_BATCH_LOG.fullmatch(parts.path.rstrip("/"))
@@ -28,13 +28,13 @@ def find_whole(url: str) -> tuple[str, WholeBatch] | None:
     fleet_url = urlunsplit(parts._replace(path=named[1]))
     try:
         with open_store(part_url(fleet_url, LIST_LOG)) as store:
-            whole = find_wholes(FleetList(store).read()).get(named[2])
+            whole = find_sharded_batches(FleetList(store).read()).get(named[2])
     except (ConfigError, LogUnreachable):  # there is no fleet
         return None
     return None if whole is None else (fleet_url, whole)
 
 
-def pull_whole(fleet_url: str, whole: WholeBatch, directory: Path) -> None:
+def pull_sharded_batch(fleet_url: str, whole: ShardedBatch, directory: Path) -> None:
     """Write into a directory what the logs of all parts have, or what is new there.
 
     Raises:

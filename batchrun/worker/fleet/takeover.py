@@ -15,7 +15,7 @@ PATIENCE_S = 1.0
 QUIET_PART = 2 * BEAT_PART
 
 
-class Succession:
+class Takeover:
     """What one member knows of the others, and what it takes by that. Times are those of `boot_time`.
 
     Args:

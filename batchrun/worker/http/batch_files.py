@@ -16,8 +16,8 @@ from batchrun.worker.http.request_context import submission_of, worker_of
 async def out_dir_of(request: web.Request) -> Path:
     """Return the output directory of a request's batch; that of a batch in shards is brought up to date first."""
     worker, submission = worker_of(request), submission_of(request)
-    if (wholes := worker.wholes_with(submission.id)) is not None:
-        await wholes.bring_output(submission.id)
+    if (mirrored := worker.sharded_with(submission.id)) is not None:
+        await mirrored.bring_output(submission.id)
     else:
         worker.refuse_without_files(submission.id)
     return worker.directory.out_dir(submission)

@@ -55,8 +55,8 @@ async def get_config(request: web.Request) -> web.Response:
     The worker's own tables are left out.
     """
     worker, submission = worker_of(request), submission_of(request)
-    if (wholes := worker.wholes_with(submission.id)) is not None:
-        await wholes.bring_settings(submission.id)
+    if (mirrored := worker.sharded_with(submission.id)) is not None:
+        await mirrored.bring_settings(submission.id)
     config = await anyio.to_thread.run_sync(config_of, submission, worker.directory, worker.config, worker.environ)
     shown = config.model_dump(mode="json", exclude_defaults=True, exclude={"api", "server"})
     secrets = await anyio.to_thread.run_sync(secret_fields, worker.directory.out_dir(submission))

@@ -18,7 +18,7 @@ from batchrun.ledger.sqlite.queries.open_runs import OpenRun
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Run, RunId, TaskId
-from batchrun.output.kept_logs import LogTails
+from batchrun.output.kept_logs import KeptLogs
 from batchrun.policy.secret_fields import without
 from batchrun.preflight.preparation import read_input_secrets
 from batchrun.report.failures_by_cause import run_address
@@ -147,7 +147,7 @@ def _row(run: OpenRun, state: _Shown | None) -> dict[str, Any]:
 async def get_run_log(request: web.Request) -> web.Response:
     """Return the end of a Run's log: from the platform, or as it was kept."""
     worker, (out_dir, run_id) = worker_of(request), await _run_of(request)
-    tail = await anyio.to_thread.run_sync(LogTails(out_dir).read, run_id)
+    tail = await anyio.to_thread.run_sync(KeptLogs(out_dir).read, run_id)
     if tail is None:
         if worker.account is None:
             raise Refused(503, "not-possible-now", worker.why_not_ready)

@@ -45,7 +45,7 @@ _CANCELLED = "has changed, but its batch was cancelled; `{resume}` goes on with 
 _DELETED = "has changed, but its batch was cancelled and deleted; give the file another name to run its jobs"
 _MOVED = (
     "has run, and its results were moved: under this name it would run again from its first line; give the file another"
-    " name for that, or put {out} back"
+    " name for that, or put {out} back and touch the file"
 )
 
 _log = structlog.get_logger()

@@ -13,8 +13,8 @@ from batchrun.worker.submission import BatchState, Submission
 
 #: Notes from which on old ones of files that are gone are dropped, 10 MB; most bytes that are read.
 _MAX_NOTES, _MAX_BYTES = 100_000, 256 << 20
-#: Bytes by which a file is known again: a list of other jobs differs in them.
-_BEGINNING_BYTES = 64 << 10
+#: Bytes at either end of a file by which it is known again: a list of other jobs differs in them.
+_SAMPLE_BYTES = 64 << 10
 
 
 class TakenFile(BaseModel):
@@ -98,25 +98,37 @@ def _line(taken: TakenFile) -> bytes:
     return f"\n{taken.model_dump_json()}".encode()
 
 
-def beginning_of(file: Path, size: int = _BEGINNING_BYTES) -> str | None:
-    """Return how many bytes of at most `size` a file begins with, and their digest; None: it cannot be read. Blocks."""
+def beginning_of(file: Path, size: int | None = None) -> str | None:
+    """Return the first bytes of a file as `SIZE-DIGEST`; None: it cannot be read. Blocks.
+
+    Args:
+        file: what is read: all of it if it is small, and its two ends otherwise.
+        size: how many bytes are meant; None: the whole file.
+    """
+    digest = sha256()
     try:
         with open(file, "rb", opener=input_opener) as opened:
-            head = opened.read(size)
+            if size is None:
+                size = os.fstat(opened.fileno()).st_size
+            head = min(size, _SAMPLE_BYTES)
+            digest.update(opened.read(head))
+            opened.seek(max(head, size - _SAMPLE_BYTES))
+            digest.update(opened.read(size - opened.tell()))
     except OSError:
         return None
-    return f"{len(head)}-{sha256(head).hexdigest()}"
+    return f"{size}-{digest.hexdigest()}"
 
 
 def is_same_file(before: Submission | TakenFile, file: Path, signature: str) -> bool:
-    """True if a file is one from before, that has grown or was touched, or its exact copy. Blocks.
+    """True if a file begins with all that the one before held: it has grown or was touched, or is a copy. Blocks.
 
-    The inode does not tell alone: a file system may give that of a removed file to the next one.
+    The inode would not tell: editors change that of a file, and a file system gives that of a removed file to the next.
     """
     inode, *content = (before.signature or "").split("-", 2)
     inode_now, *content_now = signature.split("-", 2)
-    if inode != inode_now or content == content_now:
-        return content == content_now
-    if before.beginning is None:  # it was taken by an earlier version
+    if content == content_now:
         return True
-    return beginning_of(file, int(before.beginning.partition("-")[0])) in (before.beginning, None)
+    if before.beginning is None:  # it was taken by an earlier version
+        return inode == inode_now
+    size = int(before.beginning.partition("-")[0])
+    return size > 0 and beginning_of(file, size) in (before.beginning, None)  # of an empty one nothing could run twice

@@ -160,7 +160,7 @@ class Submission(BaseModel):
     spooled: PurePosixPath | None = None
     #: Distinguishes the spooled file from a later one of the same name.
     signature: str | None = None
-    #: What the spooled file begins with, as `spool_taken_files.beginning_of` gives it.
+    #: Its content when it was taken, as `spool_taken_files.beginning_of` gives it.
     beginning: str | None = None
     #: Settings by dotted key; they override the batch file.
     settings: JsonObject = {}

@@ -533,7 +533,7 @@ async def test_a_cancelled_batch_of_the_spool_stays_so_once_it_is_deleted(tmp_pa
     directory = DataDirectory(tmp_path / "data")
     directory.make()
     file = directory.spool / "shop.toml"
-    put(file, "")
+    put(file, "# one")
     store, taken = SubmissionStore(directory), list[Submission]()
 
     async def submit(submission: Submission) -> Submission:
@@ -643,8 +643,22 @@ async def test_the_money_of_archived_results_stays_spent_when_a_new_file_has_the
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])
-async def test_a_new_file_with_the_inode_of_one_that_has_run_is_taken(tmp_path, blockbuster, is_deleted):
-    """As ext4 gives it; the results of the old one were moved. One that has only grown is left."""
+@pytest.mark.parametrize("is_new_inode", [False, True])
+@pytest.mark.parametrize(
+    ("later", "is_taken"),
+    [
+        ("monday and more", False),
+        ("monday", False),
+        ("tuesday and more", True),
+        ("monda", True),
+    ],
+    ids=["grown", "touched", "another", "cut"],
+)
+@pytest.mark.parametrize("before", ["", "# customers of all days\n" * 10_000], ids=["small", "large"])
+async def test_a_file_whose_results_were_moved_is_known_by_its_content(
+    tmp_path, blockbuster, is_deleted, is_new_inode, later, is_taken, before
+):
+    """Not by its inode: ext4 gives that of a removed file to the next one, and some editors give a file another one."""
     blockbuster.deactivate()
     directory = DataDirectory(tmp_path / "data")
     directory.make()
@@ -655,20 +669,20 @@ async def test_a_new_file_with_the_inode_of_one_that_has_run_is_taken(tmp_path, 
         taken.append(file.read_text())
         return await store.add(submission)
 
-    async def look_at(content: str) -> None:
-        file.write_text(content)  # in place: the inode stays
-        await Spool(directory, store, submit).look()
-
-    put(file, "# monday\n")
-    await Spool(directory, store, submit).look()
+    put(file, f"{before}# monday")
+    spool = Spool(directory, store, submit)
+    await spool.look()
     (batch,) = store
     ended = await store.update(batch.id, lambda _: {"state": BatchState.FINISHED, "begun_at": datetime.now(UTC)})
     if is_deleted:
         store.delete(ended)
-    await look_at("# monday\n# and more\n")
-    assert taken == ["# monday\n"]
-    await look_at("# tuesday\n# and more\n")
-    assert taken == ["# monday\n", "# tuesday\n# and more\n"]
+    if is_new_inode:
+        put(file, f"{before}# {later}")
+    else:
+        file.write_text(f"{before}# {later}")
+    os.utime(file, ns=(0, 0))
+    await spool.look()
+    assert len(taken) == (2 if is_taken else 1)
 
 
 async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_path, api, blockbuster):
@@ -845,9 +859,11 @@ async def test_results_that_were_moved_make_nothing_of_the_spool_run_again(tmp_p
         shutil.copy2(spool / "once.toml", tmp_path / "copy")
         (tmp_path / "copy").rename(spool / "once.toml")
         await another("next-d")
-        assert len(api.runs()) == 3 + 4
-        assert {each.name for each in worker.store} == {f"next-{each}" for each in "abcd"}
-        put(spool / "once.toml", batch_file("once", "once.jsonl") + "# another one")
+        put(spool / "once.toml", batch_file("once", "once.jsonl") + "# one that has grown")
+        await another("next-e")
+        assert len(api.runs()) == 3 + 5
+        assert {each.name for each in worker.store} == {f"next-{each}" for each in "abcde"}
+        put(spool / "once.toml", "# another one\n" + batch_file("once", "once.jsonl"))
         await until((spool / "once.out" / "records.jsonl").exists, "another batch")
 
 

@@ -10,8 +10,9 @@ from itertools import chain, islice
 from typing import NamedTuple, Self
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.raw_streams import Note, RowlessBytes, skip_line
+from batchrun.jobs.raw_streams import Note
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, NAMES_FIRST, NotAJob, ReadPoint, Row, not_encoded
+from batchrun.jobs.skipped_lines import RowlessBytes, is_blank_line, is_blank_row, skip_line
 from batchrun.model import Position
 
 #: The problem of a row whose quote is still open at the end of the file.
@@ -107,7 +108,7 @@ def read_header(stream: BufferedIOBase, encoding: str, dialect: CsvDialect, name
     """
     lines = _Lines(stream, ReadPoint(), encoding)
     try:
-        text = next((line for line in lines if line.strip() and not named_delimiter(line)), "").lstrip("\ufeff")
+        text = next((line for line in lines if not (is_blank_line(line) or named_delimiter(line))), "").lstrip("\ufeff")
         if not text:
             raise JobFileError("holds no jobs: the file is empty", file=name)
         # A quoted name may hold line ends: the reader then takes further lines.
@@ -178,7 +179,7 @@ def csv_rows(
             problem = _teach(error, spans_lines=lines.spans_lines)
         if trim:
             cells = [cell.strip() for cell in cells]
-        if not problem and len(cells) <= widest and not any(map(str.strip, cells)):
+        if not problem and len(cells) <= widest and is_blank_row(cells):
             lines.end_row()
             rowless.add(lines.position.length)
             continue

@@ -12,8 +12,9 @@ from typing import IO
 import orjson
 
 from batchrun.errors import JobFileError
-from batchrun.jobs.raw_streams import Note, RowlessBytes, skip_line
+from batchrun.jobs.raw_streams import Note
 from batchrun.jobs.rows import KEPT_BYTES, MAX_ROW_BYTES, ReadPoint, Row, brief, not_encoded, parts_problem
+from batchrun.jobs.skipped_lines import RowlessBytes, is_blank_line, skip_line
 from batchrun.model import MAX_BODY_BYTES, JsonObject, Position, read_json
 from batchrun.runtime.free_memory import check_memory, parsed_bytes
 
@@ -55,7 +56,7 @@ def line_rows(stream: BufferedIOBase, start: ReadPoint, encoding: str, note: Not
             length += skipped
             position = Position(line=line, offset=offset, length=length)
             yield Row(position, None, _TOO_LONG, raw[:KEPT_BYTES] + end, line)
-        elif raw.isspace() or not raw:
+        elif is_blank_line(raw):
             rowless.add(length)
         else:
             rowless.end()

@@ -23,11 +23,6 @@ Note = Callable[[bytes], object]
 _BUFFER_BYTES = 128 << 10
 #: Bytes that a zstd decoder is fed at once. A block of 4 bytes can unfold to 128 KB, so this bounds memory, to 8 MB.
 _ZSTD_FEED_BYTES = 256
-#: Max bytes of a file that give no row: of a line that does not end, or of blank lines.
-_MAX_ROWLESS_BYTES = 1 << 30
-#: What a blank line counts besides its bytes, for its call: 2.6 million empty lines are too many, more than the blank
-#: rows that a spreadsheet leaves behind its last one.
-_LINE_BYTES = 400
 #: Bytes of a read whose content is thrown away.
 _SKIP_BYTES = 1 << 20
 
@@ -49,49 +44,6 @@ def open_bytes(path: Path | None, compression: Compression, max_window_bytes: in
 def as_utf8(stream: BufferedIOBase, encoding: str) -> BufferedReader:
     """Return text in any encoding as a stream of UTF-8, which owns the given one."""
     return _buffered(_PieceReader(stream, _convert(stream, encoding)))
-
-
-class NoRow(Exception):
-    """A file gives no further row for so long that it is read no further; the text is the reason."""
-
-
-class RowlessBytes:
-    """How many bytes in a row have given no row of a file."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def end(self) -> None:
-        """Note that there is a row."""
-        self._count = 0
-
-    def add(self, size: int) -> None:
-        """Count the bytes of a blank line, or of a part of a line.
-
-        Raises:
-            NoRow: they are too many.
-        """
-        self._count += size + _LINE_BYTES
-        if self._count > _MAX_ROWLESS_BYTES:
-            raise NoRow(
-                "goes on for 1 GB without a job: a line that does not end, or blank lines. It is read no further; look"
-                " whether it is damaged"
-            )
-
-
-def skip_line(stream: BufferedIOBase, note: Note | None) -> tuple[int, bytes]:
-    """Read up to the end of the line, keep nothing, and return how many bytes were read, and the line end if any.
-
-    Raises:
-        NoRow: it has no end within 1 GB.
-    """
-    skipped, piece, rowless = 0, b"", RowlessBytes()
-    while (piece[-1:] != b"\n") and (piece := stream.readline(_SKIP_BYTES)):
-        skipped += len(piece)
-        rowless.add(len(piece))
-        if note is not None:
-            note(piece)
-    return skipped, piece[-1:]
 
 
 def skip_bytes(stream: BufferedIOBase, count: int) -> None:

@@ -16,7 +16,8 @@ import zstandard
 
 from batchrun.errors import JobFileError, JobFileLost
 from batchrun.jobs.job_format import Compression, JobFormat
-from batchrun.jobs.raw_streams import NoRow, as_utf8, open_bytes, skip_bytes
+from batchrun.jobs.raw_streams import as_utf8, open_bytes, skip_bytes
+from batchrun.jobs.skipped_lines import NoRow
 from batchrun.jobs.text_encoding import ONE_BYTE, known_encoding, marked_encoding
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.open_files import TOO_MANY, too_many_words

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, JobFileLost
-from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, json_rows, raw_streams, text_source
+from batchrun.jobs import JobFile, JobFormat, ReadPoint, is_job_file, json_rows, skipped_lines, text_source
 from batchrun.jobs.rows import KEPT_BYTES, MAX_PARTS, MAX_ROW_BYTES
 from batchrun.model import BadLine, Job, JobKey, Position
 
@@ -645,7 +645,7 @@ def test_a_text_without_jobs_is_read_no_further(
     write: Write, monkeypatch: pytest.MonkeyPatch, name: str, head: bytes, text: bytes
 ) -> None:
     """Some KB can unfold to terabytes of one line, or of blank lines; what comes before them are jobs."""
-    monkeypatch.setattr(raw_streams, "_MAX_ROWLESS_BYTES", 4 << 20)
+    monkeypatch.setattr(skipped_lines, "_MAX_ROWLESS_BYTES", 4 << 20)
     text *= (24 << 20) // len(text)
     path = write(f"{name}.zst", zstandard.compress(head) + zstandard.compress(text) + zstandard.compress(b"\n2\n"))
     with JobFile(JobFormat(path=path)) as file:

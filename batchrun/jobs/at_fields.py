@@ -1,21 +1,18 @@
 """The `@` fields of a line (`@key`, `@options`, …): taken out of the override and checked."""
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from batchrun.jobs.job_key import MAX_KEY_CHARS, check_key, is_name
 from batchrun.jobs.rows import NotAJob, brief
 from batchrun.jobs.template import to_bool, to_int
-from batchrun.model import JobKey, JsonObject, RunOptions, read_json
+from batchrun.model import JsonObject, RunOptions, read_json
 from batchrun.runtime.fast_dataclasses import dataclass
 
-#: Characters of a job key or a group.
-MAX_KEY_CHARS = 512
 #: Largest priority, and with a minus the smallest: far beyond any use, far within 64 bits.
 MAX_PRIORITY = 10**9
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: The memory sizes that the API accepts.
 _MEMORIES_MB = tuple(2**n for n in range(7, 16))
 
@@ -78,22 +75,9 @@ def unknown_field(name: str) -> str:
     return f"{name!r} is not one of the fields {known}; a property of the input must not begin with '@'"
 
 
-def check_key(key: Any) -> JobKey:
-    """Return a value as a job key, or raise NotAJob."""
-    if type(key) is not str:
-        raise NotAJob(f"the key must be a string, not {brief(key)}")
-    if not key:
-        raise NotAJob("the key is empty; give each line its own, or leave it out to derive it from the content")
-    if len(key) > MAX_KEY_CHARS:
-        raise NotAJob(f"the key has {len(key)} characters; at most {MAX_KEY_CHARS} are allowed")
-    if _CONTROL.search(key):
-        raise NotAJob(f"the key {brief(key)} holds a control character or a line end; leave it out")
-    return JobKey(key)
-
-
 def check_group(group: Any) -> None:
     """Raise NotAJob if a value cannot name a group."""
-    if type(group) is not str or len(group) > MAX_KEY_CHARS or _CONTROL.search(group):
+    if type(group) is not str or not is_name(group):
         raise NotAJob(
             f"the group must be a string of at most {MAX_KEY_CHARS} characters without line ends, not {brief(group)}"
         )

@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -15,20 +14,19 @@ import orjson
 from batchrun.errors import ConfigError, JobFileError
 from batchrun.jobs.at_fields import (
     AT_FIELDS,
-    MAX_KEY_CHARS,
     NO_AT_FIELDS,
     AtFields,
     check_group,
-    check_key,
     take_at_fields,
     unknown_field,
 )
 from batchrun.jobs.job_format import JobFormat
+from batchrun.jobs.job_key import check_key_covers, content_digest, key_of
 from batchrun.jobs.matrix import combinations
 from batchrun.jobs.merge import deep_merge
 from batchrun.jobs.rows import NAMES_FIRST, NotAJob, Row, bad_line
 from batchrun.jobs.template import DROPPED, Cells, Template, as_text
-from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JobKey, JsonObject, Position, read_json, write_json
+from batchrun.model import MAX_BODY_BYTES, BadLine, Job, JsonObject, Position, read_json, write_json
 
 #: Properties of item lines that are batchrun's.
 _ITEM_NAMES = ("_key", "_line", "_run", "_outcome", "_meta", "_own")
@@ -69,7 +67,7 @@ class JobBuilder:
         if columns is not None:
             self._check_columns(columns, job_format, fits_rows=fits_rows)
         if self._key is not None:
-            _check_key_covers(self._key, job_format)
+            check_key_covers(self._key, job_format)
 
     @property
     def empty_in_text(self) -> Counter[str]:
@@ -135,7 +133,7 @@ class JobBuilder:
             fields = _over(take_at_fields(override), fields)
         if self._constants:
             override = {**self._constants, **override}
-        digest = _digest(override, fields.options)
+        digest = content_digest(override, fields.options)
         body = write_json(override if self._under is None else deep_merge(self._under, override))
         if len(body) > MAX_BODY_BYTES:
             raise NotAJob(
@@ -143,7 +141,7 @@ class JobBuilder:
                 "put large content into a key-value store and pass its address"
             )
         return Job(
-            key=self._job_key(cells, fields, key_suffix) or JobKey(digest.hex()),
+            key=key_of(fields.key, key_suffix, self._key, cells, digest),
             digest=digest,
             position=position,
             # Copied: bytes from orjson keep a buffer of four kilobytes, however short they are.
@@ -154,18 +152,6 @@ class JobBuilder:
             group=fields.group or self._job_group(cells),
             meta=fields.meta if not self._meta else self._job_meta(cells, fields.meta),
         )
-
-    def _job_key(self, cells: Cells, fields: AtFields, key_suffix: str | None) -> JobKey | None:
-        if fields.key is not None:
-            if key_suffix is None:
-                raise NotAJob(
-                    f"has a @key, to which jobs.matrix adds values of more than {MAX_KEY_CHARS} characters; leave it"
-                    " out to derive the keys from the content, or set jobs.key"
-                )
-            return check_key(fields.key + key_suffix) if key_suffix else JobKey(fields.key)
-        if self._key is None or (value := self._key.fill(cells)) is DROPPED:
-            return None
-        return check_key(as_text(value))
 
     def _job_group(self, cells: Cells) -> str | None:
         if self._group is None or (value := self._group.fill(cells)) is DROPPED:
@@ -250,14 +236,6 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _digest(override: JsonObject, options: JsonObject) -> bytes:
-    content = write_json(override, option=orjson.OPT_SORT_KEYS)
-    if options:
-        # Compact JSON holds no line end: no override alone reads like another one with options.
-        content += b"\n" + write_json(options, option=orjson.OPT_SORT_KEYS)
-    return sha256(content).digest()[:16]
-
-
 def _over(upper: AtFields, lower: AtFields) -> AtFields:
     """Return the fields of the template, with those of the line where the template gives none."""
     if lower is NO_AT_FIELDS:
@@ -278,10 +256,3 @@ def _under(job_format: JobFormat) -> JsonObject | None:
     if job_format.task_input is None:
         raise ConfigError('"deep" needs the input of the task, which is unknown', key="jobs.merge")
     return job_format.task_input
-
-
-def _check_key_covers(key: Template, job_format: JobFormat) -> None:
-    for name, values in job_format.matrix.items():
-        if len(values) > 1 and name not in key.columns:
-            problem = f"must contain {{{{{name}}}}}, or all jobs that jobs.matrix makes of a line get one key"
-            raise ConfigError(problem, key="jobs.key")

@@ -21,11 +21,12 @@ from batchrun.jobs.csv_dialect import SAMPLE_BYTES, find_dialect
 from batchrun.jobs.csv_rows import NEVER_CLOSED, CsvDialect, Header, compared_with_rows, csv_rows, read_header
 from batchrun.jobs.job_builder import JobBuilder
 from batchrun.jobs.job_format import JobFormat
+from batchrun.jobs.job_key import key_conflict
 from batchrun.jobs.json_rows import array_rows, line_rows
 from batchrun.jobs.merge import lost_fields, nested_properties
 from batchrun.jobs.priority_look_ahead import LOOK_AHEAD_JOBS, LOOK_AHEAD_ROWS, LookAhead
 from batchrun.jobs.raw_streams import Note, PipeReader
-from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line, key_conflict
+from batchrun.jobs.rows import NotAJob, ReadPoint, Row, bad_line
 from batchrun.jobs.text_fingerprint import TextFingerprint
 from batchrun.jobs.text_source import TextSource, find_text, read_errors_named
 from batchrun.model import BadLine, Job, JobKey, Position

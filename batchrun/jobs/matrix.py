@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from batchrun.errors import ConfigError
-from batchrun.jobs.at_fields import MAX_KEY_CHARS
+from batchrun.jobs.job_key import MAX_KEY_CHARS
 from batchrun.jobs.template import as_text
 from batchrun.model import JsonObject
 

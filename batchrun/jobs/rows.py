@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Any, NamedTuple
 
-from batchrun.model import BadLine, JobKey, JsonObject, Position, write_json
+from batchrun.model import BadLine, JsonObject, Position, write_json
 from batchrun.runtime.fast_dataclasses import dataclass
 
 #: Bytes of a row; a longer one is skipped unread. More than the API takes as input: a template may leave columns out.
@@ -52,14 +52,6 @@ def bad_line(row: Row, reason: str) -> BadLine:
     is_cut = row.position.length > len(row.raw)
     content = row.raw.decode("utf-8", "replace").rstrip("\r\n") + ("…" if is_cut else "")
     return BadLine(position=row.position, reason=reason, content=content)
-
-
-def key_conflict(key: JobKey, line: int) -> str:
-    """Return the reason why a job is a bad line: the job of an earlier line has its key and other content."""
-    return (
-        f"key {key!r} stands on line {line} with other content; give this line another @key, or"
-        ' "@replaces": true if it mends that line'
-    )
 
 
 def brief(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from batchrun.jobs.rows import key_conflict
+from batchrun.jobs.job_key import key_conflict
 from batchrun.ledger.facts import DUPLICATES, READ_TO, Facts
 from batchrun.ledger.protocol import Admission, Duplicate, Known, OpenJob, ReadTo
 from batchrun.model import BadLine, Job, JobId, Outcome, Problem, Record

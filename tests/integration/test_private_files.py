@@ -196,7 +196,7 @@ def test_no_link_that_comes_while_a_batch_runs_leads_its_files_elsewhere(tmp_pat
         for name in (RUN_LOGS, OUTBOX):
             (out / name).symlink_to(aim)
         with pytest.raises(OSError, match=r"it is a symbolic link.*: 'logs'"):
-            KeptLogs(out).write(RunId("a"), b"lines of an Actor")
+            KeptLogs(out).write(RunId("a"), b"lines of an Actor", ())
         with pytest.raises(OutputError, match="outbox: it is a symbolic link"):
             Outbox(out / OUTBOX).put(Notification(id="a", event="test", text="any"))
         (out / SERVER_STATE).symlink_to(aim)

@@ -1,4 +1,4 @@
-"""Keeps the end of each log whose job did not succeed: the first thing that a person looks at, also offline.
+"""Fetches the end of each log whose job did not succeed: the first thing that a person looks at, also offline.
 
 This is best effort and bounded: no job waits for a log, and no batch fails for one. The platform has the whole logs, as
 long as it keeps them.
@@ -15,14 +15,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchrun.errors import ApiError
 from batchrun.model import Outcome, Record, RunId
-from batchrun.output.kept_logs import MAX_TAIL_BYTES, KeptLogs
+from batchrun.output.kept_logs import MAX_KEPT, MAX_KEPT_PER_KIND, MAX_TAIL_BYTES, KeptLogs
 from batchrun.policy.failure_cause import failure_id
-from batchrun.policy.secret_fields import MASK
 
-#: Max logs that are kept of one batch: 64 MB.
-MAX_KEPT = 1000
-#: Max logs of one kind of failure in one process, so that a frequent kind does not crowd out a rare one.
-MAX_KEPT_PER_KIND = 100
 #: Max logs that are fetched at the same time.
 FETCHERS = 4
 #: Timeout for fetching one log, in seconds.
@@ -100,10 +95,8 @@ class LogFetcher:
         tail = await self._tail(run_id) if not self._is_disk_full else None
         if not tail:
             return
-        for secret in secrets:
-            tail = tail.replace(secret.encode(), MASK.encode())
         try:
-            await anyio.to_thread.run_sync(self._files.write, run_id, tail)
+            await anyio.to_thread.run_sync(self._files.write, run_id, tail, secrets)
         except OSError as error:
             if not self._is_disk_full:
                 _log.warning("log_tails_not_written", error=str(error))

@@ -1,4 +1,4 @@
-"""Numbers each state of an Actor's files as a build, and picks up changes while the server runs."""
+"""Picks up changed files of Actors while the server runs, and numbers each state of them as a build."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import orjson
 import structlog
 
 from batchrun.errors import ConfigError
@@ -15,7 +14,8 @@ from batchrun.runtime.error_containment import contained
 from batchrun.server.accounts.accounts import Accounts
 from batchrun.server.catalog import actor_files
 from batchrun.server.catalog.actor_catalog import Actor, Catalog, LocalCommand, actor_folders, read_actor
-from batchrun.server.ids import iso, now_ms
+from batchrun.server.catalog.build_object import build_doc
+from batchrun.server.ids import now_ms
 from batchrun.server.settings import ServerSettings
 from batchrun.server.store import build_table
 from batchrun.server.store.database import Database
@@ -111,26 +111,3 @@ class ChangedActors:
         taken_in = replace(actor, build_no=build_no, built_ms=built_ms)
         self._catalog.put(taken_in)
         return taken_in
-
-
-def build_doc(actor: Actor, owner_id: str, at_ms: int) -> JsonObject:
-    schema = actor.input_schema.schema if actor.input_schema else None
-    definition: JsonObject = {"actorSpecification": 1, "name": actor.name, "version": actor.version}
-    if schema is not None:
-        definition["input"] = schema
-    return {
-        "id": actor.build_id,
-        "actId": actor.id,
-        "userId": owner_id,
-        "startedAt": iso(at_ms),
-        "finishedAt": iso(at_ms),
-        "status": "SUCCEEDED",
-        "meta": {"origin": "API"},
-        "stats": {"durationMillis": 0, "runTimeSecs": 0, "computeUnits": 0},
-        "options": {"useCache": True, "betaPackages": False, "memoryMbytes": 1024, "diskMbytes": 2048},
-        "usageTotalUsd": 0,
-        "buildNumber": actor.build_number,
-        "actVersion": {"sourceType": "SOURCE_FILES", "buildTag": actor.build_tag, "versionNumber": actor.version},
-        "inputSchema": orjson.dumps(schema).decode() if schema is not None else None,
-        "actorDefinition": definition,
-    }

@@ -81,9 +81,17 @@ class HeldDirectory:
                 os.unlink(beside, dir_fd=self.descriptor)
         return True
 
-    def take(self, name: str, source: Self) -> None:
+    def has(self, name: str) -> bool:
+        """Return whether there is anything of this name, a link that leads nowhere included."""
+        try:
+            os.lstat(name, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def take(self, name: str, source: Self, new_name: str) -> None:
         """Move a file from another directory into this one."""
-        os.replace(name, name, src_dir_fd=source.descriptor, dst_dir_fd=self.descriptor)
+        os.replace(name, new_name, src_dir_fd=source.descriptor, dst_dir_fd=self.descriptor)
 
 
 @contextmanager

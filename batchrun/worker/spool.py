@@ -11,6 +11,7 @@ incomplete. Names that begin with a dot or end with .part or .tmp are ignored.
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR, S_ISREG
 
@@ -238,15 +239,21 @@ def _has_place(submission: Submission) -> bool:
 
 
 def _move_to_failed(spool: Path, name: PurePosixPath, reason: str) -> None:
-    """Move a file, with the reason beside it; no link that others put in the place of a directory is followed."""
+    """Move a file, with the reason beside it, over none that is there: it may be the only copy of what was handed in.
+
+    No link that others put in the place of a directory is followed.
+    """
     with ExitStack() as stack:
         source = stack.enter_context(held(spool))
         target = stack.enter_context(source.within("failed", makes=True))
         for part in name.parts[:-1]:
             source = stack.enter_context(source.within(part))
             target = stack.enter_context(target.within(part, makes=True))
-        target.replace(f"{name.name}.txt", reason.encode())
-        target.take(name.name, source)
+        stem, dot, suffixes = name.name.partition(".")
+        numbered = (f"{stem}-{number}{dot}{suffixes}" for number in count(2))
+        free = next(each for each in chain([name.name], numbered) if not target.has(each))
+        target.replace(f"{free}.txt", reason.encode())
+        target.take(name.name, source, free)
 
 
 def _files(entries: list[Path], report: Report) -> Iterator[tuple[PurePosixPath, str]]:

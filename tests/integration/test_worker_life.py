@@ -744,6 +744,26 @@ async def test_a_batch_file_that_cannot_be_read_disturbs_no_other(tmp_path, bloc
     assert spool._reported == {}
 
 
+async def test_a_refused_file_replaces_no_earlier_one_of_its_name(tmp_path, blockbuster):
+    """Each may be the only copy of what was handed in; its reason stands beside it."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    (directory.spool / "shop").mkdir()
+
+    async def refuse(_: Submission) -> Submission:
+        raise ConfigError(f"cannot run {file.read_text()}")
+
+    spool = Spool(directory, SubmissionStore(directory), refuse)
+    for day in ("monday", "tuesday", "wednesday"):
+        file = directory.spool / "shop" / "day.csv.gz"
+        put(file, day)
+        await spool.look()
+    failed = {each.name: each.read_text().strip() for each in (directory.spool / "failed" / "shop").iterdir()}
+    names = {"day.csv.gz": "monday", "day-2.csv.gz": "tuesday", "day-3.csv.gz": "wednesday"}
+    assert failed == names | {f"{name}.txt": f"cannot run {day}" for name, day in names.items()}
+
+
 async def test_two_files_of_one_name_never_share_results(tmp_path, api):
     """The second is refused at once with the first one's name; the first one's results are untouched."""
     data = tmp_path / "data"

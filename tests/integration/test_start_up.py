@@ -36,7 +36,7 @@ OWN_FOR_HELP = {
     ),
     *("batchrun.cli.terminal", "batchrun.cli.command_line", "batchrun.cli.worker_command_line", "batchrun.errors"),
     *("batchrun.runtime", "batchrun.runtime.lean_imports"),
-    *("batchrun.report", "batchrun.words.terminal_text", "batchrun.version"),
+    *("batchrun.words", "batchrun.words.terminal_text", "batchrun.version"),
 }
 #: Runs command lines, one after another, and prints the names of all modules that were imported for them.
 PROBE = """
@@ -129,7 +129,7 @@ def test_only_the_command_that_is_run_is_built(words: list[str], built: list[str
 #: Modules of the standard library that `run` can do without: for plugins of pydantic, for resources, for pages.
 LEAN_WITHOUT = {"importlib.metadata", "importlib.resources", "html"}
 #: Packages whose modules come after the first request: only the words and values of other modules are needed before.
-LATE = ("batchrun.engine.", "batchrun.maintenance.", "batchrun.report.")
+LATE = ("batchrun.engine.", "batchrun.maintenance.", "batchrun.report.", "batchrun.words.")
 #: Runs a batch on a platform of its own that prints, at the first request, what was imported until then, and ends all.
 FIRST_REQUEST = """
 import os, socket, sys, threading

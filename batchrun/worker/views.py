@@ -31,6 +31,8 @@ class _View(BaseModel):
 
 #: Header of an answer with a log: the piece of the log that it begins with.
 LOG_PIECE = "X-Log-Piece"
+#: Type of the error with which a worker answers that has not read its fleet's list yet, or cannot reach the store.
+FLEET_UNREACHABLE = "fleet-unreachable"
 
 
 class JobCounts(_View):

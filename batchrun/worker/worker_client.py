@@ -19,7 +19,7 @@ from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.apify.guarded_connector import GuardedConnector
 from batchrun.apify.local_names import LocalNames
 from batchrun.config.text_bounds import parse_json
-from batchrun.errors import BatchrunError, ConfigError, OutputError
+from batchrun.errors import BatchrunError, ConfigError, LogUnreachable, OutputError
 from batchrun.maintenance.repair import Repaired
 from batchrun.maintenance.resolve import ShownDoubt
 from batchrun.maintenance.retry_selection import WantedJobs
@@ -35,7 +35,16 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import path_of_own
 from batchrun.worker.token_file import Token
-from batchrun.worker.views import LOG_PIECE, BatchPage, BatchView, NotifyTestView, NotifyView, RetryView, WorkerView
+from batchrun.worker.views import (
+    FLEET_UNREACHABLE,
+    LOG_PIECE,
+    BatchPage,
+    BatchView,
+    NotifyTestView,
+    NotifyView,
+    RetryView,
+    WorkerView,
+)
 
 T = TypeVar("T")
 
@@ -180,6 +189,7 @@ class WorkerClient:
     Every method raises:
         WorkerUnreachable: the worker does not answer.
         ConfigError: the worker refuses the request; the message is the worker's.
+        LogUnreachable: the worker cannot do it until it has read its fleet's list.
         OutputError: the worker cannot do it now.
     """
 
@@ -383,7 +393,10 @@ class WorkerClient:
             await anyio.sleep(INTERVAL_S)
 
     async def wait(self, batch_id: str, show: Callable[[BatchView], None], report: Report) -> BatchView:
-        """Return a batch once it rests; call `show` with it until then, also across restarts of the worker."""
+        """Return a batch once it rests; call `show` with it until then, also across restarts of the worker.
+
+        A worker that has restarted in a fleet knows no batch of the others until it has read the list.
+        """
         guard = _OutageGuard(report)
         while True:
             with guard:
@@ -437,7 +450,7 @@ def _unreachable(address: WorkerAddress, error: aiohttp.ClientError | TimeoutErr
 
 
 class _OutageGuard:
-    """Suppresses `WorkerUnreachable`, and reports each outage once."""
+    """Suppresses the errors that end once the worker, or its fleet's store, is back, and reports each outage once."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -446,12 +459,13 @@ class _OutageGuard:
     def __enter__(self) -> None: ...
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
-        if not isinstance(error, WorkerUnreachable):
+        if not isinstance(error, WorkerUnreachable | LogUnreachable):
             self._is_waiting = False
             return False
         if not self._is_waiting:
             self._is_waiting = True
-            self._report(f"{error}; waiting until it is back")
+            waits = "waiting until it is back" if isinstance(error, WorkerUnreachable) else "this command waits"
+            self._report(f"{error}; {waits}")
         return True
 
 
@@ -490,9 +504,12 @@ async def _body(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 def _refusal(status: int, body: bytes, address: WorkerAddress) -> BatchrunError:
     """Return an error answer as one of our errors; one without the worker's envelope is an OutputError."""
     try:
-        message = str(orjson.loads(body)["error"]["message"])[:_MAX_MESSAGE_CHARS]
-    except (ValueError, KeyError, TypeError):
+        told = orjson.loads(body)["error"]
+        type_, message = told.get("type"), str(told["message"])[:_MAX_MESSAGE_CHARS]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return OutputError(f"{address.place} answers {status}, not as a worker would; is it one?")
     if status == 401:
         return ConfigError(f"the worker at {address.place} refuses this token: {message}")
-    return ConfigError(message) if status < 500 else OutputError(message)
+    if status < 500:
+        return ConfigError(message)
+    return LogUnreachable(message) if type_ == FLEET_UNREACHABLE else OutputError(message)

@@ -22,7 +22,7 @@ from batchrun.output.layout import BATCH_LOG
 from batchrun.runtime import free_space
 from batchrun.runtime.content_security import STRANGER_POLICY
 from batchrun.server.http import connection_cap
-from batchrun.worker import batch_deletion
+from batchrun.worker import batch_deletion, worker_client
 from batchrun.worker.http import (
     PageAccess,
     batch_upload,
@@ -39,6 +39,7 @@ from batchrun.worker.http.page_access import MAX_TICKETS
 from batchrun.worker.local_socket import short_path
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.token_file import Token
+from batchrun.worker.views import BatchView
 from batchrun.worker.worker import Worker
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api, open_api
@@ -509,8 +510,13 @@ async def test_an_idempotency_key_submits_one_batch_to_a_fleet(tmp_path, api):
         assert (len(first.directories), second.directories) == (2, [])
 
 
-async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api):
-    """It is not ready, and to be asked later: it knows neither all batches, nor who has those of its directory."""
+async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api, monkeypatch):
+    """It is not ready, and to be asked later: it knows neither all batches, nor who has those of its directory.
+
+    A command that waits for a batch goes on waiting, and says so once.
+    """
+    monkeypatch.setattr(worker_client, "INTERVAL_S", 0.01)
+    said, shown = list[str](), list[BatchView]()
     (tmp_path / "store").mkdir()
     fleet = {"worker__fleet": f"file://{tmp_path / 'store'}"}
     async with opened(tmp_path / "a", api, **fleet) as client:
@@ -527,12 +533,22 @@ async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api)
         asked = [("GET", f"/v1/events?batch={listed}"), *((method, f"/v1/batches/{rest}") for method, rest in batches)]
         for method, path in asked:
             answer = await client.refusal(method, path)
-            assert answer[:2] == (503, "not-possible-now"), (method, path, answer)
+            assert answer[:2] == (503, "fleet-unreachable"), (method, path, answer)
             assert "has not read the fleet's list of batches yet; try again" in answer[2]
         _, status = await client.ask("GET", "/v1/worker")
         assert (status["is_ready"], status["why_not_ready"]) == (False, "reads the fleet's list of batches")
-        await worker.fleet.read()
-        worker.mirrored.mirror()
+        async with (
+            worker_client.open_client(worker_client.WorkerAddress(client.address, TOKEN), print) as waiting,
+            anyio.create_task_group() as children,
+        ):
+            children.start_soon(waiting.wait, listed, shown.append, said.append)
+            await until(lambda: said, "words of the one that waits")
+            await worker.fleet.read()
+            worker.mirrored.mirror()
+            await until(lambda: shown, "the batch shown")
+            children.cancel_scope.cancel()
+        unread = "not possible now: the worker has not read the fleet's list of batches yet; try again in a moment"
+        assert said == [f"{unread}; this command waits"]
         assert (await client.ask("GET", f"/v1/batches/{listed}"))[0] == 200
         assert (await client.refusal("GET", "/v1/batches/none"))[:2] == (404, "batch-not-found")
         assert worker.is_ready

@@ -5,8 +5,9 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from batchrun.errors import BatchrunError, ConfigError, JobFileError
+from batchrun.errors import BatchrunError, ConfigError, JobFileError, LogUnreachable
 from batchrun.worker.submission_store import UnknownBatch, WrongState
+from batchrun.worker.views import FLEET_UNREACHABLE
 
 _log = structlog.get_logger()
 
@@ -16,6 +17,7 @@ _STATUS_AND_TYPE: dict[type[BatchrunError], tuple[int, str]] = {
     WrongState: (409, "wrong-state"),
     ConfigError: (400, "bad-batch"),
     JobFileError: (400, "bad-batch"),
+    LogUnreachable: (503, FLEET_UNREACHABLE),
     BatchrunError: (503, "not-possible-now"),
 }
 

@@ -27,7 +27,7 @@ from batchrun.errors import ConfigError, OutputError
 from batchrun.output.atomic_write import replace_text
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.shards_check import refuse_indivisible
-from batchrun.worker.submission import FILES, Submission
+from batchrun.worker.submission import FILES, Submission, digest_of
 from batchrun.worker.submission_config import stored_job_file
 from batchrun.worker.submission_store import SubmissionStore
 from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
@@ -99,7 +99,7 @@ async def submit_batch(
     if is_planned:
         await _show_plan_and_ask(texts, jobs, client, is_confirmed=is_confirmed)
     if key is None:
-        key = uuid.uuid4().hex if is_again else _content_key(texts, jobs)
+        key = uuid.uuid4().hex if is_again else _content_key(texts, _file_digest(jobs))
     try:
         batch, is_known = await client.submit(texts, jobs, key=key)
     except WorkerUnreachable as error:
@@ -136,16 +136,22 @@ async def plan_batch_of_worker(
     return print_plan(plan, is_json=is_json)
 
 
-def _content_key(texts: Mapping[str, str], jobs: Path | None) -> str:
+def _content_key(texts: Mapping[str, str], jobs_digest: bytes) -> str:
     """Return an idempotency key for what a batch does, and its name: all but weight and priority."""
     content = sha256(orjson.dumps(sorted(item for item in texts.items() if item[0] not in ("weight", "priority"))))
-    if jobs is not None:
-        try:
-            with jobs.open("rb") as opened:
-                content.update(file_digest(opened, "sha256").digest())
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}", file=jobs) from error
+    content.update(jobs_digest)
     return f"content-{content.hexdigest()}"
+
+
+def _file_digest(jobs: Path | None) -> bytes:
+    """Return the SHA-256 of a job file; of none, no byte."""
+    if jobs is None:
+        return b""
+    try:
+        with jobs.open("rb") as opened:
+            return file_digest(opened, "sha256").digest()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=jobs) from error
 
 
 def put_on_list(
@@ -182,7 +188,9 @@ def put_on_list(
     from batchrun.worker.fleet.fleet import list_batch, store_files  # noqa: PLC0415
     from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList  # noqa: PLC0415
 
-    submission = _listed_submission(texts, jobs, key or (uuid.uuid4().hex if is_again else _content_key(texts, jobs)))
+    jobs_digest = _file_digest(jobs)
+    key = key or (uuid.uuid4().hex if is_again else _content_key(texts, jobs_digest))
+    submission = _listed_submission(texts, jobs, jobs_digest, key)
     with tempfile.TemporaryDirectory() as directory, open_part(url, LIST_LOG) as store:
         for field, name in FILES.items():
             if field in texts:
@@ -194,6 +202,7 @@ def put_on_list(
         files = store_files(batches, submission, Path(directory), jobs.resolve())
         listed = list_batch(batches, submission, files).submission
     is_known = listed.id != submission.id
+    _refuse_other_content(listed, submission)
     say(f"{listed.name} ({listed.id}): {'was submitted before' if is_known else 'on the list of the fleet'}")
     if is_awaited:
         try:
@@ -211,7 +220,12 @@ def put_on_list(
     return exit_code_of_state(listed.state, listed.cause, has_succeeded=not listed.counts.failed)
 
 
-def _listed_submission(texts: Mapping[str, str], jobs: Path, key: str) -> Submission:
+def _refuse_other_content(listed: Submission, submission: Submission) -> None:
+    if listed.id != submission.id and listed.has_other_content(submission.content_digest):
+        raise ConfigError(f"--key: has submitted batch {listed.id}, with other content; give another one")
+
+
+def _listed_submission(texts: Mapping[str, str], jobs: Path, jobs_digest: bytes, key: str) -> Submission:
     jobs_file, stem = stored_job_file(jobs.name)
     submission = Submission(
         id=SubmissionStore.new_id(),
@@ -222,6 +236,7 @@ def _listed_submission(texts: Mapping[str, str], jobs: Path, key: str) -> Submis
         schema_file=FILES["schema"] if "schema" in texts else None,
         settings=orjson.loads(texts["settings"]),
         idempotency_key=key,
+        content_digest=digest_of(texts, jobs_file, jobs_digest.hex()),
     )
     try:
         given = ("weight", "priority", "shards")

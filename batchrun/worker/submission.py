@@ -1,9 +1,12 @@
 """A submitted batch: what was submitted, its state, and its counts while it is not open."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
+import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from batchrun.config.jobs_settings import MAX_SHARDS
@@ -125,6 +128,18 @@ SubmissionId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 _MAX_REASON_CHARS = 20_000
 
 
+def digest_of(texts: Mapping[str, str], jobs_file: str | None, jobs_digest: str) -> str:
+    """Return the SHA-256 of what a batch does: all fields of its form but its rank, and the job file.
+
+    Args:
+        texts: the text fields.
+        jobs_file: the job file's name in the batch's directory; None: it has none.
+        jobs_digest: SHA-256 of the job file, in hexadecimal digits.
+    """
+    given = sorted((name, text) for name, text in texts.items() if name not in ("weight", "priority"))
+    return sha256(orjson.dumps([given, jobs_file, jobs_digest])).hexdigest()
+
+
 class RetryOrder(BaseModel):
     """A round of a batch that was ordered: the jobs that get it, and an id by which it is carried out once."""
 
@@ -196,6 +211,10 @@ class Submission(BaseModel):
     def batch_priority(self) -> BatchPriority:
         """Its weight and priority among the batches of the account."""
         return BatchPriority(weight=self.weight, priority=self.priority)
+
+    def has_other_content(self, digest: str | None) -> bool:
+        """Return whether it was submitted with other content than that with a digest of `digest_of`."""
+        return self.content_digest not in (None, digest)  # an earlier version noted none
 
     def but(self, **changes: Any) -> Self:
         """Return a changed copy.

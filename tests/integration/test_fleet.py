@@ -339,6 +339,8 @@ def test_a_batch_is_followed_whichever_worker_has_it(tmp_path, api):
         assert sorted(each.code for each in shown) == [0, 2], shown
         without = [each.code for each in shown].index(2)
         assert ask(fleet, without, "retry", "shop") == shown[without], "a dry run is refused as the retry is"
+        known = batchrun("worker", "submit", "shop.toml", "--fleet", fleet.url, cwd=tmp_path)
+        assert (known.code, known.out) == (0, followed.out), known
         again = batchrun(
             "worker", "submit", "shop.toml", "--again", "--wait", "--fleet", fleet.url,
             cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN},
@@ -392,20 +394,23 @@ def test_a_store_that_is_gone_stops_starts_and_nothing_else(tmp_path, api):
 
 
 def test_a_batch_is_submitted_to_the_store_without_a_worker(tmp_path):
-    """Twice with one key, it is on the list once."""
+    """Twice with one key, it is on the list once; with other content, the key is refused as by a worker."""
     store = tmp_path / "store"
     store.mkdir()
     (tmp_path / "shop.jsonl").write_bytes(to_lines([{"n": 1}]))
     (tmp_path / "shop.toml").write_text(f'[task]\nactor = "{ACTOR}"\nname = "shop"\n[jobs]\nfile = "shop.jsonl"\n')
-    said = [
-        batchrun(
-            "worker", "submit", "shop.toml", "--fleet", f"file://{store}", "--key", "once", "--priority", "3",
-            cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN},
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+
+    def submit(priority: int) -> Said:
+        once = ("--fleet", f"file://{store}", "--key", "once", "--priority", str(priority))
+        return batchrun("worker", "submit", "shop.toml", *once, cwd=tmp_path, environ={"APIFY_TOKEN": TOKEN})
+
+    said = [submit(priority) for priority in (3, 4)]
     assert [each.code for each in said] == [0, 0], said
     assert said[0].out == said[1].out
+    (tmp_path / "shop.jsonl").write_bytes(to_lines([{"n": 2}]))
+    other = submit(3)
+    refusal = f"--key: has submitted batch {said[0].out.strip()}, with other content; give another one"
+    assert (other.code, refusal in other.err) == (2, True), other
     shutil.rmtree(store)
     gone = batchrun("worker", "submit", "shop.toml", "--fleet", f"file://{store}", cwd=tmp_path)
     assert (gone.code, "there is no such directory" in gone.err) == (6, True), gone

@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import anyio
-import orjson
 from aiohttp import BodyPartReader, web
 
 from batchrun.config.text_bounds import MAX_KEY_PARTS, parse_json
@@ -20,7 +19,7 @@ from batchrun.runtime.free_space import has_room
 from batchrun.runtime.private_files import private_opener
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import BODY_TIMEOUT_S, MIN_BYTES_PER_S, refuse_encoding, too_slow
-from batchrun.worker.submission import FILES
+from batchrun.worker.submission import FILES, digest_of
 from batchrun.worker.submission_config import stored_job_file
 
 #: Max bytes of a text: one of 1 MiB can take tomllib seconds and 150 MB.
@@ -59,10 +58,8 @@ class Form:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the batch does: all fields but its rank, and the job file."""
-        texts = sorted((name, text) for name, text in self.texts.items() if name not in ("weight", "priority"))
-        content = [texts, self.jobs_file, self.jobs_digest]
-        return sha256(orjson.dumps(content)).hexdigest()
+        """SHA-256 of what the batch does."""
+        return digest_of(self.texts, self.jobs_file, self.jobs_digest)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, by dotted key."""

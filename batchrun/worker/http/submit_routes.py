@@ -47,7 +47,7 @@ def _known(worker: Worker, form: Form, key: str | None) -> Submission | None:
 
 def _same(known: Submission, form: Form) -> Submission:
     """Return the batch of a key if it has the content of a form; one with other content is Refused."""
-    if known.content_digest not in (None, form.digest):  # an earlier version, or a submission to the store, noted none
+    if known.has_other_content(form.digest):
         problem = f"this Idempotency-Key has submitted batch {known.id}, with other content"
         raise Refused(409, "idempotency-key-reused", problem)
     return known

@@ -8,7 +8,7 @@ from pathlib import Path
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
-from batchrun.cli.terminal import answer
+from batchrun.cli.terminal import answer_lines
 from batchrun.errors import BatchrunError
 from batchrun.maintenance.audit import AuditedRecords, AuditedRuns, audit_records, audit_runs
 from batchrun.output.layout import RECORDS
@@ -38,8 +38,7 @@ def audit_batch(directory: Path, api_url: str | None, *, is_json: bool) -> int:
             {"records": asdict(records), "runs": None if runs is None else asdict(runs), "runs_not_listed": unasked}
         )
     else:
-        for line in (*_record_lines(records, directory), *_run_lines(runs, unasked)):
-            answer(line)
+        answer_lines((*_record_lines(records, directory), *_run_lines(runs, unasked)))
     is_right = not (records.missing or records.doubled or records.unknown or (runs is not None and runs.second_runs))
     return ExitCode.SUCCEEDED if is_right else ExitCode.LOCAL_TROUBLE
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import say, say_lines
 from batchrun.config import Config
 from batchrun.model import Ending, Outcome, Summary
 from batchrun.output.layout import BAD_LINES, ITEMS, RECORDS
@@ -26,8 +26,7 @@ def show_closing(
     say(_first_line(summary, elapsed_s, has_settled_any=has_settled_any))
     if summary.duplicates:
         say(f"skipped  {skipped_words(summary)}")
-    for line in _file_lines(summary, config, report):
-        say(line)
+    say_lines(_file_lines(summary, config, report))
     if left := summary.left_jobs:
         begun = f", {summary.open_jobs:,} of them begun" if summary.unread_jobs else ""
         say(f"left     {left:,} of {left + summary.settled:,} jobs{begun}")
@@ -41,8 +40,7 @@ def show_closing(
         say(f"twice    {twice} by requests that were sent once and repeated on the way; none is left running")
     if summary.settled > summary.outcomes.get(Outcome.SUCCEEDED, 0) + summary.outcomes.get(Outcome.INVALID, 0):
         say(f"why      {shell_command('batchrun', 'failures', summary.out_dir)}")
-    for line in _advice(summary, config, command):
-        say(line)
+    say_lines(_advice(summary, config, command))
 
 
 def _first_line(summary: Summary, elapsed_s: float, *, has_settled_any: bool) -> str:

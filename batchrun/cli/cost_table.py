@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from batchrun.cli.terminal import answer
+from batchrun.cli.terminal import answer_lines
 from batchrun.ledger.protocol import CostRow
 from batchrun.words.number_words import money
 from batchrun.words.terminal_text import one_line, spreadsheet_text, table_lines
@@ -41,8 +41,7 @@ def _print_table(names: list[str], rows: Iterable[CostRow], total: CostRow) -> N
     table = [[*names, *_HEADINGS]]
     table += [_cells(row.shared, row) for row in rows]
     table.append(_cells(("total", *[""] * (len(names) - 1)), total))
-    for line in table_lines(table, len(names)):
-        answer(line)
+    answer_lines(table_lines(table, len(names)))
 
 
 def _cells(shared: tuple[str | None, ...], row: CostRow) -> list[str]:

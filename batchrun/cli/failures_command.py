@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchrun.cli.failure_lines import failure_lines, unread_line
 from batchrun.cli.json_output import print_json
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer_lines, say
 from batchrun.maintenance.noted_config import read_config
 from batchrun.model import Selection
 from batchrun.output.kept_logs import KeptLogs
@@ -25,5 +25,4 @@ def show_failures(directory: Path, *, is_json: bool) -> None:
         return
     retry = retry_command(directory)
     reasons = f"{directory / BAD_LINES} has the reasons"
-    for line in failure_lines(found, retry=retry, bad_lines=reasons, log_file=KeptLogs(directory).file_of):
-        answer(line)
+    answer_lines(failure_lines(found, retry=retry, bad_lines=reasons, log_file=KeptLogs(directory).file_of))

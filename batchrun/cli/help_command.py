@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchrun.cli.terminal import answer
+from batchrun.cli.terminal import answer, answer_lines
 from batchrun.errors import ConfigError
 
 #: The pages, which the package brings along.
@@ -24,8 +24,7 @@ def show_help(root: Any, words: Sequence[str]) -> None:
     """
     pages = {page.stem: page for page in sorted(DOCS.glob("*.md"))}
     if not words:
-        for line in _topics(pages):
-            answer(line)
+        answer_lines(_topics(pages))
     elif len(words) == 1 and words[0] in pages:
         _show_page(pages[words[0]].read_text("utf-8"))
     else:

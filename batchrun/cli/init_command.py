@@ -14,7 +14,7 @@ from batchrun.cli.batch_file_text import BatchDraft, batch_file_text
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.init_questions import MAX_OFFERED, ask_column, ask_value, choose, is_terminal
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer, say, say_lines
 from batchrun.config import ServerConfig, TaskConfig, load_api, load_config, parse_setting
 from batchrun.config.limits_settings import AccountLimitsConfig
 from batchrun.errors import ApiError, BatchRefused, ConfigError, JobFileError, OutputError
@@ -139,11 +139,9 @@ def init_batch(request: InitRequest) -> ExitCode:
         constants=constants,
     )
     _write(request.file, batch_file_text(draft))
-    for line in _summary(request, target, matching, constants):
-        say(line)
+    say_lines(_summary(request, target, matching, constants))
     plan = _check(request.file)
-    for line in _findings(plan, head):
-        say(line)
+    say_lines(_findings(plan, head))
     say(f"next      {_next_step(request.file, would_fail=plan.would_fail)}")
     answer(str(request.file))
     return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED

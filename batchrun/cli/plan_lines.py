@@ -10,7 +10,7 @@ from dataclasses import asdict
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.forecast_lines import forecast_lines
 from batchrun.cli.json_output import print_json
-from batchrun.cli.terminal import answer
+from batchrun.cli.terminal import answer_lines
 from batchrun.preflight.plan import Plan
 
 #: Max groups, and max problems, that are shown; `--json` has all.
@@ -22,8 +22,7 @@ def print_plan(plan: Plan, *, is_json: bool) -> ExitCode:
     if is_json:
         print_json({**asdict(plan), "would_fail": plan.would_fail})
     else:
-        for line in plan_lines(plan):
-            answer(line)
+        answer_lines(plan_lines(plan))
         sys.stdout.flush()
     return ExitCode.USAGE if plan.would_fail else ExitCode.SUCCEEDED
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.repair_lines import repair_lines
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import say_lines
 from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.maintenance.repair import repair_outputs
 from batchrun.runtime.logs import silence
@@ -15,5 +15,4 @@ def repair_records(directory: Path) -> None:
     """Fetch the Runs of missing or damaged records again and write their lines; start nothing."""
     refuse_worker_directory(directory, "repair")
     silence()
-    for line in repair_lines(run_async(repair_outputs, directory, os.environ)):
-        say(line)
+    say_lines(repair_lines(run_async(repair_outputs, directory, os.environ)))

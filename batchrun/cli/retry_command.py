@@ -8,7 +8,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failure_lines import retry_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.run_command import run_to_the_end
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer_lines, say_lines
 from batchrun.cli.worker_directory import refuse_worker_directory
 from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.maintenance.retry_selection import WantedJobs, jobs_to_retry, why_nothing
@@ -31,12 +31,10 @@ def retry_jobs(directory: Path, wanted: WantedJobs, *, is_dry_run: bool, is_conf
         if is_json:
             print_json(asdict(found))
             return ExitCode.SUCCEEDED
-        for line in retry_lines(found, read_status(directory).summary.open_jobs):
-            answer(line)
+        answer_lines(retry_lines(found, read_status(directory).summary.open_jobs))
         return ExitCode.SUCCEEDED
     if not to_retry.jobs:
-        for line in why_nothing(directory, to_retry.selection):
-            say(line)
+        say_lines(why_nothing(directory, to_retry.selection))
         return ExitCode.SUCCEEDED
     return run_async(run_to_the_end, config, is_confirmed, is_json, resume_command(directory), to_retry)
 

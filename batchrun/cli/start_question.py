@@ -6,7 +6,7 @@ import typer
 
 from batchrun.batch.running_batch import Batch
 from batchrun.cli.forecast_lines import forecast_lines
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import say, say_lines
 from batchrun.config import Config
 from batchrun.errors import ConfigError
 from batchrun.words.number_words import counted
@@ -25,8 +25,7 @@ async def confirm_start(batch: Batch, config: Config, retried: int) -> None:
     left = None if count is None else count - batch.opening.settled_before + retried
     if config.api.is_loopback or (left is not None and left <= ASK_ABOVE_RUNS):
         return
-    for line in forecast_lines(await batch.forecast(retried)):
-        say(line)
+    say_lines(forecast_lines(await batch.forecast(retried)))
     if batch.opening.first_input:
         say(f"input     {batch.opening.first_input}")
     question = "Start an unknown number of Runs?" if left is None else f"Start {counted(left, 'Run')}?"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batchrun.cli.json_output import print_json
-from batchrun.cli.terminal import answer
+from batchrun.cli.terminal import answer_lines
 from batchrun.ledger.protocol import NotedWait
 from batchrun.model import Summary
 from batchrun.report.batch_status import BudgetUse, Status, read_status
@@ -25,8 +25,7 @@ def show_status(directory: Path, *, is_json: bool) -> None:
     if is_json:
         print_json(asdict(found))
         return
-    for line in _status_lines(found):
-        answer(line)
+    answer_lines(_status_lines(found))
 
 
 def _runs_words(found: Status) -> str:

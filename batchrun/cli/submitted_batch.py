@@ -9,7 +9,7 @@ import anyio
 from batchrun.cli.exit_codes import ExitCode, exit_code_of_submission
 from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
-from batchrun.cli.terminal import answer, can_redraw, live_lines, say
+from batchrun.cli.terminal import answer, can_redraw, live_lines, say, say_lines
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.status_words import batch_lines, batch_progress, label, state_words
 from batchrun.worker.submission import BatchState
@@ -34,8 +34,7 @@ async def show_order(
             say(f"{label(batch)} goes on in the worker: `{status}` shows it,")
             say(f"`{shell_command('batchrun', 'worker', 'cancel', batch.id, *where)}` stops it")
             raise
-        for line in batch_lines(batch):
-            say(line)
+        say_lines(batch_lines(batch))
     if is_json:
         print_json(batch.model_dump(mode="json"), is_indented=True)
     else:

@@ -7,7 +7,7 @@ a terminal.
 import codecs
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate, takewhile
 
@@ -34,6 +34,18 @@ def say(text: str) -> None:
 def answer(text: str, *, end: str = "\n", flush: bool = False) -> None:
     """Print an answer on stdout."""
     print(printable(text), end=end, flush=flush)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Print lines for people, each on one line: a name from outside that holds a line's end begins none of its own."""
+    for line in lines:
+        say(" ".join(line.splitlines()))
+
+
+def answer_lines(lines: Iterable[str]) -> None:
+    """Print the lines of an answer, likewise."""
+    for line in lines:
+        answer(" ".join(line.splitlines()))
 
 
 def write_data(data: bytes) -> None:

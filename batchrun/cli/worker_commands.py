@@ -18,7 +18,7 @@ from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.notify_lines import show_targets
 from batchrun.cli.overwrite_check import refuse_no_html
-from batchrun.cli.terminal import answer, say, write_data
+from batchrun.cli.terminal import answer, answer_lines, say, write_data
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
@@ -69,8 +69,7 @@ async def print_batches(states: str, limit: int, is_json: bool, client: WorkerCl
     if is_json:
         print_json(page.model_dump(mode="json"), is_indented=True)
         return
-    for line in batch_table(page.items):
-        answer(line)
+    answer_lines(batch_table(page.items))
     if page.total > len(page.items):
         say(f"{page.total - len(page.items):,} more; --limit shows them")
 
@@ -81,8 +80,7 @@ async def print_status(ref: str | None, is_json: bool, client: WorkerClient) -> 
     if is_json:
         print_json(view.model_dump(mode="json"), is_indented=True)
         return
-    for line in batch_lines(view) if isinstance(view, BatchView) else worker_lines(view):
-        answer(line)
+    answer_lines(batch_lines(view) if isinstance(view, BatchView) else worker_lines(view))
 
 
 async def print_failures(ref: str, is_json: bool, where: Sequence[str], client: WorkerClient) -> None:
@@ -93,8 +91,7 @@ async def print_failures(ref: str, is_json: bool, where: Sequence[str], client: 
         print_json(asdict(found))
         return
     retry = shell_command("batchrun", "worker", "retry", ref, *where)
-    for line in failure_lines(found, retry=retry, bad_lines=f"{batch.out_dir}/{BAD_LINES} has the reasons"):
-        answer(line)
+    answer_lines(failure_lines(found, retry=retry, bad_lines=f"{batch.out_dir}/{BAD_LINES} has the reasons"))
 
 
 async def print_cost(ref: str, by: str, as_csv: bool, client: WorkerClient) -> None:
@@ -202,5 +199,4 @@ async def print_limits(ref: str | None, changes: JsonObject, is_json: bool, clie
     if is_json:
         print_json(found, is_indented=True)
         return
-    for line in limit_lines(found):
-        answer(line)
+    answer_lines(limit_lines(found))

@@ -6,7 +6,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.json_output import print_json
 from batchrun.cli.repair_lines import repair_lines
 from batchrun.cli.resolve_questions import ask
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import say, say_lines
 from batchrun.model import RunId
 from batchrun.worker.worker_client import WorkerClient
 
@@ -37,6 +37,5 @@ async def repair_batch(ref: str, is_json: bool, client: WorkerClient) -> ExitCod
     if is_json:
         print_json({**asdict(done), "damaged_ledger": done.damaged_ledger and str(done.damaged_ledger)})
         return ExitCode.SUCCEEDED
-    for line in repair_lines(done):
-        say(line)
+    say_lines(repair_lines(done))
     return ExitCode.SUCCEEDED

@@ -7,7 +7,7 @@ from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.failure_lines import retry_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.submitted_batch import show_order
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer_lines, say
 from batchrun.maintenance.retry_selection import WantedJobs
 from batchrun.words.number_words import counted
 from batchrun.words.progress_words import outcome_counts
@@ -30,8 +30,7 @@ async def retry_batch(
         if is_json:
             print_json(asdict(found))
             return ExitCode.SUCCEEDED
-        for line in retry_lines(found, 0):
-            answer(line)
+        answer_lines(retry_lines(found, 0))
         return ExitCode.SUCCEEDED
     retried = await client.retry(batch.id, wanted)
     if retried.jobs:

@@ -20,7 +20,7 @@ from batchrun.cli.exit_codes import ExitCode, exit_code_of_state
 from batchrun.cli.json_output import print_json
 from batchrun.cli.plan_lines import plan_lines, print_plan
 from batchrun.cli.submitted_batch import show_order
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer, say, say_lines
 from batchrun.config import load_config, parse_setting
 from batchrun.config.load import as_config_error
 from batchrun.errors import ConfigError, OutputError
@@ -116,8 +116,7 @@ async def _show_plan_and_ask(
     texts: dict[str, str], jobs: Path | None, client: WorkerClient, *, is_confirmed: bool
 ) -> None:
     plan = await client.plan(texts, jobs)
-    for line in plan_lines(plan):
-        say(line)
+    say_lines(plan_lines(plan))
     if plan.would_fail:
         raise ConfigError("nothing was submitted: lines of the job file would fail")
     if is_confirmed:

@@ -60,15 +60,16 @@ def test_the_written_file_passes_the_plan(tmp_path, base_url):
 
 
 def test_a_file_as_excel_writes_it_is_read(tmp_path, base_url):
-    """Not UTF-8, semicolons: the encoding is said, and written down for `run`."""
-    text = "SKU;Product URL;Größe\r\na;https://example.com/1;groß\r\nb;https://example.com/2;klein\r\n"
+    """Not UTF-8, semicolons, a name in two lines: the encoding is said, and written down for `run`."""
+    text = 'SKU;Product URL;"Größe\nin cm"\r\na;https://example.com/1;groß\r\nb;https://example.com/2;klein\r\n'
     (tmp_path / "list.csv").write_bytes(text.encode("cp1252"))
     arguments = ("init", "list.csv", "--api-url", base_url, "--task", "local/pages")
     said = batchrun(*arguments, cwd=tmp_path, environ=ENVIRON)
     assert (said.code, said.out) == (0, "list.toml\n"), said
     assert "encoding  not UTF-8, so read as cp1252" in said.err
+    assert "meta      SKU, Größe in cm: copied into each record\n" in said.err
     jobs = tomllib.loads((tmp_path / "list.toml").read_text())["jobs"]
-    assert (jobs["encoding"], jobs["meta"]) == ("cp1252", ["SKU", "Größe"])
+    assert (jobs["encoding"], jobs["meta"]) == ("cp1252", ["SKU", "Größe\nin cm"])
 
 
 def test_nothing_is_overwritten(tmp_path, base_url):

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
 import pytest
 
+from batchrun.runtime.logs import logging_to
 from batchrun.server import InlineContext
 from batchrun.server.runs.actor_events import MAX_FOLLOWERS
 from tests.support.server_api import ACTORS, Api, open_api
@@ -239,3 +241,22 @@ async def test_a_server_that_stops_makes_no_python_actor_push_twice(tmp_path: Pa
         log = await api.get(f"/v2/logs/{run['id']}")
     assert pushed == [(notes, n) for notes in ("after", "before", "queue") for n in range(1, 13)], log
     assert log.body.count(b"Starting a local process") == 2
+
+
+def test_who_goes_before_the_answer_leaves_no_error_in_the_log(tmp_path: Path) -> None:
+    """An Actor that is killed while it connects says nothing of the server; it happens at one in ten of these."""
+    request = b"GET /events/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    request += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+    async def connect_and_go() -> None:
+        async with open_api(tmp_path / "server") as api:
+            address = urlsplit(api.server.base_url)
+            for _ in range(100):
+                async with await anyio.connect_tcp(str(address.hostname), int(address.port or 0)) as stream:
+                    await stream.send(request)
+                    await stream.send_eof()
+
+    file = tmp_path / "server.log"
+    with logging_to(file, level="debug"):
+        anyio.run(connect_and_go)
+    assert "request_failed" not in file.read_text()

@@ -117,7 +117,7 @@ async def _guarded(request: web.BaseRequest, work: Callable[[], Awaitable[web.St
         if is_of_a_full_disk(error):
             _log.warning("request_not_stored", method=request.method, path=request.path, reason=str(error))
             return _refused(disk_full())
-        if isinstance(error, ConnectionError) and request.transport is None:
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
             return error_answer(400, "request-aborted-prematurely", "The connection was closed")  # nobody reads this
         # The caller gets no details. The path is logged without its query, which may hold a token.
         _log.exception("request_failed", method=request.method, path=request.path)

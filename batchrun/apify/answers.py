@@ -11,6 +11,7 @@ import orjson
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
+from batchrun.apify.mended_json import parse_mended
 from batchrun.errors import AnswerTooLarge
 from batchrun.model import ItemsPage, JsonObject, Run, RunId, RunsPage, read_json
 from batchrun.runtime.byte_budget import Fits
@@ -232,4 +233,4 @@ def _parsed(body: bytes) -> tuple[Any, int]:
     except orjson.JSONDecodeError:
         if len(body) > _LARGE_BYTES:  # it is decoded as a whole first
             check_memory(decoded_bytes(body) + parsed_bytes(body))
-        return wire.parse_mended(body)
+        return parse_mended(body)

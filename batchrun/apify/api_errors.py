@@ -10,6 +10,7 @@ from typing import Any
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
 from batchrun.apify.foreign_answers import in_words
+from batchrun.apify.mended_json import parse_json
 from batchrun.apify.retry_after import retry_after_s
 from batchrun.errors import (
     ApiError,
@@ -90,7 +91,7 @@ def _envelope_of(body: bytes) -> tuple[str, str] | None:
     if len(body) > wire.MAX_ERROR_BYTES:
         return None
     try:
-        error = wire.parse_json(body)["error"]
+        error = parse_json(body)["error"]
         error_type, message, data = error["type"], error.get("message"), error.get("data")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from batchrun.apify import wire
 from batchrun.apify.connections import Answer
+from batchrun.apify.mended_json import parse_json
 
 #: Characters of a page's title, or of a text, that a message shows.
 _SHOWN_CHARS = 80
@@ -25,7 +26,7 @@ def is_foreign(answer: Answer) -> bool:
     if len(body) > wire.MAX_ERROR_BYTES:
         return False
     try:
-        envelope = wire.parse_json(body)
+        envelope = parse_json(body)
     except ValueError:
         return False  # an Actor's data, which may be anything
     return isinstance(envelope, dict) and "data" not in envelope

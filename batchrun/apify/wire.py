@@ -6,7 +6,6 @@ Source of every name: the Apify API v2 reference (https://docs.apify.com/api/v2)
 """
 
 import base64
-import json
 import math
 import re
 import sys
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 import orjson
 
+from batchrun.apify.mended_json import parse_json
 from batchrun.model import (
     CostSource,
     DatasetId,
@@ -28,7 +28,6 @@ from batchrun.model import (
     RunOptions,
     RunStatus,
     StoreId,
-    read_json,
 )
 from batchrun.policy.run_cost import Prices
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -54,7 +53,6 @@ _ID = re.compile(rf"[\w.~-]{{1,{_MAX_ID_CHARS}}}", re.ASCII)
 _STATUSES = {str(status): status for status in RunStatus}
 #: Years of times with which sums can be made.
 _FIRST_YEAR, _LAST_YEAR = 1970, 9990
-_TOO_DEEP = "it is nested too deep"
 
 
 def segment(id_or_name: str) -> str:
@@ -74,59 +72,10 @@ def _encoded(value: str) -> str:
     return quote(value, safe="")
 
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 def line_of(text: str, max_chars: int) -> str:
     """Return a text of the platform as one line: wherever it is printed, it cannot look like a line of ours."""
     line = " ".join(text[: 2 * max_chars].split())
     return line if len(line) <= max_chars else f"{line[:max_chars]}…"
-
-
-def parse_json(body: bytes) -> Any:
-    """Read JSON, also with what orjson refuses and Actors store; see `parse_mended`.
-
-    Raises:
-        ValueError: it is not JSON, nested too deep, or holds an integer of thousands of digits.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return parse_mended(body)[0]
-
-
-def parse_mended(body: bytes) -> tuple[Any, int]:
-    """Read JSON with lone surrogates, NaN and numbers out of range; also return how many of them were replaced.
-
-    Lone surrogates become U+FFFD, NaN and infinity null, so that the value can be written as JSON that all consumers
-    read.
-
-    Raises:
-        ValueError: it is not JSON, nested too deep, or holds an integer of thousands of digits.
-    """
-    lost = 0
-
-    def read_float(text: str) -> float | None:
-        nonlocal lost
-        number = float(text)
-        if math.isfinite(number):
-            return number
-        lost += 1
-        return None
-
-    try:
-        value = json.loads(body, parse_int=_integer, parse_float=read_float, parse_constant=read_float)
-        text, surrogates = _LONE_SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
-    except RecursionError as error:
-        raise ValueError(_TOO_DEEP) from error
-    return read_json(text), lost + surrogates
-
-
-def _integer(digits: str) -> int:
-    try:
-        return int(digits)
-    except ValueError:  # Python's message names a setting of Python
-        raise ValueError(f"it holds an integer of {len(digits):,} digits") from None
 
 
 def parse_data(body: bytes) -> Any:

@@ -1,5 +1,7 @@
 """The summary of a batch as a small file beside its results, for programs that use the spool."""
 
+from collections.abc import Iterable
+
 import orjson
 
 from batchrun.output.atomic_write import replace_text
@@ -34,6 +36,20 @@ def is_summary_current(directory: DataDirectory, submission: Submission) -> bool
     """
     file, wanted = directory.summary_file(submission), _text(submission).encode()
     return file.exists() and read_private(file, len(wanted)) == wanted
+
+
+def with_old_summary(directory: DataDirectory, batches: Iterable[Submission]) -> list[Submission]:
+    """Return the batches whose summary file is not as it should be. Blocks: there may be thousands."""
+
+    def is_right(submission: Submission) -> bool:
+        try:
+            if submission.state.is_under_way:
+                return not directory.summary_file(submission).exists()
+            return is_summary_current(directory, submission)
+        except OSError:
+            return False
+
+    return [each for each in batches if not is_right(each)]
 
 
 def _text(submission: Submission) -> str:

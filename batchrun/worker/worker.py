@@ -21,20 +21,21 @@ from batchrun.notify.delivery_queue import Channel
 from batchrun.notify.outbox import Outbox
 from batchrun.output.layout import BATCH_LOG
 from batchrun.policy.budget import Budget, is_larger
-from batchrun.preflight.plan import Plan, plan_batch
+from batchrun.preflight.plan import Plan
 from batchrun.runtime.children import open_children
 from batchrun.runtime.crash_points import crash_point
 from batchrun.runtime.private_files import confined
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.words.progress_words import Speed
 from batchrun.worker.account_use import AccountUse, read_account_use
+from batchrun.worker.batch_plans import BatchPlans
 from batchrun.worker.batch_runner import BatchRunner, Trace, may_have_begun, no_trace
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
 from batchrun.worker.mirrored_batches import MirroredBatches
 from batchrun.worker.spool import watch_spool
-from batchrun.worker.spool_summary import is_summary_current, remove_summary_file, write_summary_file
+from batchrun.worker.spool_summary import remove_summary_file, with_old_summary, write_summary_file
 from batchrun.worker.submission import (
     RESUMABLE,
     BatchState,
@@ -48,10 +49,6 @@ from batchrun.worker.worker_notify_conditions import WorkerNotifyConditions
 SAMPLE_INTERVAL_S = 1.0
 #: Max samples of slot use: an hour's.
 MAX_SAMPLES = 3600
-#: Max plans that are made at once.
-MAX_PLANS = 2
-#: Jobs that a plan reads at most: it keeps some 300 bytes of each.
-MAX_PLANNED_JOBS = 200_000
 
 #: States of batches that are resumed when the configuration is read: what has stopped them may be gone.
 _MAY_GO_ON = (BatchState.STOPPED, BatchState.OUT_OF_BUDGET)
@@ -106,7 +103,7 @@ class Worker:
         #: The batches in shards; None: it works alone, and has none.
         self.mirrored = MirroredBatches(fleet, self.store, directory, self.runners) if fleet is not None else None
         self._open_batches = ResizableSemaphore(config.worker.max_open_batches)
-        self._plans = anyio.Semaphore(MAX_PLANS)
+        self._plans = BatchPlans()
         #: Ids of batches that rest and are being looked at or repaired.
         self.mended: set[str] = set()
         #: Held while a retry is taken.
@@ -131,32 +128,16 @@ class Worker:
         return await self.take(submission)
 
     async def plan(self, submission: Submission, shown: int) -> Plan:
-        """Check the lines of a batch that is not stored, up to MAX_PLANNED_JOBS, and forecast it; start nothing.
-
-        `shown` is the number of inputs that the plan shows.
+        """Check and forecast a batch that is not stored, as `BatchPlans.make` does; start nothing.
 
         Raises:
-            ConfigError, JobFileError: as `Intake.check` and `make_plan` do.
-            BatchRefused: the platform does not know the task.
-            OutputError: the platform has not answered yet, or MAX_PLANS plans are being made.
+            ConfigError: as `Intake.check` does.
+            OutputError: the platform has not answered yet.
         """
         config = await self.intake.check(submission)
         if self.account is None:
             raise OutputError(f"nothing can be planned now: {self.why_not_ready}")
-        try:
-            self._plans.acquire_nowait()
-        except anyio.WouldBlock:
-            raise OutputError(f"{MAX_PLANS} other plans are being made; ask again in a moment") from None
-        try:
-            return await plan_batch(
-                self.account.client,
-                config,
-                shown=shown,
-                max_slots=self.account.max_live_runs,
-                max_jobs=MAX_PLANNED_JOBS,
-            )
-        finally:
-            self._plans.release()
+        return await self._plans.make(self.account, config, shown)
 
     async def take(self, submission: Submission) -> Submission:
         """Store a checked batch under a name of its own; run it as soon as it has a place among the open batches.
@@ -424,7 +405,7 @@ class Worker:
                         self._start_runner(submission.id)
                 await self._resume_all(*_MAY_GO_ON)
                 own = [*self.store] if self.fleet is None else []
-                for submission in await anyio.to_thread.run_sync(self._with_old_summary, own):
+                for submission in await anyio.to_thread.run_sync(with_old_summary, self.directory, own):
                     await self.sync_summary(submission.id)  # the last process was killed before it did
                 await anyio.sleep_forever()
 
@@ -498,19 +479,6 @@ class Worker:
                 self._runner_ended = None
         if self.store[runner.id].state.is_under_way:
             self._start_runner(runner.id)  # it was resumed while it was being closed
-
-    def _with_old_summary(self, batches: list[Submission]) -> list[Submission]:
-        """Return the batches whose summary file is not as it should be; in one thread, as there may be thousands."""
-
-        def is_current(submission: Submission) -> bool:
-            try:
-                if submission.state.is_under_way:
-                    return not self.directory.summary_file(submission).exists()
-                return is_summary_current(self.directory, submission)
-            except OSError:
-                return False
-
-        return [each for each in batches if not is_current(each)]
 
     async def sync_summary(self, submission_id: str) -> None:
         """Write the summary of a batch that rests; remove it otherwise."""

@@ -175,7 +175,7 @@ async def test_a_plan_over_http_leaves_nothing_behind(client, api):
 
 async def test_a_plan_over_http_reads_so_many_jobs_and_says_so(client, monkeypatch):
     """Lines that are no new jobs count too; a file that ends there is whole."""
-    monkeypatch.setattr("batchrun.worker.worker.MAX_PLANNED_JOBS", 4)
+    monkeypatch.setattr("batchrun.worker.batch_plans.MAX_PLANNED_JOBS", 4)
     lines = [{"n": 0}, {"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
     plan = (await client.ask("POST", "/v1/plans", data=form_of(lines)))[1]
     assert (plan["jobs"], plan["duplicates"], plan["is_whole_file"]) == (3, 1, False)
@@ -186,7 +186,7 @@ async def test_a_plan_over_http_reads_so_many_jobs_and_says_so(client, monkeypat
 
 async def test_a_plan_is_refused_while_two_others_are_made(client):
     """They would wait in the worker, with their files, however many they are."""
-    plans = client.worker._plans
+    plans = client.worker._plans._turns
     for _ in range(2):
         plans.acquire_nowait()
     async with client.session.post(f"{client.address}/v1/plans", data=form_of([{"n": 1}])) as answer:

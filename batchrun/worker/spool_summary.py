@@ -1,14 +1,16 @@
 """The summary of a batch as a small file beside its results, for programs that use the spool."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import orjson
 
+from batchrun.model import JsonObject
 from batchrun.output.atomic_write import replace_text
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import read_private
 from batchrun.worker.data_directory import DataDirectory
-from batchrun.worker.submission import Submission
+from batchrun.worker.submission import BatchState, Submission
 
 #: Fields of the file. The signature keeps a spooled file from being taken again after its batch was deleted.
 _FIELDS = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at", "counts", "signature"}
@@ -19,12 +21,17 @@ _MAX_BYTES = 1 << 20
 def write_summary_file(directory: DataDirectory, submission: Submission) -> None:
     """Write a submission's summary file atomically, unless its content is unchanged.
 
+    One that was refused before it began leaves that of another file with the same output directory, as of `a.jsonl`
+    beside `a.csv`.
+
     Raises:
         OutputError: the file cannot be written; no part of it is left.
     """
     file = directory.summary_file(submission)
     with explaining(file):
-        if not is_summary_current(directory, submission):
+        is_refused = submission.state is BatchState.FAILED and submission.begun_at is None
+        is_anothers = is_refused and _read(file).get("id", submission.id) != submission.id
+        if not is_anothers and not is_summary_current(directory, submission):
             replace_text(file, _text(submission))
 
 
@@ -69,8 +76,13 @@ def remove_summary_file(directory: DataDirectory, submission: Submission) -> Non
 
 def has_summary(directory: DataDirectory, submission: Submission) -> bool:
     """Return whether the summary file of a spooled file is about this very file, not an earlier one of its name."""
+    return _read(directory.summary_file(submission)).get("signature") == submission.signature
+
+
+def _read(file: Path) -> JsonObject:
+    """Return what a summary file says; nothing, if there is none that can be read."""
     try:
-        summary = orjson.loads(read_private(directory.summary_file(submission), _MAX_BYTES))
+        summary = orjson.loads(read_private(file, _MAX_BYTES))
     except (OSError, ValueError):
-        return False
-    return isinstance(summary, dict) and summary.get("signature") == submission.signature
+        return {}
+    return summary if isinstance(summary, dict) else {}

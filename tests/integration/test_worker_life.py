@@ -765,7 +765,7 @@ async def test_a_refused_file_replaces_no_earlier_one_of_its_name(tmp_path, bloc
 
 
 async def test_two_files_of_one_name_never_share_results(tmp_path, api):
-    """The second is refused at once with the first one's name; the first one's results are untouched."""
+    """The second is refused at once with the first one's name; the first one's results and summary are untouched."""
     data = tmp_path / "data"
     async with working(data, api) as worker:
         spool = data / "spool"
@@ -774,6 +774,7 @@ async def test_two_files_of_one_name_never_share_results(tmp_path, api):
         put(spool / "shop" / "a.jsonl", to_lines(jobs_of(3, 1)))
         await until((spool / "shop" / "a.summary.json").exists, "a summary")
         before = (spool / "shop" / "a.out" / "records.jsonl").read_bytes()
+        summary = (spool / "shop" / "a.summary.json").read_bytes()
         put(spool / "shop" / "a.csv", "n\n7\n")
         reason = spool / "failed" / "shop" / "a.csv.txt"
         await until(reason.exists, "the second file moved away")
@@ -781,6 +782,9 @@ async def test_two_files_of_one_name_never_share_results(tmp_path, api):
         await until(lambda: not (spool / "shop" / "a.csv").exists(), "the second file moved away")
         assert (spool / "shop" / "a.out" / "records.jsonl").read_bytes() == before
         assert {each.state for each in worker.store} == {BatchState.FINISHED, BatchState.FAILED}
+        for each in worker.store:  # as the next start does
+            await worker.sync_summary(each.id)
+        assert (spool / "shop" / "a.summary.json").read_bytes() == summary
         with (spool / "shop" / "a.jsonl").open("ab") as lines:
             lines.write(to_lines(jobs_of(1, 2)))
         await until(lambda: len(read_lines(spool / "shop" / "a.out" / "records.jsonl")) == 4, "the appended line", 20)

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrun.model import Summary
+    from batchrun.worker.status_views import BatchView
     from batchrun.worker.submission import BatchState, StopCause
-    from batchrun.worker.views import BatchView
 
 
 class ExitCode(IntEnum):

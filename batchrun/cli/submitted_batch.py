@@ -10,10 +10,10 @@ from batchrun.cli.exit_codes import ExitCode, exit_code_of_submission
 from batchrun.cli.json_output import print_json
 from batchrun.cli.live_progress import PLAIN_INTERVAL_S
 from batchrun.cli.terminal import answer, can_redraw, live_lines, say, say_lines
+from batchrun.cli.worker_lines import batch_lines, batch_progress, label, state_words
 from batchrun.runtime.shell_command import shell_command
-from batchrun.worker.status_words import batch_lines, batch_progress, label, state_words
+from batchrun.worker.status_views import BatchView
 from batchrun.worker.submission import BatchState
-from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerClient
 
 

@@ -19,6 +19,7 @@ from batchrun.cli.json_output import print_json
 from batchrun.cli.notify_lines import show_targets
 from batchrun.cli.overwrite_check import refuse_no_html
 from batchrun.cli.terminal import answer, answer_lines, say, write_data
+from batchrun.cli.worker_lines import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
 from batchrun.model import JsonObject
@@ -30,8 +31,7 @@ from batchrun.runtime.private_files import held_own_directory, read_private
 from batchrun.runtime.shell_command import shell_command
 from batchrun.words.number_words import counted
 from batchrun.worker.data_directory import DataDirectory
-from batchrun.worker.status_words import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
-from batchrun.worker.views import BatchView
+from batchrun.worker.status_views import BatchView
 from batchrun.worker.worker_client import Order, Stream, WorkerAddress, WorkerClient, find_worker, open_client
 
 #: What a command does with a worker's client; None as its exit code is success.

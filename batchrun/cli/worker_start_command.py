@@ -30,10 +30,10 @@ from batchrun.worker.batch_list import list_rows
 from batchrun.worker.data_directory import open_data_directory
 from batchrun.worker.fleet_duty import leave_fleet, serve_fleet, set_all_aside
 from batchrun.worker.http import PageAccess, open_http
+from batchrun.worker.status_views import worker_view
 from batchrun.worker.systemd_notify import SystemdNotifier
 from batchrun.worker.token_file import read_or_make_token
 from batchrun.worker.trace_setup import open_tracing
-from batchrun.worker.views import worker_view
 from batchrun.worker.worker import Worker, open_worker
 
 #: Seconds that the end of a worker waits for its fleet's store.

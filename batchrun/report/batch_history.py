@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrun.ledger.sqlite.queries.run_and_queue_times import Duration
 from batchrun.ledger.sqlite.reader import open_for_reading
-from batchrun.report.report_figures import Distribution, distribution
+from batchrun.report.report_data import Distribution, distribution
 
 #: Max intervals: more bars cannot be told apart on a screen.
 MAX_INTERVALS = 150

@@ -27,7 +27,7 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.report_figures import MAX_DAYS, Distribution, Figures, read_figures
+from batchrun.report.report_data import MAX_DAYS, Distribution, Figures, read_figures
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.shell_command import shell_command

@@ -27,8 +27,8 @@ from batchrun.engine.account_counters import AccountCounters
 from batchrun.output.layout import LEDGER
 from batchrun.runtime.histogram import Histogram
 from batchrun.worker.batch_list import list_rows
+from batchrun.worker.status_views import BatchView, WorkerView, batch_view, worker_view
 from batchrun.worker.submission import BatchState
-from batchrun.worker.views import BatchView, WorkerView, batch_view, worker_view
 from batchrun.worker.worker import Worker
 
 #: Max batches with a label; the newest ones.

@@ -34,8 +34,7 @@ from batchrun.runtime.loopback import at_page_host, is_loopback_host
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.local_socket import path_of_own
-from batchrun.worker.token_file import Token
-from batchrun.worker.views import (
+from batchrun.worker.status_views import (
     FLEET_UNREACHABLE,
     LOG_PIECE,
     BatchPage,
@@ -45,6 +44,7 @@ from batchrun.worker.views import (
     RetryView,
     WorkerView,
 )
+from batchrun.worker.token_file import Token
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from batchrun.jobs import Shard
-from batchrun.worker.views import BatchPage
+from batchrun.worker.status_views import BatchPage
 from tests.integration.test_fleet import ask, live, two_workers
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.command_line import batchrun

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.worker import worker_client
+from batchrun.worker.status_views import BatchView
 from batchrun.worker.token_file import Token
-from batchrun.worker.views import BatchView
 from batchrun.worker.worker_client import WorkerAddress, WorkerClient, open_client
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

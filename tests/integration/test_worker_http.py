@@ -37,9 +37,9 @@ from batchrun.worker.http import (
 from batchrun.worker.http.http_app import _ROUTE_MODULES
 from batchrun.worker.http.page_access import MAX_TICKETS
 from batchrun.worker.local_socket import short_path
+from batchrun.worker.status_views import BatchView
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.token_file import Token
-from batchrun.worker.views import BatchView
 from batchrun.worker.worker import Worker
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api, open_api

@@ -9,8 +9,8 @@ from batchrun.config.notify_settings import NotifyConfig
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.errors import ConfigError
 from batchrun.worker import batch_orders
+from batchrun.worker.status_views import notify_view
 from batchrun.worker.submission import BatchState
-from batchrun.worker.views import notify_view
 from tests.support.crash import Api, open_api
 from tests.support.webhook_receiver import receiving
 from tests.support.worker_life import submit_batch, until, worker_config, working

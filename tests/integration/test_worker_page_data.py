@@ -19,8 +19,8 @@ from batchrun.runtime.byte_budget import ByteBudget, Room
 from batchrun.runtime.logs import piece_of
 from batchrun.worker import batch_list
 from batchrun.worker.http import live_event_routes, output_routes
+from batchrun.worker.status_views import LOG_PIECE
 from batchrun.worker.submission import BatchState, Submission
-from batchrun.worker.views import LOG_PIECE
 from batchrun.worker.worker import Worker
 from batchrun.worker.worker_client import WorkerAddress, open_client
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened, raw

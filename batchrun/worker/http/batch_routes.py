@@ -25,9 +25,9 @@ from batchrun.worker.http.request_context import (
     while_asked,
     worker_of,
 )
+from batchrun.worker.status_views import ResolveRequest, RetryRequest, RetryView, batch_view
 from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
-from batchrun.worker.views import ResolveRequest, RetryRequest, RetryView, batch_view
 from batchrun.worker.worker import Worker
 
 #: Limits of a batch that can be changed while it is open.

@@ -6,8 +6,8 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from batchrun.errors import BatchrunError, ConfigError, JobFileError, LogUnreachable
+from batchrun.worker.status_views import FLEET_UNREACHABLE
 from batchrun.worker.submission_store import UnknownBatch, WrongState
-from batchrun.worker.views import FLEET_UNREACHABLE
 
 _log = structlog.get_logger()
 

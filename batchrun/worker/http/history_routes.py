@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from batchrun.report.batch_history import BatchHistory, read_history
-from batchrun.report.report_figures import Distribution
+from batchrun.report.report_data import Distribution
 from batchrun.worker.http.batch_files import has_ledger, out_dir_of
 from batchrun.worker.http.request_context import submission_of, whole_number, worker_of
 

@@ -5,8 +5,8 @@ from aiohttp import web
 from batchrun.worker.batch_list import BatchGroup, BatchQuery, BatchSort, ListRow, find_batches
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import search_of, whole_number
+from batchrun.worker.status_views import BatchPage, batch_view
 from batchrun.worker.submission import BatchState
-from batchrun.worker.views import BatchPage, batch_view
 from batchrun.worker.worker import Worker
 
 #: Max batches per answer.

@@ -11,7 +11,7 @@ from aiohttp import web
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.http.list_query import batch_page, read_list_query
 from batchrun.worker.http.request_context import find_batch, worker_of
-from batchrun.worker.views import batch_view, worker_view
+from batchrun.worker.status_views import batch_view, worker_view
 
 #: Seconds between two events, at least.
 INTERVAL_S = 1.0

@@ -36,7 +36,7 @@ from batchrun.worker.http import (
 )
 from batchrun.worker.http.request_context import MAX_KEY, MAX_SEARCH
 from batchrun.worker.http.token_check import OPEN_PATHS
-from batchrun.worker.views import (
+from batchrun.worker.status_views import (
     BatchPage,
     BatchView,
     NotifyTestView,

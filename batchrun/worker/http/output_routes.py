@@ -34,9 +34,9 @@ from batchrun.worker.http.batch_files import has_ledger, length_of, out_dir_of
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.log_pieces import LogPlace, read_on
 from batchrun.worker.http.request_context import IS_LINKED, submission_of, whole_number, worker_of
+from batchrun.worker.status_views import LOG_PIECE
 from batchrun.worker.submission import Submission
 from batchrun.worker.submission_config import config_of
-from batchrun.worker.views import LOG_PIECE
 from batchrun.worker.worker import Worker
 
 #: Seconds between two looks for new lines.

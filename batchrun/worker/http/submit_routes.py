@@ -7,8 +7,8 @@ from batchrun.worker.http.batch_upload import Form, uploaded
 from batchrun.worker.http.error_envelope import Refused
 from batchrun.worker.http.request_context import idempotency_key, worker_of
 from batchrun.worker.http.submitted_form import submission_from
+from batchrun.worker.status_views import batch_view
 from batchrun.worker.submission import Submission
-from batchrun.worker.views import batch_view
 from batchrun.worker.worker import Worker
 
 _SUBMITTING = web.AppKey("submitting", anyio.Lock)

@@ -6,7 +6,7 @@ from aiohttp import web
 from batchrun.config.worker_config import WorkerLimitsConfig
 from batchrun.worker.batch_list import list_rows
 from batchrun.worker.http.request_context import read_object, validated, worker_of
-from batchrun.worker.views import NotifyTestView, notify_view, worker_view
+from batchrun.worker.status_views import NotifyTestView, notify_view, worker_view
 from batchrun.worker.worker import Worker
 
 #: Max profiles that are listed.

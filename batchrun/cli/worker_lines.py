@@ -6,7 +6,7 @@ from batchrun.model import JsonObject, Outcome
 from batchrun.words.number_words import counted, money
 from batchrun.words.progress_words import ProgressSnapshot, outcome_counts, progress_line
 from batchrun.words.terminal_text import one_line, table_lines
-from batchrun.worker.views import BatchView, WorkerView
+from batchrun.worker.status_views import BatchView, WorkerView
 
 _HEADINGS = ("id", "name", "state", "done", "not succeeded", "live", "cost")
 _TEXT_COLUMNS = 3

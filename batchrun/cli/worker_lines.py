@@ -1,4 +1,4 @@
-"""The status of a worker and of its batches in words, for the command line and the page. Formatting only."""
+"""The status of a worker and of its batches, as lines and as a table. Formatting only."""
 
 from collections.abc import Sequence
 
@@ -79,7 +79,7 @@ def worker_lines(worker: WorkerView) -> list[str]:
     counts = [f"{count:,} {state.replace('_', ' ')}" for state, count in worker.batches.items()]
     live = counted(worker.live_runs, "live Run")
     lines = [
-        f"worker   {condition(worker)}",
+        f"worker   {_condition(worker)}",
         f"platform {worker.platform}",
         f"batches  {', '.join(counts) or 'none yet'}",
         f"slots    {slots.used:,}{limit} in use, {slots.memory_mb:,}{memory} MB; {live}",
@@ -90,7 +90,7 @@ def worker_lines(worker: WorkerView) -> list[str]:
     return lines
 
 
-def condition(worker: WorkerView) -> str:
+def _condition(worker: WorkerView) -> str:
     """Return whether a worker is ready, or what it waits for."""
     return worker.why_not_ready or "ready"
 

@@ -1,4 +1,4 @@
-"""All figures of a batch's report, read from one snapshot of its ledger; another process may be running the batch."""
+"""All data of a batch's report, read from one snapshot of its ledger; another process may be running the batch."""
 
 from collections import deque
 from dataclasses import replace
@@ -43,8 +43,8 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """The figures of a batch at one moment."""
+class ReportData:
+    """The data of a batch at one moment."""
 
     read_at: datetime
     #: Another process that runs the batch; None: no other process does.
@@ -74,8 +74,8 @@ class Figures:
     cost_by_day: list[CostRow]
 
 
-def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures:
-    """Read the figures of a batch's report.
+def read_report_data(directory: Path, own_summary: Summary | None = None) -> ReportData:
+    """Read the data of a batch's report.
 
     A million jobs take about fifteen seconds and constant memory; the ledger's writer is not blocked.
     `own_summary` is that of this process, if it has just run the batch: it knows how the batch ended.
@@ -92,16 +92,16 @@ def read_figures(directory: Path, own_summary: Summary | None = None) -> Figures
                 refill_p50_s=own_summary.refill_p50_s,
                 refill_p99_s=own_summary.refill_p99_s,
             )
-        return _figures(ledger, directory, pid, summary)
+        return _data_of(ledger, directory, pid, summary)
 
 
-def _figures(ledger: LedgerReader, directory: Path, pid: int | None, summary: Summary) -> Figures:
+def _data_of(ledger: LedgerReader, directory: Path, pid: int | None, summary: Summary) -> ReportData:
     now = datetime.now(UTC)
     times, group_count = ledger.times(), ledger.groups.count()
     # Whether the Runs that were live when the last process ended lived on is unknown.
     until = now if pid is not None or times is None else times.last_noted_at
     groups = ledger.groups.largest(MAX_GROUPS) if group_count else []
-    return Figures(
+    return ReportData(
         read_at=now,
         pid=pid,
         summary=summary,

@@ -27,7 +27,7 @@ from batchrun.report.html_elements import (
     tag,
     tiles,
 )
-from batchrun.report.report_data import MAX_DAYS, Distribution, Figures, read_figures
+from batchrun.report.report_data import MAX_DAYS, Distribution, ReportData, read_report_data
 from batchrun.report.sent_overrides import sent_overrides
 from batchrun.runtime.fast_dataclasses import dataclass
 from batchrun.runtime.shell_command import shell_command
@@ -67,42 +67,42 @@ def make_report(directory: Path, config: Config, own_summary: Summary | None = N
     `config` is the one with which the batch was last opened; `own_summary` is that of this process, if it has just run
     the batch. Commands on the page name `directory` as it is given.
     """
-    figures = read_figures(directory, own_summary)
-    sent = sent_overrides(directory, config, figures.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)
+    data = read_report_data(directory, own_summary)
+    sent = sent_overrides(directory, config, data.failures.kinds[:SAMPLES], _MAX_SENT_CHARS)
     batch = _Batch(directory=directory, config=config, sent=sent, retry=retry_command(directory))
     name = directory.resolve().name
-    has_days, has_rounds = len(figures.cost_by_day) > 1, len(figures.rounds) > 1
+    has_days, has_rounds = len(data.cost_by_day) > 1, len(data.rounds) > 1
     cards = tag(
         "div",
-        _jobs_card(figures, config),
-        _failures_card(figures.failures, batch),
-        _distribution_card("Run time", figures.run_times, "from the start of a Run to its end", "Runs"),
-        _distribution_card("Time in the queue", figures.queue_times, "from admission to the first Run", "jobs"),
-        _live_card(figures, config),
-        _groups_card(figures),
-        _cost_card(figures, config, is_half=has_days or has_rounds),
-        _days_card(figures.cost_by_day) if has_days else None,
-        _rounds_card(figures.rounds, is_half=not has_days) if has_rounds else None,
-        _slowest_card(figures, batch.api),
+        _jobs_card(data, config),
+        _failures_card(data.failures, batch),
+        _distribution_card("Run time", data.run_times, "from the start of a Run to its end", "Runs"),
+        _distribution_card("Time in the queue", data.queue_times, "from admission to the first Run", "jobs"),
+        _live_card(data, config),
+        _groups_card(data),
+        _cost_card(data, config, is_half=has_days or has_rounds),
+        _days_card(data.cost_by_day) if has_days else None,
+        _rounds_card(data.rounds, is_half=not has_days) if has_rounds else None,
+        _slowest_card(data, batch.api),
         class_="cards",
     )
-    return page(f"{name} · batchrun", _head(name, figures, config), cards, _foot(figures, batch))
+    return page(f"{name} · batchrun", _head(name, data, config), cards, _foot(data, batch))
 
 
-def _head(name: str, figures: Figures, config: Config) -> Html:
+def _head(name: str, data: ReportData, config: Config) -> Html:
     task = config.task.id or f"{config.task.name} ({config.task.actor})"
-    words = [tag("span", _state_words(figures), class_="state"), join(["task ", foreign(task)])]
-    if figures.times is not None:
-        ended_at = figures.read_at if figures.pid is not None else figures.times.last_noted_at
-        words.append(join([_period(figures.times.began_at, ended_at)]))
+    words = [tag("span", _state_words(data), class_="state"), join(["task ", foreign(task)])]
+    if data.times is not None:
+        ended_at = data.read_at if data.pid is not None else data.times.last_noted_at
+        words.append(join([_period(data.times.began_at, ended_at)]))
     separated = [part for word in words for part in (" · ", word)][1:]
     return tag("div", tag("h1", foreign(name)), tag("p", *separated), class_="head")
 
 
-def _state_words(figures: Figures) -> str:
-    summary = figures.summary
-    if figures.pid is not None:
-        return f"Running (process {figures.pid})"
+def _state_words(data: ReportData) -> str:
+    summary = data.summary
+    if data.pid is not None:
+        return f"Running (process {data.pid})"
     if summary.open_jobs and summary.ending is Ending.FINISHED:
         return "Stopped"
     return ending_words(summary.ending).rstrip(",")
@@ -113,17 +113,17 @@ def _period(began_at: datetime, ended_at: datetime) -> str:
     return f"{began_at:%Y-%m-%d %H:%M:%S} to {ended_at.strftime(form)} UTC"
 
 
-def _jobs_card(figures: Figures, config: Config) -> Html:
-    summary = figures.summary
+def _jobs_card(data: ReportData, config: Config) -> Html:
+    summary = data.summary
     parts = outcome_parts(summary.outcomes, summary.left_jobs)
     keys = [(part.tone, f"{part.count:,} {part.name}") for part in parts if part.count]
     note = f"{summary.settled:,} settled" + (f", {summary.left_jobs:,} left" if summary.left_jobs else "")
     bar = stacked_bar("Jobs by outcome", parts)
-    return card("Jobs", bar, legend(keys), tag("div", tiles(_tiles(figures, config)), class_="block"), note=note)
+    return card("Jobs", bar, legend(keys), tag("div", tiles(_tiles(data, config)), class_="block"), note=note)
 
 
-def _tiles(figures: Figures, config: Config) -> list[Tile]:
-    summary, attempts = figures.summary, figures.attempts
+def _tiles(data: ReportData, config: Config) -> list[Tile]:
+    summary, attempts = data.summary, data.attempts
     succeeded = summary.outcomes.get(Outcome.SUCCEEDED, 0)
     success = f"{100 * succeeded / summary.settled:.1f} %" if summary.settled else "-"
     repeated = f"{attempts.repeated:,} of them retries" if attempts.repeated else None
@@ -133,26 +133,26 @@ def _tiles(figures: Figures, config: Config) -> list[Tile]:
         Tile(name="Succeeded", value=success, note=f"{succeeded:,} of {summary.settled:,}"),
         Tile(name="Runs", value=f"{attempts.runs:,}", note=live or repeated),
         Tile(name="Items", value=f"{summary.items:,}", note=empty),
-        Tile(name="Cost", value=money(summary.cost_usd), note=_cost_note(figures, config)),
+        Tile(name="Cost", value=money(summary.cost_usd), note=_cost_note(data, config)),
     ]
-    if figures.times is not None and attempts.runs:
-        ended_at = figures.read_at if figures.pid is not None else figures.times.last_noted_at
-        took_s = max(0.0, (ended_at - figures.times.began_at).total_seconds())
-        rate = f"{summary.settled / took_s:.3g} jobs/s" if took_s > 0 and len(figures.live_runs) == 1 else None
+    if data.times is not None and attempts.runs:
+        ended_at = data.read_at if data.pid is not None else data.times.last_noted_at
+        took_s = max(0.0, (ended_at - data.times.began_at).total_seconds())
+        rate = f"{summary.settled / took_s:.3g} jobs/s" if took_s > 0 and len(data.live_runs) == 1 else None
         shown.append(Tile(name="Took", value=duration(took_s), note=rate))
     if summary.in_doubt:
         shown.append(Tile(name="In doubt", value=f"{summary.in_doubt:,}", note="starts without an answer"))
     return shown
 
 
-def _cost_note(figures: Figures, config: Config) -> str | None:
-    if figures.summary.open_costs:
-        return f"not final for {figures.summary.open_costs:,} of {counted(figures.attempts.runs, 'Run')}"
-    if figures.summary.unknown_costs:
-        return f"and {counted(figures.summary.unknown_costs, 'Run')} of unknown cost"
+def _cost_note(data: ReportData, config: Config) -> str | None:
+    if data.summary.open_costs:
+        return f"not final for {data.summary.open_costs:,} of {counted(data.attempts.runs, 'Run')}"
+    if data.summary.unknown_costs:
+        return f"and {counted(data.summary.unknown_costs, 'Run')} of unknown cost"
     if config.limits.budget_usd is not None:
         return f"of {money(config.limits.budget_usd)}"
-    return f"{money(figures.summary.cost_usd / figures.attempts.runs)} a Run" if figures.attempts.runs else None
+    return f"{money(data.summary.cost_usd / data.attempts.runs)} a Run" if data.attempts.runs else None
 
 
 def _failures_card(failures: Failures, batch: _Batch) -> Html:
@@ -231,29 +231,29 @@ def _time_words(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 0.9995 else duration(seconds)
 
 
-def _live_card(figures: Figures, config: Config) -> Html:
+def _live_card(data: ReportData, config: Config) -> Html:
     limit = config.limits.max_concurrent_runs
-    chart = live_runs_chart(figures.live_runs, limit if isinstance(limit, int) else None)
+    chart = live_runs_chart(data.live_runs, limit if isinstance(limit, int) else None)
     note = None
-    if figures.live_runs:
-        lasted_s = sum(each.lasted_s for each in figures.live_runs)
-        average = sum(sum(each.values) * each.interval_s for each in figures.live_runs) / lasted_s
-        cut = "; times without a live Run are cut out" if len(figures.live_runs) > 1 else ""
-        interval = _time_words(max(each.interval_s for each in figures.live_runs))
+    if data.live_runs:
+        lasted_s = sum(each.lasted_s for each in data.live_runs)
+        average = sum(sum(each.values) * each.interval_s for each in data.live_runs) / lasted_s
+        cut = "; times without a live Run are cut out" if len(data.live_runs) > 1 else ""
+        interval = _time_words(max(each.interval_s for each in data.live_runs))
         note = f"{average:.1f} on average; each step is the average of {interval}, UTC{cut}"
-    slots = slot_words(figures.summary)
+    slots = slot_words(data.summary)
     said = tag("p", f"Slots: {slots}, by the last process.", class_="soft small block") if slots else None
     return card("Live Runs", chart, said, note=note)
 
 
-def _cost_card(figures: Figures, config: Config, *, is_half: bool) -> Html:
-    summary, budget = figures.summary, config.limits.budget_usd
+def _cost_card(data: ReportData, config: Config, *, is_half: bool) -> Html:
+    summary, budget = data.summary, config.limits.budget_usd
     bar = None
     if budget is not None:
-        reserved, spent = figures.money.reserved_usd, figures.money.spent_usd
+        reserved, spent = data.money.reserved_usd, data.money.spent_usd
         bar = tag("div", spending_bar(budget_usd=budget, spent_usd=spent, reserved_usd=reserved))
-    total = figures.total_costs
-    rows = [((row.shared[0] or "open").replace("_", " "), *_cost_cells(row, total)) for row in figures.cost_by_outcome]
+    total = data.total_costs
+    rows = [((row.shared[0] or "open").replace("_", " "), *_cost_cells(row, total)) for row in data.cost_by_outcome]
     said = [f"{money(total.derived_usd)} of it is derived from charges and prices."] if total.derived_usd else []
     return card(
         "Cost",
@@ -290,7 +290,7 @@ def _row_cost(row: CostRow) -> str:
     return money(row.cost_usd) + (" + ?" if row.unknown_costs else "")
 
 
-def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
+def _slowest_card(data: ReportData, api: ApiConfig) -> Html:
     columns = [
         Column(heading="Key"),
         Column(heading="Run"),
@@ -299,7 +299,7 @@ def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
         Column(heading="Took", kind="number"),
         Column(heading="", kind="bar"),
     ]
-    longest_s = max((run.run_s for run in figures.slowest), default=0.0)
+    longest_s = max((run.run_s for run in data.slowest), default=0.0)
     rows = [
         (
             foreign(run.key, _KEY_CHARS),
@@ -309,14 +309,14 @@ def _slowest_card(figures: Figures, api: ApiConfig) -> Html:
             _time_words(run.run_s),
             small_bar(run.run_s / longest_s if longest_s > 0 else 0.0),
         )
-        for run in figures.slowest
+        for run in data.slowest
     ]
     shown = table(columns, rows) if rows else tag("p", "No Run has ended yet.", class_="soft")
     return card("Slowest Runs", shown)
 
 
-def _groups_card(figures: Figures) -> Html | None:
-    if not figures.groups:
+def _groups_card(data: ReportData) -> Html | None:
+    if not data.groups:
         return None
     columns = [
         Column(heading="Group"),
@@ -328,8 +328,8 @@ def _groups_card(figures: Figures) -> Html | None:
         Column(heading="Outcomes", kind="bar"),
     ]
     rows = []
-    for group in figures.groups:
-        cost = figures.cost_by_group.get(group.group)
+    for group in data.groups:
+        cost = data.cost_by_group.get(group.group)
         name = foreign(group.group, _KEY_CHARS) if group.group is not None else tag("span", "none", class_="soft")
         settled = group.jobs - group.open_jobs
         succeeded = group.outcomes.get(Outcome.SUCCEEDED, 0)
@@ -344,7 +344,7 @@ def _groups_card(figures: Figures) -> Html | None:
                 _small_outcomes(group.outcomes, group.open_jobs),
             )
         )
-    more = f"the {len(rows)} largest of {figures.group_count:,}" if figures.group_count > len(rows) else None
+    more = f"the {len(rows)} largest of {data.group_count:,}" if data.group_count > len(rows) else None
     return card("Groups", table(columns, rows), note=more)
 
 
@@ -386,8 +386,8 @@ def _rounds_card(rounds: Sequence[Mapping[Outcome, int]], *, is_half: bool) -> H
     return card("Rounds", table(columns, rows), is_half=is_half)
 
 
-def _foot(figures: Figures, batch: _Batch) -> Html:
-    words = f"Written {figures.read_at:%Y-%m-%d %H:%M:%S} UTC by batchrun {__version__}; to update: "
+def _foot(data: ReportData, batch: _Batch) -> Html:
+    words = f"Written {data.read_at:%Y-%m-%d %H:%M:%S} UTC by batchrun {__version__}; to update: "
     return tag("footer", words, command(shell_command("batchrun", "report", batch.directory)))
 
 

@@ -29,6 +29,7 @@ from urllib.parse import quote
 from batchrun.errors import ConfigError
 from batchrun.jobs.rows import NotAJob, brief, json_text, parts_problem
 from batchrun.model import MAX_BODY_BYTES, JsonObject, read_json
+from batchrun.policy.secret_fields import is_secret_name
 
 #: A row: column -> cell, or property -> value.
 Cells = Mapping[str, Any]
@@ -47,6 +48,9 @@ class Filter(NamedTuple):
 
 #: Filters whose messages quote the cell. What the others read may be a list of cookies, or another secret.
 _OF_SCALARS = frozenset({"int", "float", "bool", "date"})
+#: Texts that are quoted: a short word, or what begins like a number or a date. A longer one may be a password, from
+#: another column of a row that lacks one.
+_QUOTED = re.compile(r"\S{0,6}|\s*[-+.]?\d.{0,11}", re.DOTALL)
 _MISSING: Final = object()
 #: What a placeholder with `?` gives for an empty cell: its property is left out.
 DROPPED: Final = object()
@@ -250,7 +254,9 @@ def _nested(cells: Cells, path: list[str]) -> Any:
 def _unfit(column: str, value: Any, unfit: Filter, key: str) -> str:
     if value is None or value == "":
         return f"column {column!r} is empty and {key} expects {unfit.wanted}; a trailing ? leaves it out when empty"
-    shown = brief(value) if unfit.name in _OF_SCALARS else _kind(value)
+    is_secret = unfit.name not in _OF_SCALARS or is_secret_name(column) or is_secret_name(key)
+    is_quoted = _QUOTED.fullmatch(value) is not None if isinstance(value, str) else isinstance(value, int | float)
+    shown = brief(value) if is_quoted and not is_secret else _kind(value)
     return f"column {column!r} is {shown} and {key} expects {unfit.wanted}"
 
 

@@ -27,7 +27,7 @@ _MAX_PIECES = 2000
 #: Names of fields that are taken for secret if no schema says which are.
 _SECRET_NAME = re.compile(
     r"pass(?:word|wd|wort|phrase|code)|pwd|kennwort|session[ _-]?id|secret|token|credential|cookie|authorization"
-    r"|(?:api|access|private|session|auth|login|ssh|licen[cs]e)[ _-]?key",
+    r"|(?:api|access|client|private|session|auth|login|ssh|licen[cs]e)[ _-]?key",
     re.IGNORECASE,
 )
 

@@ -141,7 +141,7 @@ def test_a_column_named_like_an_identifier_is_the_key(name: str) -> None:
     [
         *(
             (name, {})
-            for name in ("API key", "access_key", "session_id", "license key", "db_pwd", "Kennwort", "authKey")
+            for name in ("API key", "access_key", "session_id", "license key", "db_pwd", "Kennwort", "client_key")
         ),
         ("ID", {"id": {"isSecret": True}}),
     ],

@@ -107,7 +107,7 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
         ("{{x:int}}", True, "column 'x' is true and jobs.template.v expects a whole number"),
         ("{{x:float}}", "nan", "column 'x' is \"nan\" and jobs.template.v expects a number"),
         ("{{x:float}}", "1e999", "column 'x' is \"1e999\" and jobs.template.v expects a number"),
-        ("{{x:float}}", [], "column 'x' is [] and jobs.template.v expects a number"),
+        ("{{x:float}}", [], "column 'x' is a list and jobs.template.v expects a number"),
         ("{{x:float}}", 10**400, "column 'x' is 1" + "0" * 78 + "… and jobs.template.v expects a number"),
         ("{{x:objects(url)}}", "a", "column 'x' is text of length 1 and jobs.template.v expects a list"),
         ("{{x:bool}}", "maybe", "column 'x' is \"maybe\" and jobs.template.v expects true or false"),
@@ -128,6 +128,21 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
 def test_a_cell_that_does_not_fit_is_named(text: str, cell: Any, reason: str) -> None:
     """A failed conversion names the column, its value, and what is expected."""
     assert why_not({"v": text}, x=cell) == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "cell"),
+    [
+        ("cookies", "login", "4711"),
+        ("pages", "password", "4711"),
+        ("pages", "depth", "SECRET:PW"),
+        ("v", "n", "4" * 19),
+    ],
+)
+def test_a_cell_that_may_be_a_secret_is_not_quoted(name: str, column: str, cell: str) -> None:
+    """By its name, or as it is no number at all: a row that lacks a column has the next one's cell there."""
+    reason = why_not({name: [f"{{{{{column}:bool}}}}"]}, **{column: cell})
+    assert (f"is text of length {len(cell)} and" in reason, cell in reason) == (True, False)
 
 
 def test_a_huge_number_is_exact_or_refused() -> None:

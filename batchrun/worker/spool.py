@@ -24,7 +24,7 @@ from batchrun.jobs import is_job_file
 from batchrun.runtime.held_directory import held
 from batchrun.runtime.shell_command import shell_command
 from batchrun.worker.data_directory import DataDirectory, has_begun, has_ledger, has_open_jobs
-from batchrun.worker.spool_summary import has_summary
+from batchrun.worker.spool_summary import has_summary, write_summary_file
 from batchrun.worker.spool_taken_files import TakenFile, beginning_of, is_same_file
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore
@@ -46,7 +46,7 @@ _CANCELLED = "has changed, but its batch was cancelled; `{resume}` goes on with 
 _DELETED = "has changed, but its batch was cancelled and deleted; give the file another name to run its jobs"
 _MOVED = (
     "has run, and its results were moved: under this name it would run again from its first line; give the file another"
-    " name for that, or put {out} back and touch the file"
+    " name for that, or put {out} back"
 )
 
 _log = structlog.get_logger()
@@ -74,6 +74,8 @@ class Spool:
         self._submit = submit
         #: The last error of each file: the same one is not logged every second.
         self._reported: dict[Path, str] = {}
+        #: Signatures of changed files that begin with all that those before held: they are not read every second.
+        self._same: dict[PurePosixPath, str] = {}
         #: Files beside batch files, which name them.
         self._named: set[Path] = set()
 
@@ -92,9 +94,6 @@ class Spool:
             deleted = self._store.taken.get(name)
             if deleted is None or not await self._is_left(name, signature, deleted, deleted.is_cancelled):
                 await self._take(name, signature)
-            elif deleted.signature != signature:
-                changed = deleted.model_copy(update={"signature": signature})
-                await anyio.to_thread.run_sync(self._store.taken.add, changed)
         elif known.signature != signature and known.state is BatchState.CANCELLED:
             # A copy of the spool, or a touch, changes the signature, too, and would spend what somebody has stopped.
             resume = shell_command("batchrun", "worker", "resume", known.name)
@@ -102,7 +101,9 @@ class Spool:
         elif known.signature != signature and known.state.is_over:
             if known.begun_at is not None and await self._is_left(name, signature, known, is_cancelled=False):
                 left = f"{name} {_MOVED.format(out=self._directory.out_dir_of(name).name)}"
-                await self._store.update(known.id, lambda _: {"signature": signature, "reason": left})
+                if known.reason != left:
+                    changed = await self._store.update(known.id, lambda _: {"reason": left})
+                    await anyio.to_thread.run_sync(write_summary_file, self._directory, changed)
             else:
                 await self._take(name, signature, before=known)
         elif known.state is BatchState.FAILED and known.signature == signature:
@@ -115,7 +116,9 @@ class Spool:
 
         Its results may have been moved: only the worker's own notes tell that its jobs have run.
         """
-        is_same = await anyio.to_thread.run_sync(is_same_file, before, self._directory.spool / name, signature)
+        file, is_same = self._directory.spool / name, self._same.get(name) == signature
+        if not is_same and await anyio.to_thread.run_sync(is_same_file, before, file, signature):
+            is_same, self._same[name] = True, signature
         is_unchanged = signature == before.signature
         out_dir = self._directory.out_dir_of(name)
         has_results = await anyio.to_thread.run_sync(has_ledger, out_dir)
@@ -127,7 +130,7 @@ class Spool:
             is_left = is_same and (is_unchanged or not has_results)
             reason = "" if has_results else _MOVED.format(out=out_dir.name)
         if is_left and reason:
-            self._report(self._directory.spool / name, JobFileError(reason, file=Path(name)))
+            self._report(file, JobFileError(reason, file=Path(name)))
         return is_left
 
     def _find(self) -> dict[PurePosixPath, str]:

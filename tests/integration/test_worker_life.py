@@ -681,8 +681,17 @@ async def test_a_file_whose_results_were_moved_is_known_by_its_content(
     else:
         file.write_text(f"{before}# {later}")
     os.utime(file, ns=(0, 0))
+    for _ in range(2):
+        await spool.look()
+        assert len(taken) == (2 if is_taken else 1)
+    if is_taken:
+        return
+    if not is_deleted:
+        assert "results were moved" in store[batch.id].reason
+        assert "results were moved" in (directory.spool / "daily.summary.json").read_text()
+    put(directory.spool / "daily.out" / "ledger.sqlite3", "")
     await spool.look()
-    assert len(taken) == (2 if is_taken else 1)
+    assert len(taken) == 2, "its results were put back, and it goes on"
 
 
 async def test_a_worker_opens_no_file_outside_of_the_spool_by_a_path_in_it(tmp_path, api, blockbuster):

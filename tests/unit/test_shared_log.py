@@ -740,6 +740,7 @@ def names_in(directory: Path) -> list[str]:
         ("nats://host:4222/shop?token=hers-7", "replica.url: has a .parameter that is not known"),
         ("nats://me:secret@host:4222/shop", "must hold no password"),
         ("s3://", "replica.url"),
+        ("s3://[::1/x", "Invalid IPv6 URL; write it like s3://"),
         ("s3://KEY:secret@b/x", "must hold no key"),
         ("gs://secret@b/x", "must hold no key"),
         ("s3://b/x?X-Amz-Signature=secret", "must hold no key"),
@@ -1055,6 +1056,18 @@ def test_a_password_in_the_address_of_a_bucket_is_in_no_error(monkeypatch):
             with pytest.raises(LogUnreachable, match=r"http://\*\*\*@127\.0\.0\.1:1/") as raised:
                 look()
             assert "known-to-nobody" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:SEC/RET@127.0.0.1:1", "", "127.0.0.1:1", "http://", "http://[::1", "http://h:1/a b", "http://ü"],
+)
+def test_an_address_in_the_environment_that_is_none_is_said_without_its_password(monkeypatch, address):
+    """The client of the bucket would end the process with a traceback."""
+    monkeypatch.setenv("AWS_ENDPOINT", address)
+    with pytest.raises(ConfigError, match=r"^AWS_ENDPOINT is no address like") as raised, open_store("s3://shop/log"):
+        pass
+    assert "RET" not in str(raised.value)
 
 
 def test_a_nats_server_that_does_not_answer_is_said(monkeypatch):

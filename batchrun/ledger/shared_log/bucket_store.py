@@ -1,10 +1,12 @@
 """A shared log in a bucket with conditional puts (S3, GCS, Azure, R2, MinIO): an object an entry."""
 
+import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -31,7 +33,12 @@ _RETRY_S = 10.0
 _SIGNS_OF_DAMAGE = re.compile(r"contained non UTF-8 characters|Parse\(\s*Header\(|<Code>InvalidObjectState</Code>")
 
 #: Of an address in an error, as AWS_ENDPOINT may have it.
-_USER_INFO = re.compile(r"//[^/\s]*@")
+_USER_INFO = re.compile(r"//\S*@")
+#: Variables that hold the address of a store. obstore ends the process with a traceback for an address that is none.
+_ENDPOINTS = (
+    "AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"
+)  # fmt: skip
+_ADDRESS = re.compile(r"""https?://(?:(?!["<>\\^`{|}])[!-~])+""", re.IGNORECASE)
 
 #: An object that is there to be created once.
 _PROBE = "objects/created-once"
@@ -112,13 +119,27 @@ class BucketStore:
         return LogUnreachable(f"{self._url}: {_USER_INFO.sub('//***@', first_line)}")
 
 
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname and "%" not in parts.hostname and parts.port != 0 and _ADDRESS.fullmatch(text))
+    except ValueError:
+        return False
+
+
 @contextmanager
 def open_bucket_store(url: str) -> Iterator[BucketStore]:
     """Open the bucket and prefix that a URL names; credentials come from the environment, as the vendors' tools do.
 
     Raises:
-        ConfigError: The URL names no bucket.
+        ConfigError: The URL names no bucket, or the environment no address.
     """
+    for name in _ENDPOINTS:
+        if name in os.environ and not _is_address(os.environ[name]):
+            raise ConfigError(
+                f"{name} is no address like https://host:9000. In a password, write what is no letter or digit as %"
+                " and two digits, / as %2F; if the vendor's own address is meant, unset it"
+            )
     try:
         store = from_url(
             url,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from batchrun.errors import ConfigError
 
@@ -52,7 +52,7 @@ def open_store(url: str) -> AbstractContextManager[LogStore]:
         LogUnreachable: The store does not answer.
         LedgerError: Somebody has put something else in its place.
     """
-    scheme = urlsplit(url).scheme
+    scheme = split_url(url).scheme
     if scheme == "file":
         from batchrun.ledger.shared_log.directory_store import open_directory_store  # noqa: PLC0415 - it needs this module
 
@@ -66,9 +66,25 @@ def open_store(url: str) -> AbstractContextManager[LogStore]:
     )
 
 
+def split_url(url: str) -> SplitResult:
+    """Return the parts of a store's URL.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"replica.url: {error}; write it like s3://bucket/path or nats://host:4222/name") from None
+
+
 def part_url(url: str, part: str) -> str:
-    """Return the URL of a log within a place that has several: `part` is of letters, digits and -."""
-    parts = urlsplit(url)
+    """Return the URL of a log within a place that has several: `part` is of letters, digits and -.
+
+    Raises:
+        ConfigError: as `split_url` does.
+    """
+    parts = split_url(url)
     between = "-" if parts.scheme == "nats" else "/"  # a stream's name has no levels
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}{between}{part}"))
 
@@ -79,7 +95,7 @@ def open_part(url: str, part: str) -> AbstractContextManager[LogStore]:
     Raises:
         ConfigError, LogUnreachable, LedgerError: as `open_store` does, of the place or of the log.
     """
-    if urlsplit(url).scheme == "file":
+    if split_url(url).scheme == "file":
         from batchrun.ledger.shared_log.directory_store import make_part  # noqa: PLC0415 - it needs this module
 
         make_part(url, part)
@@ -95,7 +111,7 @@ def _nats(url: str) -> AbstractContextManager[LogStore]:
 
 
 def _bucket(url: str) -> AbstractContextManager[LogStore]:
-    parts = urlsplit(url)
+    parts = split_url(url)
     names_container = parts.scheme.startswith("abfs")  # abfss://container@account…
     if parts.query or parts.password is not None or (parts.username is not None and not names_container):
         raise ConfigError("replica.url: is noted in files, so it must hold no key. Set the store's variables")

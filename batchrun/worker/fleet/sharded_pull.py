@@ -2,10 +2,10 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from batchrun.errors import ConfigError, LogUnreachable
-from batchrun.ledger.shared_log.log_store import open_part, open_store, part_url
+from batchrun.ledger.shared_log.log_store import open_part, open_store, part_url, split_url
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.ledger.sqlite.united_ledger import refuse_another_batch, unite_directories
 from batchrun.output.lock import locked
@@ -21,7 +21,7 @@ _IS_BATCH_LOG = re.compile(r"(.*)[/-]batch-([a-z0-9-]+)")
 
 def find_sharded_batch(url: str) -> tuple[str, ShardedBatch] | None:
     """Return a fleet's URL and its batch in shards that a URL names; None: it names none, as far as can be seen."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     named = _IS_BATCH_LOG.fullmatch(parts.path.rstrip("/"))
     if named is None:
         return None

@@ -10,8 +10,8 @@ from batchrun.errors import LogUnreachable, OutputError
 from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.words.number_words import counted
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
-from batchrun.worker.fleet.page_log import PAGE_LOG, PageDamaged, SharedPage
 from batchrun.worker.fleet.sharded_batch import ShardedBatch
+from batchrun.worker.fleet.shared_page import PAGE_LOG, PageDamaged, SharedPage
 from batchrun.worker.submission import BatchCounts, Submission
 
 #: Seconds between two looks at the store.

@@ -19,8 +19,8 @@ from batchrun.ledger.shared_log.log_store import open_part
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList
-from batchrun.worker.fleet.page_log import PAGE_LOG, SharedPage
 from batchrun.worker.fleet.sharded_order import OrderVerb
+from batchrun.worker.fleet.shared_page import PAGE_LOG, SharedPage
 from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR, TOKEN
 from tests.support.busy_threads import all_threads_waiting

@@ -14,7 +14,7 @@ from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.worker.fleet.fleet import list_batch, store_files
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.fleet_members import Page
-from batchrun.worker.fleet.page_log import PAGE_LOG, SharedPage
+from batchrun.worker.fleet.shared_page import PAGE_LOG, SharedPage
 from batchrun.worker.submission import Submission
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api, wait_until

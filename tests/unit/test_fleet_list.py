@@ -19,7 +19,7 @@ from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_list import MAX_PIECES, PIECE_BYTES, FleetList
 from batchrun.worker.fleet.fleet_members import MAX_MEMBERS, Page
-from batchrun.worker.fleet.page_log import SharedPage
+from batchrun.worker.fleet.shared_page import SharedPage
 
 CONTENT = zstandard.compress(b"[notify]\ncommand = 'id'\n")
 PIECE = sha256(CONTENT).hexdigest()

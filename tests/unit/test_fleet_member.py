@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import LedgerError, LogUnreachable
-from batchrun.worker.fleet import own_member, page_log
+from batchrun.worker.fleet import own_member, shared_page
 from batchrun.worker.fleet.fleet_limits import WHOLE_RATE, Need, Resource, next_amount, targets
 from batchrun.worker.fleet.fleet_members import Carried, Member, Page
 from batchrun.worker.fleet.own_member import OwnMember, Use
-from batchrun.worker.fleet.page_log import PageDamaged, SharedPage
+from batchrun.worker.fleet.shared_page import PageDamaged, SharedPage
 from tests.support.page_log import PageLog
 
 LIMIT, LEASE_S, MB = 7, 2.0, 3
@@ -76,7 +76,7 @@ class Process:
         """Read the page, obey it, and prepare the next one."""
         self.proposal = None
         with pytest.MonkeyPatch.context() as clock:
-            clock.setattr(page_log, "boot_time", lambda: self.world.now)
+            clock.setattr(shared_page, "boot_time", lambda: self.world.now)
             try:
                 page = self.page.read()
             except (LogUnreachable, PageDamaged):
@@ -381,7 +381,7 @@ def test_a_page_of_a_newer_batchrun_is_not_skipped():
 
 def test_so_many_entries_in_a_row_are_skipped(monkeypatch):
     """One who comes new reads only so far back for the page that counts; those who know it go on from it."""
-    monkeypatch.setattr(page_log, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(shared_page, "MAX_SKIPPED", 3)
     world = World()
     known = SharedPage(world.store)
     assert known.replace(Page(spent_micro_usd=7))

@@ -19,7 +19,7 @@ from batchrun.policy.token_bucket import TokenBucket, burst_of
 from batchrun.worker.fleet.fleet_limits import WHOLE_RATE, Need, Resource
 from batchrun.worker.fleet.fleet_members import Member
 from batchrun.worker.fleet.own_member import OwnMember, Use
-from batchrun.worker.fleet.page_log import SharedPage
+from batchrun.worker.fleet.shared_page import SharedPage
 from tests.support.page_log import PageLog
 from tests.support.scripted_api import ScriptedApi
 

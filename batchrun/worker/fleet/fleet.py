@@ -26,9 +26,9 @@ from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.fleet_members import Member, Page
 from batchrun.worker.fleet.own_member import OwnMember
-from batchrun.worker.fleet.page_log import PAGE_LOG, SharedPage
 from batchrun.worker.fleet.sharded_batch import ShardedBatch, find_sharded_batches
 from batchrun.worker.fleet.sharded_order import OrderVerb, ShardedOrder
+from batchrun.worker.fleet.shared_page import PAGE_LOG, SharedPage
 from batchrun.worker.submission import BatchCounts, RetryOrder, Submission
 from batchrun.worker.submission_store import UnknownBatch, WrongState
 

@@ -1,6 +1,6 @@
 """The page of a fleet: who is a member, who carries out which batch, and what each of them holds of the limits.
 
-Every change of the page replaces all of it; `page_log` has the log of pages.
+Every change of the page replaces all of it; `shared_page` has the log of pages.
 """
 
 from typing import Annotated, Literal

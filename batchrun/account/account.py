@@ -6,10 +6,11 @@ A batch that is launched alone is the only one in its account.
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrun.account.connect import STARTS_PER_TASK_PER_S, read_account
+from batchrun.account.connect import read_account
 from batchrun.account.disk_watch import DiskWatch
 from batchrun.account.limits_watch import LimitsWatch, WatchedLimit, allowance_of_runs, slot_count
 from batchrun.apify.client import ApifyClient
+from batchrun.apify.throttle import STARTS_PER_TASK_PER_S
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig
 from batchrun.engine.shared_limits import SharedLimits

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 #: Seconds that the opening of a batch waits for the platform. An open batch waits without limit.
 PATIENCE_S = 30.0
 
-#: Starts of one task per second: 95 % of the 400 that the API documents.
-STARTS_PER_TASK_PER_S = 380.0
-
 #: Seconds after which a wait for the platform is noted.
 WAITS_NOTED_AFTER_S = (3.0, 10.0, 20.0)
 #: The same for its first answer: the imports took most of the second for which a person looks at an empty screen.

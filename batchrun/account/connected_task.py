@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from batchrun.account.connect import STARTS_PER_TASK_PER_S
 from batchrun.account.open_account import open_account
 from batchrun.account.task import Task, find_task
+from batchrun.apify.throttle import STARTS_PER_TASK_PER_S
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.errors import AnotherBatch, BatchRefused

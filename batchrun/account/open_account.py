@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from batchrun.account.connect import STARTS_PER_TASK_PER_S, open_platform, read_account
+from batchrun.account.connect import open_platform, read_account
 from batchrun.apify.client import ApifyClient
+from batchrun.apify.throttle import STARTS_PER_TASK_PER_S
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
 from batchrun.errors import ConnectFailed

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from batchrun.apify import answers, wire
 from batchrun.apify.held_polls import LATE_S, HeldPolls
-from batchrun.apify.throttle import AnnouncedLimit, Throttle
+from batchrun.apify.throttle import LISTING_LIMIT_PER_S, AnnouncedLimit, Throttle
 from batchrun.apify.transport import Transport, open_transport
 from batchrun.apify.user_agent import user_agent
 from batchrun.apify.wire import Denied, segment
@@ -40,8 +40,6 @@ from batchrun.runtime.children import open_children, plain_errors
 from batchrun.runtime.steady_time import steady_time
 from batchrun.version import __version__
 
-#: Requests per second that the API allows for a list, and for one Run or one dataset.
-LISTING_LIMIT_PER_S = 60
 #: Longest silence during a synchronous run, in seconds; the API holds the request open for up to 300.
 SYNC_TIMEOUT_S = 330.0
 #: Max bytes of the answer with one Run; with a thousand Runs or one task, whose input may have 9 MB; with an OUTPUT.

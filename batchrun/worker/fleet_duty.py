@@ -20,13 +20,15 @@ from batchrun.worker.batch_orders import follow_order
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
 from batchrun.worker.fleet.fleet_list import ListedBatch
-from batchrun.worker.fleet.fleet_members import LOOK_INTERVAL_S, Page
+from batchrun.worker.fleet.fleet_members import Page
 from batchrun.worker.fleet.own_member import Use
 from batchrun.worker.fleet.sharded_order import OrderVerb
 from batchrun.worker.shard_duty import ShardDuty
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
 
+#: Seconds between two looks at the page; less if a tenth of the lease is less.
+LOOK_INTERVAL_S = 0.4
 #: Seconds between two tries to bring a batch's files here.
 RETRY_INTERVAL_S = 2.0
 #: Tries after which a batch with live Runs is left to other workers.

@@ -11,12 +11,6 @@ from batchrun.worker.fleet.fleet_limits import Amount, Need, Resource, least_lim
 from batchrun.worker.fleet.shard_budgets import BudgetShares
 from batchrun.worker.submission import BatchCounts, SubmissionId
 
-#: Seconds between two looks of a member at the page; less if a tenth of the lease is less.
-LOOK_INTERVAL_S = 0.4
-#: A member changes the page at least this often, as a part of its lease.
-BEAT_PART = 1 / 3
-#: A member is replaced once it has been silent for this many leases, and an entry that is no page is skipped.
-SILENT_LEASES = 1.5
 #: Max members of a fleet, with the batches that some of them have left: each looks through all of them several times a
 #: second. No member writes a page that has more, since none could read it.
 MAX_MEMBERS = 500

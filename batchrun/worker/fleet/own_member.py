@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.fleet.fleet_limits import Amounts, Need, Resource, next_amount, targets
-from batchrun.worker.fleet.fleet_members import BEAT_PART, MAX_MEMBERS, Carried, Member, Page
-from batchrun.worker.fleet.takeover import Takeover
+from batchrun.worker.fleet.fleet_members import MAX_MEMBERS, Carried, Member, Page
+from batchrun.worker.fleet.takeover import BEAT_PART, Takeover
 from batchrun.worker.submission import BatchCounts
 
 #: New counts are written this many seconds after the last change of the page, if nothing else is.

@@ -19,7 +19,8 @@ from batchrun.errors import LedgerError
 from batchrun.ledger.shared_log.log_store import LogStore
 from batchrun.runtime.bounded_zstd import decompress_bounded
 from batchrun.runtime.steady_time import boot_time
-from batchrun.worker.fleet.fleet_members import MAX_WORDS, SILENT_LEASES, Page
+from batchrun.worker.fleet.fleet_members import MAX_WORDS, Page
+from batchrun.worker.fleet.takeover import SILENT_LEASES
 
 #: Name of the page's log within the fleet's place.
 PAGE_LOG = "page"

@@ -7,8 +7,12 @@ nothing more after one.
 from collections.abc import Collection, Sequence
 
 from batchrun.worker.fleet.fleet_limits import Resource
-from batchrun.worker.fleet.fleet_members import BEAT_PART, SILENT_LEASES, Member, Page
+from batchrun.worker.fleet.fleet_members import Member, Page
 
+#: A member changes the page at least this often, as a part of its lease.
+BEAT_PART = 1 / 3
+#: A member is replaced once it has been silent for this many leases, and an entry that is no page is skipped.
+SILENT_LEASES = 1.5
 #: Seconds for which the member with the fewest batches comes first, when one is to be taken,
 PATIENCE_S = 1.0
 #: unless it has not been heard of for this part of its lease, which is two beats: it may be dead as well.

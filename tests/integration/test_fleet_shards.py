@@ -58,6 +58,8 @@ def assert_read_as_one(fleet: FleetProcesses, directory: Path) -> None:
         pulled = batchrun("pull", url, "pulled", cwd=directory)
         assert (pulled.code, "4 shards" in pulled.err) == (0, True), pulled
     assert len(read_lines(directory / "pulled" / "records.jsonl")) == 60
+    one = batchrun("pull", f"{url}-1", "pulled", cwd=directory)
+    assert (one.code, "has the results of all parts of a batch" in one.err) == (6, True), one
     another = next((directory / "pulled" / "parts").iterdir())
     before = batchrun("status", str(another), "--json", cwd=directory).out
     refused = batchrun("pull", url, str(another), cwd=directory)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from batchrun.errors import LedgerError, LogUnreachable
-from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION
+from batchrun.ledger.facts import LOG_CLAIM, LOG_POSITION, UNITED
 from batchrun.ledger.shared_commits import LogClaim, LogPosition
 from batchrun.ledger.shared_log.entries import (
     NOTHING,
@@ -313,6 +313,11 @@ def open_replica(store: LogStore, directory: Path, *, is_of_fleet: bool = False)
     refuse_missing_ledger(directory)
     with ExitStack() as stack:
         ledger = stack.enter_context(open_following(directory))
+        if ledger.fact(UNITED) is not None:
+            raise LedgerError(
+                f"{directory}: has the results of all parts of a batch in shards, and follows no log of its own; choose"
+                " another directory"
+            )
         lengths = ledger.output_lengths()
         files = FollowedFiles(directory, lengths)
         stack.callback(files.close)

@@ -10,6 +10,7 @@ import anyio
 
 from batchrun.account.connect import Wait, on_wait
 from batchrun.cli.terminal import say
+from batchrun.runtime.logs import take_library_messages
 from batchrun.runtime.open_files import raise_limit
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ def _say_wait(wait: Wait) -> None:
 def run_async(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Run a coroutine function to its end; on uvloop, except on Windows: it halves the cost of a request."""
     on_wait.set(_say_wait)
+    take_library_messages()
     # Imported objects live as long as the process: the collector need not visit them again.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -4,6 +4,7 @@ Nothing is redacted here: no event has a token, overrides or a body. Only `apify
 of its `SecretStr`; `policy/secret_fields.py` masks secret values in the platform's texts.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -24,6 +25,8 @@ MAX_OPEN_FILES = 32
 #: Bytes at which a log rotates, and how many earlier pieces stay beside it, as NAME.1 (the newest) to NAME.4.
 ROTATES_AT_BYTES = 32 << 20
 KEPT_PIECES = 4
+#: Characters of a library's message: it may repeat what a stranger sent.
+_MAX_MESSAGE = 2000
 
 
 class _Line(NamedTuple):
@@ -202,6 +205,29 @@ def _dumps(event: MutableMapping[str, Any]) -> bytes:
 def _plain(value: Any) -> str | datetime:
     is_plain = isinstance(value, datetime) or (isinstance(value, str) and value.isprintable())
     return value if is_plain else ascii(value)
+
+
+class _LibraryMessages(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if not structlog.is_configured():
+            return
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - whatever is wrong with its arguments, the library goes on
+            message = str(record.msg)
+        log = structlog.get_logger()
+        say = log.error if record.levelno >= logging.ERROR else log.warning
+        say("library_said", library=record.name, message=message[:_MAX_MESSAGE], exc_info=record.exc_info)
+
+
+def take_library_messages() -> None:
+    """Write what libraries log into the log, while there is one: warnings and errors, for the rest of the process.
+
+    By itself `logging` prints them on stderr, and the event loop waits until somebody reads that.
+    """
+    root = logging.getLogger()
+    if not any(isinstance(each, _LibraryMessages) for each in root.handlers):
+        root.addHandler(_LibraryMessages(logging.WARNING))
 
 
 def silence() -> None:

@@ -11,6 +11,8 @@ import anyio
 import anyio.to_thread
 import pytest
 import structlog
+from aiohttp import ClientConnectionResetError
+from aiohttp.http import HttpProcessingError
 
 from batchrun.errors import OutputError
 from batchrun.runtime.content_security import STRANGER_POLICY
@@ -396,3 +398,14 @@ async def test_a_reader_who_does_not_read_holds_no_whole_dataset(api: Api) -> No
     async with await _raw(api, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"):
         assert (await api.get(path, limit=1)).status == 200
         assert len((await api.get(path)).body) == 32
+
+
+@pytest.mark.parametrize(
+    "error", [ClientConnectionResetError("Cannot write to closing transport"), HttpProcessingError()]
+)
+def test_what_strangers_cause_is_not_logged(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """Who hangs up while aiohttp answers, or speaks no HTTP, could else push all other lines out of a log."""
+    connection_cap.LOGGER.error("Unhandled exception", exc_info=error)
+    assert caplog.records == []
+    connection_cap.LOGGER.error("Unhandled exception", exc_info=RuntimeError("a bug"))
+    assert [each.levelname for each in caplog.records] == ["ERROR"]

@@ -1,4 +1,6 @@
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from batchrun.output.layout import BATCH_LOG
 from batchrun.runtime import logs
-from batchrun.runtime.logs import MAX_OPEN_FILES, logging_to, piece_of, silence
+from batchrun.runtime.logs import MAX_OPEN_FILES, logging_to, piece_of, silence, take_library_messages
 
 
 @pytest.fixture(autouse=True)
@@ -165,3 +167,34 @@ def test_a_full_log_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         kept = [line["n"] for piece in each for line in lines(piece)]
         assert kept == list(range(kept[0], 100))
         assert len(kept) >= 4 * 6
+
+
+def test_what_libraries_log_goes_into_the_log_and_never_to_stderr(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A stderr that nobody reads stops whoever writes to it; without a log, the messages are dropped."""
+    library = logging.getLogger("an.import")
+    with _only_own_handlers():
+        take_library_messages()
+        take_library_messages()
+        library.warning("nobody has a log yet")
+        with logging_to(tmp_path / BATCH_LOG):
+            library.info("unwanted")
+            library.warning("odd: %s", "x" * 10_000)
+            library.error("wrong arguments: %d", "x")
+    assert lines(tmp_path / BATCH_LOG) == [
+        {"event": "library_said", "level": "warning", "library": "an.import", "message": "odd: " + "x" * 1995},
+        {"event": "library_said", "level": "error", "library": "an.import", "message": "wrong arguments: %d"},
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+@contextmanager
+def _only_own_handlers() -> Iterator[None]:
+    """Take away those of pytest for a while."""
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, []
+    try:
+        yield
+    finally:
+        root.handlers = before

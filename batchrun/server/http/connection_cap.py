@@ -35,12 +35,14 @@ web_protocol.MAX_MSG_QUEUE_SIZE = _REQUESTS_AHEAD
 
 def _is_no_stranger(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-#: For aiohttp, which else prints a traceback of each request that is not HTTP.
+#: For aiohttp, which else writes a traceback of each request that is not HTTP, or whose sender has gone.
 LOGGER = logging.getLogger("batchrun.http")
 LOGGER.addFilter(_is_no_stranger)
+# It repeats the protocols that anybody asks for.
+logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
 class _Connection(asyncio.Protocol):

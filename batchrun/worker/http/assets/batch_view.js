@@ -6,7 +6,7 @@ import { showSettings } from "./batch_settings.js";
 import { advice, doing, obey, TONES } from "./batch_states.js";
 import { button, el, link, setText, swatch } from "./elements.js";
 import { showFailures } from "./failures.js";
-import { showLines } from "./lines.js";
+import { showLines } from "./records_and_items.js";
 import { showRuns } from "./live_runs.js";
 import { failedOf } from "./outcome_bar.js";
 import { count, spaced } from "./words.js";

@@ -1,14 +1,15 @@
 // One batch: its state and orders at the top, and below one of its tabs, each with an address of its own.
 
 import { showEvents } from "./batch_events.js";
+import { obey } from "./batch_orders.js";
 import { showOverview } from "./batch_overview.js";
 import { showSettings } from "./batch_settings.js";
-import { advice, doing, obey, TONES } from "./batch_states.js";
+import { advice, doing, TONES } from "./batch_states.js";
 import { button, el, link, setText, swatch } from "./elements.js";
 import { showFailures } from "./failures.js";
-import { showLines } from "./records_and_items.js";
 import { showRuns } from "./live_runs.js";
 import { failedOf } from "./outcome_bar.js";
+import { showLines } from "./records_and_items.js";
 import { count, spaced } from "./words.js";
 
 const TABS = {

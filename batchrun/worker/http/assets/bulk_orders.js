@@ -1,7 +1,8 @@
 // Orders to several batches at once: what they will do in sum, and carrying them out.
 
 import { query, read } from "./api.js";
-import { left, retryEffects, send } from "./batch_states.js";
+import { retryEffects, send } from "./batch_orders.js";
+import { left } from "./batch_states.js";
 import { isSure } from "./dialogs.js";
 import { say } from "./elements.js";
 import { count, counted } from "./words.js";

@@ -1,7 +1,7 @@
 // Why jobs did not succeed: each cause with its count, a sample and the end of that sample's log.
 
 import { ask, onceKey, pathOf, query, read } from "./api.js";
-import { retriable, retryEffects } from "./batch_states.js";
+import { retriable, retryEffects } from "./batch_orders.js";
 import { isSure } from "./dialogs.js";
 import { button, el, fillRows, isReachable, link, outerLink, say, setText, statusLine, swatch } from "./elements.js";
 import { failedOf } from "./outcome_bar.js";

@@ -64,6 +64,7 @@ from batchrun.runtime import bounded_zstd
 from batchrun.runtime.free_space import RESERVED_BYTES
 from batchrun.runtime.steady_time import boot_time
 from tests.support.shared_logs import UncertainStore, claim, contents, open_log, replay
+from tests.support.slow_names import slow_names
 
 OWNER = Owner(id="o", name="machine-1 (process 7)", lease_s=20.0)
 
@@ -1068,6 +1069,24 @@ def test_an_address_in_the_environment_that_is_none_is_said_without_its_password
     with pytest.raises(ConfigError, match=r"^AWS_ENDPOINT is no address like") as raised, open_store("s3://shop/log"):
         pass
     assert "RET" not in str(raised.value)
+
+
+def test_a_slow_name_server_holds_up_no_end_of_a_nats_client(monkeypatch):
+    """The look-up is given up with the connection; the process that ends waits for neither."""
+    monkeypatch.setattr(nats_store, "_CONNECT_S", 0.1)
+    said = list[str]()
+
+    def connect() -> None:
+        with pytest.raises(LogUnreachable) as raised, open_store("nats://slow.test:4222/shop"):
+            pass
+        said.append(str(raised.value))
+
+    with slow_names() as asked:
+        process = threading.Thread(target=connect)
+        process.start()
+        process.join(20)
+        assert (asked, said) == (["slow.test"], ["NATS stream batchrun-shop: no answer"])
+    process.join()
 
 
 def test_a_nats_server_that_does_not_answer_is_said(monkeypatch):

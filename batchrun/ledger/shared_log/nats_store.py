@@ -1,5 +1,6 @@
 """A shared log in a stream of NATS JetStream: a message an entry, appended at an expected sequence number."""
 
+import asyncio
 import base64
 import os
 import socket
@@ -32,6 +33,7 @@ from batchrun.errors import BatchrunError, ConfigError, LogUnreachable
 from batchrun.ledger.shared_log.object_names import MAX_READ_ENTRY_BYTES, MAX_READ_OBJECT_BYTES
 from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 from batchrun.runtime.loopback import is_loopback_host
+from batchrun.runtime.name_lookups import NameLookups
 
 #: Seconds for one request.
 _REQUEST_S = 5.0
@@ -72,6 +74,19 @@ class _CarefulClient(Client):
                 " NATS_CREDS, which proves who asks without a password"
             )
         return super()._connect_command()
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that looks names up in no thread for whose end it would wait, as a slow name server has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lookups = NameLookups()
+
+    async def getaddrinfo(self, host: str, port: int, **hints: int) -> list[Any]:  # type: ignore[override]  # no others
+        found = await self._lookups.find(host, hints.get("family", 0), hints.get("flags", 0))
+        hints["flags"] = socket.AI_NUMERICHOST
+        return [each for _, address in found for each in socket.getaddrinfo(address, port, **hints)]
 
 
 class NatsStore:
@@ -268,7 +283,7 @@ def open_nats_store(url: str) -> Iterator[NatsStore]:
     servers, stream, replicas, monitor = parts_of(url)
     hosts = [urlsplit(each).hostname or "" for each in servers]
     monitors = [f"http://{f'[{host}]' if ':' in host else host}:{monitor}" for host in hosts]
-    with start_blocking_portal() as portal:
+    with start_blocking_portal(backend_options={"loop_factory": _Loop}) as portal:
         with _explaining(stream):
             client, objects = portal.call(_connect, servers, stream, replicas)
         try:

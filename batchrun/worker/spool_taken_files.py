@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from batchrun.config.text_bounds import parse_toml, read_bounded
 from batchrun.output.atomic_write import replace_file
 from batchrun.output.sink import explaining, sync_directory
 from batchrun.runtime.private_files import input_opener, private_opener, read_private
@@ -98,13 +99,40 @@ def _line(taken: TakenFile) -> bytes:
     return f"\n{taken.model_dump_json()}".encode()
 
 
-def beginning_of(file: Path, size: int | None = None) -> str | None:
-    """Return the first bytes of a file as `SIZE-DIGEST`; None: it cannot be read. Blocks.
+def beginning_of(file: Path, before: str | None = None) -> str | None:
+    """Return what a file begins with, and what the job file does that it names: `SIZE-DIGEST` of each. Blocks.
 
     Args:
-        file: what is read: all of it if it is small, and its two ends otherwise.
-        size: how many bytes are meant; None: the whole file.
+        file: of the spool.
+        before: what was returned before: of as many bytes as then; None: all bytes.
+
+    Returns:
+        None: one of them cannot be read.
     """
+    files = [file, *_named_by(file)]
+    sizes = _sizes_in(before) if before is not None else [None] * len(files)
+    parts = [_digest_of(*each) for each in zip(files, sizes, strict=False)]
+    return None if None in parts else " ".join(filter(None, parts))
+
+
+def _named_by(file: Path) -> list[Path]:
+    """Return the job file that a batch file names; none: it names none, or it is no batch file."""
+    if file.suffix.lower() != ".toml":
+        return []
+    try:
+        jobs = parse_toml(read_bounded(file).decode()).get("jobs")
+    except (OSError, ValueError):
+        return []
+    name = jobs.get("file") if isinstance(jobs, dict) else None
+    return [file.parent / name] if isinstance(name, str) else []
+
+
+def _sizes_in(beginning: str) -> list[int]:
+    return [int(part.partition("-")[0]) for part in beginning.split()]
+
+
+def _digest_of(file: Path, size: int | None) -> str | None:
+    """Return size and digest of a file's first bytes: of all, if they are few, or of their two ends."""
     digest = sha256()
     try:
         with open(file, "rb", opener=input_opener) as opened:
@@ -114,7 +142,7 @@ def beginning_of(file: Path, size: int | None = None) -> str | None:
             digest.update(opened.read(head))
             opened.seek(max(head, size - _SAMPLE_BYTES))
             digest.update(opened.read(size - opened.tell()))
-    except OSError:
+    except (OSError, ValueError):
         return None
     return f"{size}-{digest.hexdigest()}"
 
@@ -124,11 +152,12 @@ def is_same_file(before: Submission | TakenFile, file: Path, signature: str) -> 
 
     The inode would not tell: editors change that of a file, and a file system gives that of a removed file to the next.
     """
+    if signature == before.signature:
+        return True
+    if before.beginning is not None:
+        # Of an empty file nothing could run twice.
+        return all(_sizes_in(before.beginning)) and beginning_of(file, before.beginning) in (before.beginning, None)
+    # It was taken by an earlier version.
     inode, *content = (before.signature or "").split("-", 2)
     inode_now, *content_now = signature.split("-", 2)
-    if content == content_now:
-        return True
-    if before.beginning is None:  # it was taken by an earlier version
-        return inode == inode_now
-    size = int(before.beginning.partition("-")[0])
-    return size > 0 and beginning_of(file, size) in (before.beginning, None)  # of an empty one nothing could run twice
+    return inode == inode_now or content == content_now

@@ -753,6 +753,32 @@ async def test_a_batch_file_that_cannot_be_read_disturbs_no_other(tmp_path, bloc
     assert spool._reported == {}
 
 
+@pytest.mark.parametrize(("today", "is_taken"), [("n\n1\n2\n", False), ("n\n3\n2\n", True), (None, False)])
+async def test_a_batch_file_is_another_one_with_another_job_file(tmp_path, blockbuster, today, is_taken):
+    """The same one may come each day, with the jobs of the day, once the results of yesterday were moved."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    jobs, file = directory.spool / "daily.csv", directory.spool / "daily.toml"
+    store, taken = SubmissionStore(directory), list[Submission]()
+
+    async def submit(submission: Submission) -> Submission:
+        taken.append(submission)
+        return await store.add(submission)
+
+    put(jobs, "n\n1\n")
+    put(file, batch_file("daily", "daily.csv"))
+    spool = Spool(directory, store, submit)
+    await spool.look()
+    await store.update(taken[0].id, lambda _: {"state": BatchState.FINISHED, "begun_at": datetime.now(UTC)})
+    jobs.unlink()
+    if today is not None:
+        put(jobs, today)
+    put(file, batch_file("daily", "daily.csv"))
+    await spool.look()
+    assert len(taken) == (2 if is_taken else 1)
+
+
 async def test_a_refused_file_replaces_no_earlier_one_of_its_name(tmp_path, blockbuster):
     """Each may be the only copy of what was handed in; its reason stands beside it."""
     blockbuster.deactivate()

@@ -23,6 +23,13 @@ from batchrun.runtime.private_files import read_private
 from batchrun.runtime.shell_command import shell_command
 from batchrun.runtime.steady_time import boot_time
 from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.fleet.batch_carriers import (
+    carrier_words,
+    last_carrier_words,
+    name_on_list,
+    other_carrier,
+    shard_carriers_words,
+)
 from batchrun.worker.fleet.fleet_list import LIST_LOG, FleetList, ListedBatch
 from batchrun.worker.fleet.fleet_members import Member, Page
 from batchrun.worker.fleet.own_member import OwnMember
@@ -211,30 +218,14 @@ class Fleet:
 
     def carrier(self, batch: str) -> Member | None:
         """Return the other worker that carries a batch out; None: this one does, or none."""
-        member_id = self.page.carrier(batch)
-        if member_id is None or member_id == self.member.id:
-            return None
-        member = self.page.members[member_id]
-        return None if member.has_left else member
+        return other_carrier(self.page, self.member.id, batch)
 
     def carrier_words(self, batch: str) -> str:
         """Say which other worker carries a batch out, or which workers do that in shards; empty: this one, or none."""
         if (whole := self.wholes.get(batch)) is not None:
-            return self._carriers_words(whole)
+            return shard_carriers_words(self.page, whole)
         carrier = self.carrier(batch)
-        return "" if carrier is None else f"carried out by the worker {carrier.name}, at {carrier.address}"
-
-    def _carriers_words(self, whole: ShardedBatch) -> str:
-        parts = {part.submission.id for part in whole.parts}
-        carriers = {
-            f"{member.name}, at {member.address}": len(parts & member.batches.keys())
-            for member in self.page.members.values()
-            if parts & member.batches.keys()
-        }
-        if not carriers:
-            return ""
-        each = "; ".join(f"{count} by {carrier}" for carrier, count in carriers.items())
-        return f"{sum(carriers.values())} of {len(parts)} shards are carried out: {each}"
+        return "" if carrier is None else carrier_words(carrier)
 
     def is_from_before(self, batch: str) -> bool:
         """True if a batch was never on the list: this worker had it before it was in this fleet."""
@@ -290,11 +281,10 @@ class Fleet:
             raise WrongState(f"batch {batch} is in shards, and each is mended by itself: {parts}")
         self.refuse_others(batch)
         mine, listed = self.page.members.get(self.member.id), self.listed.get(batch)
-        is_here = mine is not None and listed is not None and listed.worker == f"{mine.name} at {mine.address}"
+        is_here = mine is not None and listed is not None and listed.worker == name_on_list(mine)
         if not self.owns(batch) and not is_here:
-            was = f"was carried out last by the worker {listed.worker}" if listed and listed.worker else "waits"
             pull = shell_command("batchrun", "pull", part_url(self.url, f"batch-{batch}"), "DIR")
-            raise WrongState(f"batch {batch} {was}; `{pull}` brings its files here")
+            raise WrongState(f"batch {batch} {last_carrier_words(listed)}; `{pull}` brings its files here")
 
     def with_log(self, config: Config, batch: str) -> Config:
         """Return a batch's configuration with its shared log.
@@ -356,7 +346,7 @@ class Fleet:
         mine, known = self.page.members.get(self.member.id), self.listed.get(submission.id)
         if mine is None or submission.id not in mine.batches:
             return
-        taken_at, worker = mine.batches[submission.id].taken_at, f"{mine.name} at {mine.address}"
+        taken_at, worker = mine.batches[submission.id].taken_at, name_on_list(mine)
         changes: dict[str, object] = {"submission": submission, "worker": worker}
         if spent_micro_usd is not None:
             changes["spent_micro_usd"] = spent_micro_usd

@@ -14,8 +14,8 @@ from batchrun.worker.submission import BatchState, Submission
 
 #: Notes from which on old ones of files that are gone are dropped, 10 MB; most bytes that are read.
 _MAX_NOTES, _MAX_BYTES = 100_000, 256 << 20
-#: Bytes at either end of a file by which it is known again: a list of other jobs differs in them.
-_SAMPLE_BYTES = 64 << 10
+#: Bytes of a file that are read at a time.
+_PIECE_BYTES = 1 << 20
 
 
 class TakenFile(BaseModel):
@@ -132,16 +132,15 @@ def _sizes_in(beginning: str) -> list[int]:
 
 
 def _digest_of(file: Path, size: int | None) -> str | None:
-    """Return size and digest of a file's first bytes: of all, if they are few, or of their two ends."""
     digest = sha256()
     try:
         with open(file, "rb", opener=input_opener) as opened:
             if size is None:
                 size = os.fstat(opened.fileno()).st_size
-            head = min(size, _SAMPLE_BYTES)
-            digest.update(opened.read(head))
-            opened.seek(max(head, size - _SAMPLE_BYTES))
-            digest.update(opened.read(size - opened.tell()))
+            left = size
+            while piece := opened.read(min(left, _PIECE_BYTES)):
+                digest.update(piece)
+                left -= len(piece)
     except (OSError, ValueError):
         return None
     return f"{size}-{digest.hexdigest()}"

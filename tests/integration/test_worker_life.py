@@ -654,7 +654,7 @@ async def test_the_money_of_archived_results_stays_spent_when_a_new_file_has_the
     ],
     ids=["grown", "touched", "another", "cut"],
 )
-@pytest.mark.parametrize("before", ["", "# customers of all days\n" * 10_000], ids=["small", "large"])
+@pytest.mark.parametrize("before", ["", "# customers of all days\n" * 50_000], ids=["small", "large"])
 async def test_a_file_whose_results_were_moved_is_known_by_its_content(
     tmp_path, blockbuster, is_deleted, is_new_inode, later, is_taken, before
 ):

@@ -223,8 +223,9 @@ class _LibraryMessages(logging.Handler):
 def take_library_messages() -> None:
     """Write what libraries log into the log, while there is one: warnings and errors, for the rest of the process.
 
-    By itself `logging` prints them on stderr, and the event loop waits until somebody reads that.
+    By themselves `logging` and `warnings` print on stderr, and the event loop waits until somebody reads that.
     """
+    logging.captureWarnings(True)
     root = logging.getLogger()
     if not any(isinstance(each, _LibraryMessages) for each in root.handlers):
         root.addHandler(_LibraryMessages(logging.WARNING))

@@ -1,4 +1,5 @@
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,7 +183,12 @@ def test_what_libraries_log_goes_into_the_log_and_never_to_stderr(
             library.info("unwanted")
             library.warning("odd: %s", "x" * 10_000)
             library.error("wrong arguments: %d", "x")
-    assert lines(tmp_path / BATCH_LOG) == [
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.warn("leap second", stacklevel=1)
+    *said, warned = lines(tmp_path / BATCH_LOG)
+    assert (warned["library"], "UserWarning: leap second" in warned["message"]) == ("py.warnings", True)
+    assert said == [
         {"event": "library_said", "level": "warning", "library": "an.import", "message": "odd: " + "x" * 1995},
         {"event": "library_said", "level": "error", "library": "an.import", "message": "wrong arguments: %d"},
     ]
@@ -198,3 +204,4 @@ def _only_own_handlers() -> Iterator[None]:
         yield
     finally:
         root.handlers = before
+        logging.captureWarnings(False)

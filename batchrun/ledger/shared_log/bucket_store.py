@@ -40,6 +40,8 @@ _ENDPOINTS = (
 )  # fmt: skip
 _ADDRESS = re.compile(r"""https?://(?:(?!["<>\\^`{|}])[!-~])+""", re.IGNORECASE)
 
+#: What obstore raises; ValueError of an answer with a date that is none.
+_ERRORS = (BaseError, OSError, ValueError)
 #: An object that is there to be created once.
 _PROBE = "objects/created-once"
 
@@ -88,7 +90,7 @@ class BucketStore:
         try:
             later = obstore.list(self._store, "log", offset=this, chunk_size=1)
             return any(each["path"] > this for each in next(iter(later), ()))
-        except (BaseError, OSError) as error:
+        except _ERRORS as error:
             raise self._unreachable(error) from error
 
     def caution(self) -> str:
@@ -99,7 +101,7 @@ class BucketStore:
             obstore.put(self._store, path, content, mode="create", use_multipart=False)
         except AlreadyExistsError:
             return False
-        except (BaseError, OSError) as error:
+        except _ERRORS as error:
             raise self._unreachable(error) from error
         return True
 
@@ -109,7 +111,7 @@ class BucketStore:
             return bytes(found.bytes()) if found.meta["size"] <= max_bytes else b""
         except (NotFoundError, FileNotFoundError):
             return None
-        except (BaseError, OSError) as error:
+        except _ERRORS as error:
             if _SIGNS_OF_DAMAGE.search(str(error)):
                 return b""
             raise self._unreachable(error) from error

@@ -9,6 +9,7 @@ import structlog
 from batchrun.errors import OutputError
 from batchrun.worker.account_use import AccountUse
 from batchrun.worker.retention import Retention
+from batchrun.worker.submission import BatchState
 from batchrun.worker.submission_store import WrongState
 from batchrun.worker.worker import Worker
 
@@ -28,6 +29,8 @@ async def delete(worker: Worker, submission_id: str) -> None:
         async with AsyncExitStack() as stack:
             for part in parts:
                 _refuse_to_delete(worker, part)
+                if worker.store[part].state is BatchState.STOPPED and worker.fleet.carrier(part) is not None:
+                    raise WrongState(f"batch {submission_id} is stopped, and another worker has it: cancel it first")
                 await stack.enter_async_context(worker.fleet.taken(part))
                 _refuse_to_delete(worker, part)
             await worker.fleet.delete(submission_id)

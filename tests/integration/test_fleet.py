@@ -229,6 +229,16 @@ def spent_at_rest(fleet: FleetProcesses, batch: str, state: str) -> int:
     return fleet.page().spent_micro_usd
 
 
+def test_a_stopped_batch_in_shards_can_be_deleted_once_it_is_cancelled(tmp_path, api):
+    """Its workers keep it, and each would say to ask the other."""
+    with two_workers(tmp_path, api) as fleet:
+        fleet.submit("lost", [{"n": n} for n in range(8)], shards=2, task__actor="nobody/none", **SETTINGS)
+        wait_until(lambda: fleet.states() == {"lost-1": "stopped", "lost-2": "stopped"})
+        wait_until(lambda: all("cancel it first" in ask(fleet, n, "delete", "lost").err for n in (0, 1)))
+        assert ask(fleet, 0, "cancel", "lost").code == 0
+        wait_until(lambda: ask(fleet, 0, "delete", "lost").code == 0)
+
+
 def test_a_deleted_batch_is_gone_from_every_worker(tmp_path, api):
     """Not while it is under way; then from the list and both directories, by order or by its age; its log stays."""
     with two_workers(tmp_path, api) as fleet:

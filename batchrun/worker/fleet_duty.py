@@ -1,6 +1,5 @@
 """What a worker does for its fleet, again and again: read the page, obey it, write what it has, take what waits."""
 
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -10,18 +9,17 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from batchrun.account.account import Account, Share
+from batchrun.account.account import Account
 from batchrun.batch.running_batch import Batch
-from batchrun.engine.limits.account_capacity import MAX_GROWN_SLOTS
 from batchrun.errors import BatchrunError, LedgerError, LogUnreachable, OutputError
 from batchrun.runtime.steady_time import boot_time
+from batchrun.worker.account_share import AccountShare
 from batchrun.worker.batch_deletion import drop
 from batchrun.worker.batch_orders import follow_order
 from batchrun.worker.fleet.fleet import Fleet
-from batchrun.worker.fleet.fleet_limits import HUNGER_S, MICRO, WHOLE_RATE, Need, Resource, micro_usd
+from batchrun.worker.fleet.fleet_limits import Resource, micro_usd
 from batchrun.worker.fleet.fleet_list import ListedBatch
 from batchrun.worker.fleet.fleet_members import Page
-from batchrun.worker.fleet.own_member import Use
 from batchrun.worker.fleet.sharded_order import OrderVerb
 from batchrun.worker.shard_duty import ShardDuty
 from batchrun.worker.submission import BatchState, Submission
@@ -37,10 +35,6 @@ MAX_RETRIES = 3
 MAX_FILE_RETRIES = 5
 #: Seconds between two batches that a worker gives away to one that has fewer.
 GIVE_AWAY_INTERVAL_S = 3.0
-#: The part of the rates that a worker without batches keeps, in thousandths.
-IDLE_RATE = 20
-#: Memory of a Run of which nothing is known, in megabytes: that of the smallest.
-LEAST_MB = 128
 #: Max characters of a trouble that quotes what others have written.
 _MAX_TROUBLE = 500
 #: What comes of it where it fits no model: whoever can write to the store must not end all workers, at each start.
@@ -177,6 +171,7 @@ class FleetDuty:
         self._fleet = fleet
         self._account = account
         self._children = children
+        self._share = AccountShare(worker, fleet, account)
         #: Batches in shards of which this worker has some.
         self._parts = ShardDuty(worker, fleet)
         #: Failed jobs of those as they stand on the page.
@@ -190,11 +185,6 @@ class FleetDuty:
         #: Deleted batches of which nothing is here any more.
         self._dropped: set[str] = set()
         self._gave_away_at = float("-inf")
-        #: Peak of live Runs between the last two looks.
-        self._peak = 0
-        #: When a start last lacked Runs, memory or money, and the most money that one has lacked.
-        self._lacked_at = float("-inf")
-        self._start_cost = 0
         self.obey(Page())
 
     async def turn_or_trouble(self) -> None:
@@ -209,7 +199,7 @@ class FleetDuty:
                 self.obey(self._fleet.page)
         except _UNREADABLE as error:
             _note_unreadable(self._fleet, error)
-            self._account.use_share(Share(runs=0, memory_mb=0, rate=0.0))  # what it may use is not known
+            self._share.use_nothing()
 
     async def turn(self) -> None:
         """Look at the page once, and write it if there is something to change."""
@@ -239,7 +229,7 @@ class FleetDuty:
             fleet.page,
             number,
             boot_time(),
-            self._use(),
+            self._share.use(),
             waiting=waiting,
             rested={batch: _listed_money(fleet.listed[batch]) for batch in waiting},
             wanted=fleet.wanted,
@@ -376,101 +366,8 @@ class FleetDuty:
 
     def obey(self, page: Page) -> None:
         """Use no more than what the page allows, from now on."""
-        member = self._fleet.member
-        allowed = member.allowed(page)
-        limits = {resource: page.limit(resource) for resource in Resource}
-        # Once its lease is over, the others may have all of its rate. Without a part of the rate, it starts nothing.
-        rate = allowed.get(Resource.RATE, 0) / WHOLE_RATE if member.may_start() else 0.0
-        self._account.use_share(
-            Share(
-                runs=allowed.get(Resource.RUNS, 0) if rate > 0 else 0,
-                memory_mb=allowed.get(Resource.MEMORY),
-                rate=rate,
-            )
-        )
-        self._divide_money(page, allowed.get(Resource.MONEY, 0), limits[Resource.MONEY])
+        self._share.obey(page)
         self._parts.obey(page)
-
-    def _divide_money(self, page: Page, allowed: int, limit: int | None) -> None:
-        budget = self._account.budget
-        if limit is None:  # with a budget of its own, this worker must not spend before the page knows of it
-            budget.limit_usd = self._worker.config.limits.budget_usd
-            budget.share_usd = None if budget.limit_usd is None else 0.0
-            return
-        mine = page.members.get(self._fleet.member.id)
-        gone = page.spent_micro_usd + sum(
-            round(carried.counts.cost_usd * MICRO)
-            for member in page.members.values()
-            if member is not mine
-            for carried in member.batches.values()
-        )
-        before = (budget.limit_usd, budget.share_usd, budget.gone_usd)
-        budget.limit_usd, budget.share_usd, budget.gone_usd = limit / MICRO, allowed / MICRO, gone / MICRO
-        if before != (budget.limit_usd, budget.share_usd, budget.gone_usd):
-            budget.notify()
-
-    def _use(self) -> Use:
-        """Return what this worker uses and needs; to be called after `obey`, without a wait between them."""
-        worker, pool, budget = self._worker, self._account.shared.pool, self._account.budget
-        peak = pool.take_peak()
-        amount, self._peak = max(peak, self._peak), peak
-        open_batches = [runner.batch for runner in worker.runners.values() if runner.batch is not None]
-        run_mb = max([pool.lacked_memory_mb, *(batch.opening.run_memory_mb or 0 for batch in open_batches)]) or LEAST_MB
-        lacked, used_money = round(budget.take_lack() * MICRO), micro_usd(budget.used_usd)
-        self._start_cost = max(self._start_cost, lacked)
-        if pool.used >= pool.limit or pool.lacked_memory_mb > 0 or lacked > 0:
-            self._lacked_at = anyio.current_time()
-        # A Run needs all of them: a worker that lacks one holds as much of the others as it could use then, for a
-        # while. Otherwise two workers would each give up what the other one waits for, again and again.
-        is_hungry = anyio.current_time() - self._lacked_at < HUNGER_S and any(
-            batch.could_start_more for batch in open_batches
-        )
-        limits = self._limits()
-        most_runs = limits[Resource.RUNS]
-        if (memory_mb := limits.get(Resource.MEMORY)) is not None:
-            most_runs = max(1, min(most_runs, memory_mb // run_mb))
-        # A batch takes a permit also to find that no job is left, so that one without any would never end.
-        needs_runs = most_runs if is_hungry else max(amount, int(len(worker.runners) > 0))
-        is_starved = len(worker.runners) > 0 and pool.limit == 0
-        needs = {
-            Resource.RUNS: Need(amount=needs_runs, is_short=is_hungry or is_starved),
-            Resource.MEMORY: Need(
-                amount=max(needs_runs * run_mb, pool.used_memory_mb), lump=run_mb, is_short=is_hungry
-            ),
-            Resource.RATE: Need(
-                amount=WHOLE_RATE if worker.runners else IDLE_RATE, lump=10, is_short=bool(worker.runners)
-            ),
-            Resource.MONEY: Need(
-                amount=used_money + (needs_runs * self._start_cost if is_hungry else 0),
-                lump=max(1, self._start_cost),
-                is_short=is_hungry and self._start_cost > 0,
-                gone=min(used_money, micro_usd(budget.spent_usd)),
-            ),
-        }
-        return Use(
-            used={
-                Resource.RUNS: pool.used,
-                Resource.MEMORY: pool.used_memory_mb,
-                Resource.MONEY: used_money,
-            },
-            needs=needs,
-            limits=limits,
-            counts={batch: runner.counts() for batch, runner in worker.runners.items()},
-        )
-
-    def _limits(self) -> Mapping[Resource, int]:
-        """Return the limits of all workers together, as this one knows them."""
-        limits, info = self._worker.config.limits, self._account.info.limits
-        runs = [each for each in (limits.wanted_runs, info.max_concurrent_runs) if each is not None]
-        if runs and limits.wanted_runs is None:
-            runs = [max(1, runs[0] - limits.leave_free_runs)]
-        memory = [each for each in (limits.wanted_memory_mb, info.max_total_memory_mb) if each is not None]
-        known = {Resource.RUNS: min(runs, default=MAX_GROWN_SLOTS), Resource.RATE: WHOLE_RATE}
-        if memory:
-            known[Resource.MEMORY] = min(memory)
-        if limits.budget_usd is not None:
-            known[Resource.MONEY] = int(limits.budget_usd * MICRO)
-        return known
 
     def _bring(self) -> None:
         """Bring the batches here that the page gives to this worker."""

@@ -45,7 +45,6 @@ class AccountShare:
         """Use no more than what the page allows, from now on."""
         member = self._fleet.member
         allowed = member.allowed(page)
-        limits = {resource: page.limit(resource) for resource in Resource}
         # Once its lease is over, the others may have all of its rate. Without a part of the rate, it starts nothing.
         rate = allowed.get(Resource.RATE, 0) / WHOLE_RATE if member.may_start() else 0.0
         self._account.use_share(
@@ -55,7 +54,7 @@ class AccountShare:
                 rate=rate,
             )
         )
-        self._divide_money(page, allowed.get(Resource.MONEY, 0), limits[Resource.MONEY])
+        self._divide_money(page, allowed.get(Resource.MONEY, 0), page.limit(Resource.MONEY))
 
     def _divide_money(self, page: Page, allowed: int, limit: int | None) -> None:
         budget = self._account.budget
@@ -77,6 +76,19 @@ class AccountShare:
 
     def use(self) -> Use:
         """Return what this worker uses and needs; to be called after `obey`, without a wait between them."""
+        pool, limits = self._account.shared.pool, self._limits()
+        return Use(
+            used={
+                Resource.RUNS: pool.used,
+                Resource.MEMORY: pool.used_memory_mb,
+                Resource.MONEY: micro_usd(self._account.budget.used_usd),
+            },
+            needs=self._needs(limits),
+            limits=limits,
+            counts={batch: runner.counts() for batch, runner in self._worker.runners.items()},
+        )
+
+    def _needs(self, limits: Mapping[Resource, int]) -> dict[Resource, Need]:
         worker, pool, budget = self._worker, self._account.shared.pool, self._account.budget
         peak = pool.take_peak()
         amount, self._peak = max(peak, self._peak), peak
@@ -91,14 +103,13 @@ class AccountShare:
         is_hungry = anyio.current_time() - self._lacked_at < HUNGER_S and any(
             batch.could_start_more for batch in open_batches
         )
-        limits = self._limits()
         most_runs = limits[Resource.RUNS]
         if (memory_mb := limits.get(Resource.MEMORY)) is not None:
             most_runs = max(1, min(most_runs, memory_mb // run_mb))
         # A batch takes a permit also to find that no job is left, so that one without any would never end.
         needs_runs = most_runs if is_hungry else max(amount, int(len(worker.runners) > 0))
         is_starved = len(worker.runners) > 0 and pool.limit == 0
-        needs = {
+        return {
             Resource.RUNS: Need(amount=needs_runs, is_short=is_hungry or is_starved),
             Resource.MEMORY: Need(
                 amount=max(needs_runs * run_mb, pool.used_memory_mb), lump=run_mb, is_short=is_hungry
@@ -113,16 +124,6 @@ class AccountShare:
                 gone=min(used_money, micro_usd(budget.spent_usd)),
             ),
         }
-        return Use(
-            used={
-                Resource.RUNS: pool.used,
-                Resource.MEMORY: pool.used_memory_mb,
-                Resource.MONEY: used_money,
-            },
-            needs=needs,
-            limits=limits,
-            counts={batch: runner.counts() for batch, runner in worker.runners.items()},
-        )
 
     def _limits(self) -> Mapping[Resource, int]:
         """Return the limits of all workers together, as this one knows them."""

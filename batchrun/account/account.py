@@ -10,12 +10,12 @@ from batchrun.account.connect import read_account
 from batchrun.account.disk_watch import DiskWatch
 from batchrun.account.limits_watch import LimitsWatch, WatchedLimit, allowance_of_runs, slot_count
 from batchrun.apify.client import ApifyClient
-from batchrun.apify.throttle import STARTS_PER_TASK_PER_S
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.policy.budget import Budget
 from batchrun.policy.leave_free import Allowance
+from batchrun.policy.platform_rates import STARTS_PER_TASK_PER_S
 from batchrun.runtime.open_files import polls_within_limit
 
 #: Memory that is ours even when others use all of it, in megabytes: that of the smallest Run.

@@ -9,13 +9,13 @@ import anyio.to_thread
 
 from batchrun.account.open_account import open_account
 from batchrun.account.task import Task, find_task
-from batchrun.apify.throttle import STARTS_PER_TASK_PER_S
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
 from batchrun.errors import AnotherBatch, BatchRefused
 from batchrun.ledger.facts import ACCOUNT, CONFIG, TASK_ID
 from batchrun.ledger.sqlite.reader import LedgerReader
 from batchrun.model import TaskId
+from batchrun.policy.platform_rates import STARTS_PER_TASK_PER_S
 from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:

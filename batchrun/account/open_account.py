@@ -9,12 +9,12 @@ import anyio
 
 from batchrun.account.connect import open_platform, read_account
 from batchrun.apify.client import ApifyClient
-from batchrun.apify.throttle import STARTS_PER_TASK_PER_S
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import AccountLimitsConfig, ApiConfig, ServerConfig
 from batchrun.errors import ConnectFailed
 from batchrun.output.layout import SERVER_STATE
 from batchrun.policy.budget import Budget
+from batchrun.policy.platform_rates import STARTS_PER_TASK_PER_S
 from batchrun.runtime.children import open_children
 from batchrun.runtime.late_imports import need_module
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from batchrun.apify import answers, wire
 from batchrun.apify.held_polls import LATE_S, HeldPolls
-from batchrun.apify.throttle import LISTING_LIMIT_PER_S, AnnouncedLimit, Throttle
+from batchrun.apify.throttle import AnnouncedLimit, Throttle
 from batchrun.apify.transport import Transport, open_transport
 from batchrun.apify.user_agent import user_agent
 from batchrun.apify.wire import Denied, segment
@@ -34,6 +34,7 @@ from batchrun.model import (
     TaskId,
     write_json,
 )
+from batchrun.policy.platform_rates import LISTING_LIMIT_PER_S
 from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.byte_budget import Fits
 from batchrun.runtime.children import open_children, plain_errors

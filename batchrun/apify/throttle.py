@@ -12,10 +12,6 @@ from batchrun.policy.token_bucket import TokenBucket
 from batchrun.runtime.change_signal import ChangeSignal
 from batchrun.runtime.steady_time import loop_clock
 
-#: Starts of one task per second: 95 % of the 400 that the API documents.
-STARTS_PER_TASK_PER_S = 380.0
-#: Requests per second that the API allows for a list, and for one Run or one dataset.
-LISTING_LIMIT_PER_S = 60
 #: Waits after a 429 that names none; the API's documentation advises to start at half a second.
 RATE_LIMIT_BACKOFF = Backoff(first_s=0.5, max_s=30.0)
 #: How many different resources must be refused, with no success in between, for a refusal by the account.

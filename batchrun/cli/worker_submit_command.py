@@ -26,7 +26,7 @@ from batchrun.config.load import as_config_error
 from batchrun.errors import ConfigError, OutputError
 from batchrun.output.atomic_write import replace_text
 from batchrun.runtime.shell_command import shell_command
-from batchrun.worker.shards_check import refuse_indivisible
+from batchrun.worker.shard_limits import refuse_indivisible
 from batchrun.worker.submission import FILES, Submission, digest_of
 from batchrun.worker.submission_config import stored_job_file
 from batchrun.worker.submission_store import SubmissionStore

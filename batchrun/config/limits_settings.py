@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from batchrun.config.section import PositiveInt, Rate, Seconds, Section
+from batchrun.policy.platform_rates import REQUESTS_PER_S, STARTS_PER_TASK_PER_S
 
 
 class AccountLimitsConfig(Section):
@@ -18,7 +19,7 @@ class AccountLimitsConfig(Section):
     """Most memory of all live Runs in megabytes; never more than the account has free. "auto": all that it has free."""
     leave_free_memory_mb: Annotated[int, Field(ge=0)] = 0
     """With "auto": memory that is left to others, in megabytes."""
-    request_rate: Rate = 3958.0
+    request_rate: Rate = REQUESTS_PER_S
     """Most requests per second of all kinds; the platform allows 250,000 per minute and account."""
     max_open_polls: PositiveInt = 1000
     """Most requests at once that wait for the end of a Run."""
@@ -41,7 +42,7 @@ class AccountLimitsConfig(Section):
 class LimitsConfig(AccountLimitsConfig):
     """Limits of one batch."""
 
-    start_rate: Rate = 380.0
+    start_rate: Rate = STARTS_PER_TASK_PER_S
     """Most starts per second; the platform allows 400 per task. If it announces a lower limit, that one is kept."""
     start_horizon_s: Seconds = 60.0
     """Seconds after which a start request that was sent can no longer take effect."""

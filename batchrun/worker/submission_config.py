@@ -18,8 +18,7 @@ from batchrun.config.worker_config import WorkerConfig, refuse_planted
 from batchrun.errors import ConfigError
 from batchrun.runtime.private_files import stat_in_place
 from batchrun.worker.data_directory import DataDirectory
-from batchrun.worker.shard_limits import with_part_of_limits
-from batchrun.worker.shards_check import refuse_indivisible
+from batchrun.worker.shard_limits import refuse_indivisible, with_part_of_limits
 from batchrun.worker.submission import Submission
 
 #: Tables that the worker's configuration decides, and why: a submission could name another platform, a program to run,

@@ -6,8 +6,7 @@ import pytest
 
 from batchrun.config import Config, load_config
 from batchrun.errors import ConfigError
-from batchrun.worker.shard_limits import with_part_of_limits
-from batchrun.worker.shards_check import refuse_indivisible
+from batchrun.worker.shard_limits import refuse_indivisible, with_part_of_limits
 
 
 def config(**flags: Any) -> Config:

@@ -32,7 +32,8 @@ from batchrun.runtime.shell_command import shell_command
 from batchrun.words.number_words import counted
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.status_views import BatchView
-from batchrun.worker.worker_client import Order, Stream, WorkerAddress, WorkerClient, find_worker, open_client
+from batchrun.worker.worker_address import WorkerAddress, find_worker
+from batchrun.worker.worker_client import Order, Stream, WorkerClient, open_client
 
 #: What a command does with a worker's client; None as its exit code is success.
 Call = Callable[[WorkerClient], Awaitable[ExitCode | None]]

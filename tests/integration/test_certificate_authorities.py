@@ -20,7 +20,8 @@ from batchrun.errors import ConnectFailed
 from batchrun.notify.notification import Notification, Undelivered
 from batchrun.notify.webhook_channel import WebhookChannel
 from batchrun.runtime.certificate_authorities import loading_authorities, postponed_authorities
-from batchrun.worker.worker_client import WorkerAddress, open_client
+from batchrun.worker.worker_address import WorkerAddress
+from batchrun.worker.worker_client import open_client
 from tests.support.server_api import ACTORS, open_api
 
 #: Imports aiohttp as commands do; prints how many authorities a context of ssl trusts, and then those of aiohttp that

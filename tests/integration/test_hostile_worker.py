@@ -14,7 +14,8 @@ from batchrun.errors import BatchrunError, ConfigError, OutputError
 from batchrun.worker import worker_client
 from batchrun.worker.status_views import BatchView
 from batchrun.worker.token_file import Token
-from batchrun.worker.worker_client import WorkerAddress, WorkerClient, open_client
+from batchrun.worker.worker_address import WorkerAddress
+from batchrun.worker.worker_client import WorkerClient, open_client
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 ENDLESS = HEAD + b"Content-Length: 1000000000000\r\n\r\n"

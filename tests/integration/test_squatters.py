@@ -22,7 +22,8 @@ from batchrun.model import RunId
 from batchrun.policy.retry import Backoff
 from batchrun.runtime.socket_owner import owner_in_tables, owner_of_peer
 from batchrun.worker.token_file import Token
-from batchrun.worker.worker_client import WorkerAddress, WorkerClient, WorkerUnreachable
+from batchrun.worker.worker_address import WorkerAddress
+from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 from batchrun.worker.worker_client import open_client as open_client_of_worker
 from tests.integration.test_token_safety import READ_RUN
 
@@ -77,7 +78,8 @@ if ctypes.CDLL(None).unshare(0x10000000):
     sys.exit({_NOT_ALLOWED})
 import anyio
 from batchrun.worker.token_file import Token
-from batchrun.worker.worker_client import WorkerAddress, open_client
+from batchrun.worker.worker_address import WorkerAddress
+from batchrun.worker.worker_client import open_client
 async def call():
     async with open_client(WorkerAddress("http://127.0.0.1:" + sys.argv[1], Token("secret")), print) as client:
         try:

@@ -41,6 +41,7 @@ from batchrun.worker.status_views import BatchView
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.token_file import Token
 from batchrun.worker.worker import Worker
+from batchrun.worker.worker_address import WorkerAddress
 from tests.support.api_process import ACTOR
 from tests.support.crash import Api, open_api
 from tests.support.json_lines import to_lines
@@ -538,7 +539,7 @@ async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api,
         _, status = await client.ask("GET", "/v1/worker")
         assert (status["is_ready"], status["why_not_ready"]) == (False, "reads the fleet's list of batches")
         async with (
-            worker_client.open_client(worker_client.WorkerAddress(client.address, TOKEN), print) as waiting,
+            worker_client.open_client(WorkerAddress(client.address, TOKEN), print) as waiting,
             anyio.create_task_group() as children,
         ):
             children.start_soon(waiting.wait, listed, shown.append, said.append)

@@ -22,7 +22,8 @@ from batchrun.worker.http import live_event_routes, output_routes
 from batchrun.worker.status_views import LOG_PIECE
 from batchrun.worker.submission import BatchState, Submission
 from batchrun.worker.worker import Worker
-from batchrun.worker.worker_client import WorkerAddress, open_client
+from batchrun.worker.worker_address import WorkerAddress
+from batchrun.worker.worker_client import open_client
 from tests.integration.test_worker_http import LONG_MS, TOKEN, Client, opened, raw
 from tests.support.crash import EMBEDDED_ACTOR, ROOT, open_api
 from tests.support.worker_life import batch_file, put, until

@@ -13,7 +13,8 @@ import pytest
 from batchrun.errors import ConfigError, OutputError
 from batchrun.worker import local_socket
 from batchrun.worker.local_socket import bind_local_socket, short_path
-from batchrun.worker.worker_client import find_worker, open_client
+from batchrun.worker.worker_address import find_worker
+from batchrun.worker.worker_client import open_client
 from tests.support.command_line import batchrun
 from tests.support.worker_process import WorkerProcess
 

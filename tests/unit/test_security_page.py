@@ -181,7 +181,7 @@ HELD = {
         "integration/test_server_processes.py::test_an_actor_inherits_only_what_programs_need",
     ),
     "Elsewhere they and their commands warn": (
-        "unit/test_worker_client.py::test_a_token_is_exposed_over_plain_http_to_another_machine",
+        "unit/test_worker_address.py::test_a_token_is_exposed_over_plain_http_to_another_machine",
         "integration/test_server_safety.py::test_a_server_that_others_reach_is_warned_about",
         "integration/test_worker_process.py::test_a_worker_that_others_reach_is_warned_about",
     ),

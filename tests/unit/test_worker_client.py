@@ -1,39 +1,14 @@
 """A worker that does not answer is reported, once per request."""
 
-from pathlib import Path
 from typing import cast
 
 import anyio
 import pytest
 
 from batchrun.cli.worker_submit_command import submit_batch
-from batchrun.errors import ConfigError, OutputError
-from batchrun.worker.worker_client import WorkerAddress, WorkerClient, WorkerUnreachable, find_worker
-
-
-@pytest.mark.parametrize("url", ["http://me:SECRET@127.0.0.1:1", "me:SECRET@worker:8421", "SECRET@worker"])
-def test_an_address_with_a_password_is_refused_and_not_shown(url: str) -> None:
-    """It would be in each message about the worker."""
-    with pytest.raises(ConfigError, match="must hold no password") as refused:
-        find_worker(Path(), url, {"BATCHRUN_WORKER_TOKEN": "any"})
-    assert "SECRET" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "is_exposed"),
-    [
-        ("http://127.0.0.1:8421", False),
-        ("http://[::1]:8421", False),
-        ("http://localhost:8421", False),
-        ("https://worker.example", False),
-        ("http://192.0.2.2:8421", True),
-        ("http://worker.example", True),
-    ],
-)
-def test_a_token_is_exposed_over_plain_http_to_another_machine(url: str, is_exposed: bool) -> None:
-    """The commands say so."""
-    assert find_worker(Path(), url, {"BATCHRUN_WORKER_TOKEN": "any"}).exposes_token is is_exposed
-    assert not WorkerAddress(url, socket=Path("socket")).exposes_token
+from batchrun.errors import OutputError
+from batchrun.worker.worker_address import WorkerAddress
+from batchrun.worker.worker_client import WorkerClient, WorkerUnreachable
 
 
 async def test_a_silent_worker_is_reported_within_five_seconds() -> None:

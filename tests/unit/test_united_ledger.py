@@ -10,12 +10,13 @@ from blockbuster import BlockBuster
 
 from batchrun.errors import OutputError
 from batchrun.ledger.facts import DUPLICATES, JOB_COUNT
+from batchrun.ledger.sqlite import united_ledger
 from batchrun.ledger.sqlite.journal import Step, _open_journal
 from batchrun.ledger.sqlite.reader import open_for_reading
 from batchrun.ledger.sqlite.tables import open_writable
 from batchrun.ledger.sqlite.united_ledger import refuse_another_batch, unite_directories
 from batchrun.model import Intent, JobKey, Mark, Outcome, Record, Run, RunId, RunStatus, Selection
-from batchrun.output.layout import ITEMS, RECORDS
+from batchrun.output.layout import COSTS, ITEMS, RECORDS
 from tests.support.memory_ledger import make_job, read_to
 
 
@@ -95,3 +96,38 @@ def test_the_ledger_of_another_batch_is_not_replaced(tmp_path: Path) -> None:
     for directory, names in ((whole, ["one"]), (parts["one"], parts)):
         with pytest.raises(OutputError, match=r"holds another batch, which this one would replace"):
             refuse_another_batch(directory, names)
+
+
+def test_somebodys_own_files_are_left_alone_and_hinder_nothing_once_they_are_moved(tmp_path: Path) -> None:
+    """Neither is one written over, nor are the others begun beside it."""
+    parts, whole = {"one": tmp_path / "one"}, tmp_path / "whole"
+    whole.mkdir()
+    settle_some(parts["one"], range(1, 4))
+    (whole / COSTS).write_text("mine")
+    with pytest.raises(OutputError, match="would write over it; move it away"):
+        refuse_another_batch(whole, parts)
+    (whole / COSTS).rename(whole / ITEMS)
+    with pytest.raises(OutputError, match="that are in no ledger; move it away"):
+        unite_directories(parts, whole)
+    assert (whole / RECORDS).read_bytes() == b""
+    (whole / ITEMS).unlink()
+    unite_directories(parts, whole)
+    assert len((whole / RECORDS).read_bytes().splitlines()) == 3
+
+
+def test_what_was_written_before_a_kill_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first time, too, when the ledger of the whole knows no length yet."""
+    parts, whole = {"one": tmp_path / "one"}, tmp_path / "whole"
+    whole.mkdir()
+    settle_some(parts["one"], range(1, 4))
+    with monkeypatch.context() as patched:
+        patched.setattr(united_ledger, "_note_facts", _die)
+        with pytest.raises(ProcessLookupError):
+            unite_directories(parts, whole)
+    assert (whole / RECORDS).read_bytes()
+    unite_directories(parts, whole)
+    assert len((whole / RECORDS).read_bytes().splitlines()) == 3
+
+
+def _die(*_: object) -> None:
+    raise ProcessLookupError

@@ -13,6 +13,7 @@ from batchrun.errors import OutputError
 from batchrun.ledger.facts import CONFIG, DUPLICATES, IDENTITY, JOB_COUNT, LOG_CLAIM, TRIPS, UNITED, WAIT
 from batchrun.ledger.sqlite.connection import is_blank, open_connection
 from batchrun.ledger.sqlite.reader import LedgerReader, open_for_reading
+from batchrun.ledger.sqlite.restored_ledger import refuse_missing_ledger
 from batchrun.ledger.sqlite.tables import LedgerTables, open_writable
 from batchrun.output.layout import BAD_LINES, ITEMS, LEDGER, RECORDS
 from batchrun.output.sink import Sink, explaining
@@ -50,10 +51,11 @@ def refuse_another_batch(directory: Path, parts: Collection[str]) -> None:
     """Refuse a directory whose ledger, of whatever version, has more than what parts had: it would be emptied.
 
     Raises:
-        OutputError: It has.
-        LedgerError: It is damaged.
+        OutputError: It has, or there is none beside files that may be somebody's own.
+        LedgerError: It is damaged, or missing beside files of a batch.
     """
     if is_blank(directory / LEDGER):
+        refuse_missing_ledger(directory)
         return
     with open_connection(directory / LEDGER, mode="ro") as connection:
         ledger = LedgerReader(connection)
@@ -81,22 +83,24 @@ def unite_directories(parts: Mapping[str, Path], directory: Path) -> None:
         ledgers = {name: stack.enter_context(open_for_reading(part)) for name, part in parts.items()}
         whole = _UnitedTables(stack.enter_context(open_writable(directory)))  # readers have what there was meanwhile
         copied = {name: dict(lengths) for name, lengths in (whole.fact(UNITED) or {}).items()}
-        known, lengths = whole.output_lengths(), {}
+        known = whole.output_lengths()
+        sinks = {file: Sink(directory / file, known.get(file)) for file in (RECORDS, ITEMS, BAD_LINES)}
+        for sink in sinks.values():
+            stack.callback(sink.close)
+        with whole.transaction():  # so that what a process writes below until it is killed can be cut off
+            whole.note_output_lengths({file: sink.length for file, sink in sinks.items()})
         with whole.transaction():
             whole.remove_all()
             for number, ledger in enumerate(ledgers.values()):
                 whole.add(ledger, number, len(ledgers))
-            for file in (RECORDS, ITEMS, BAD_LINES):
-                sink = Sink(directory / file, known.get(file))
-                stack.callback(sink.close)
+            for file, sink in sinks.items():
                 for name, ledger in ledgers.items():
                     before, now = copied.setdefault(name, {}).get(file, 0), ledger.output_lengths().get(file, 0)
                     for piece in _pieces(parts[name] / file, before, now):
                         sink.write(piece)
                         sink.flush()
                     copied[name][file] = now
-                lengths[file] = sink.length
-            whole.note_output_lengths(lengths)
+            whole.note_output_lengths({file: sink.length for file, sink in sinks.items()})
             _note_facts(whole, list(ledgers.values()))
             whole.note_fact(UNITED, copied)
 

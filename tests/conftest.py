@@ -62,12 +62,36 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
+class _CollectionOrder:
+    """Lets each process of pytest-xdist collect a directory's files beginning with another one.
+
+    Where there is no bytecode yet, each then compiles a part of the files, and finds that of the others.
+    `pytest_collection_modifyitems` makes the order of the tests one again.
+    """
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        report = yield
+        if isinstance(collector, pytest.Dir) and report.result:
+            worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+            begin = len(report.result) * worker // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+            report.result = report.result[begin:] + report.result[:begin]
+        return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what this file's own hooks would do too late: they know a directory after it was collected."""
+    config.pluginmanager.register(_CollectionOrder())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mix files that mostly wait for processes with unit tests, which only compute, so that no processor idles.
 
     The longest come first: the crash tests, then the worker's. The last fifth of the unit tests fills up the end.
     """
-    files = list(dict.fromkeys(item.path for item in items))
+    files = sorted({item.path for item in items})
     unit, crash, integration = (
         [file for file in files if kind in file.parts] for kind in ("unit", "crash", "integration")
     )

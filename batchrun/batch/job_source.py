@@ -1,10 +1,9 @@
-"""The job file as the engine's source: read in a worker thread, chunk by chunk, up to `jobs.limit`."""
+"""The job file as the engine's source: read in a worker thread, chunk by chunk."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
 
 import anyio
 
@@ -37,7 +36,6 @@ class FileSource:
     Args:
         job_file: that is read.
         entries: of it, from where earlier processes have read to.
-        left: number of entries that are read, those of other shards included; None: all.
         shard: whose entries are given.
         earlier: how far earlier processes have read.
     """
@@ -46,13 +44,11 @@ class FileSource:
         self,
         job_file: JobFile,
         entries: Iterator[Job | BadLine],
-        left: int | None,
         shard: Shard,
         earlier: ReadTo | None,
     ) -> None:
         self.job_file = job_file
         self._entries = entries
-        self._left = left
         self._shard = shard
         #: The position of earlier processes, until this one has read further.
         self._earlier = earlier
@@ -65,7 +61,7 @@ class FileSource:
         # A line of a pipe is passed on at once: the next one may be long in coming.
         read = partial(read_in_thread_of, is_pipe, self._read, 1 if is_pipe else max_entries)
         chunk = await read()
-        if chunk is None and self._left != 0 and self.unended is None and (last := self.job_file.unended) is not None:
+        if chunk is None and self.unended is None and (last := self.job_file.unended) is not None:
             await self._end_line(last.position.line)
             chunk = await read()
         return chunk
@@ -83,9 +79,7 @@ class FileSource:
 
     def _read(self, max_entries: int) -> Chunk | None:
         entries, size, others = list[Job | BadLine](), 0, 0
-        for entry in islice(self._entries, self._left):
-            if self._left is not None:
-                self._left -= 1
+        for entry in self._entries:
             if self._shard.has(entry):
                 entries.append(entry)
             else:
@@ -107,10 +101,7 @@ class FileSource:
             count = self.job_file.count_estimate()
         except JobFileError:
             return None  # the damaged part is reported when it is read
-        if count is None:
-            return None
-        whole = count if self._left is None else min(count, self._left)
-        return -(-whole // self._shard.count)
+        return None if count is None else -(-count // self._shard.count)
 
 
 @asynccontextmanager
@@ -147,12 +138,13 @@ def _open(
         bad_lines = job_file.check_head(look_at)  # also finds the `lost_fields`
         if not job_file.is_replayable:
             refuse_bad_lines(bad_lines, config)
-    if config.jobs.limit is not None or not job_file.is_seekable:
-        start = None  # from the first line, to count jobs up to the limit; lines of known jobs change nothing
-        if next(ledger.duplicates(), None) is None:
-            with ledger.transaction():
-                ledger.note_fact(DUPLICATES, 0)  # an earlier version counted them and noted no lines: they come again
-    return FileSource(job_file, job_file.read(start, holds_back=True), config.jobs.limit, shard_of(config), read_to)
+    # Lines of known jobs that are read once more change nothing.
+    is_read_from_top = config.jobs.limit is not None or not job_file.is_seekable
+    if is_read_from_top and next(ledger.duplicates(), None) is None:
+        with ledger.transaction():
+            ledger.note_fact(DUPLICATES, 0)  # an earlier version counted them and noted no lines: they come again
+    entries = job_file.read(start, holds_back=True, limit=config.jobs.limit)
+    return FileSource(job_file, entries, shard_of(config), read_to)
 
 
 def _replace_jobs(ledger: LedgerTables, job_file: JobFile, start: ReadPoint, read_to: ReadTo, shard: Shard) -> None:

@@ -77,9 +77,9 @@ class JobFile:
         self._window: LookAhead | None = None
         self._streams: set[BufferedIOBase] = set()
         self._seeker: BufferedIOBase | None = None
-        #: The last line of the file, if it has no line end and `read` has held it back. Of CSV also the lines from an
-        #: open quote on, as one row.
-        self.unended: Row | None = None
+        #: Jobs and bad lines that are left of the limit; None: there is none.
+        self._left: int | None = None
+        self._unended: Row | None = None
         #: Top-level properties of the task's input that lose nested fields to a shallow merge by a job at the head of
         #: the file; `check_head` fills it.
         self.lost_fields: tuple[str, ...] = ()
@@ -99,6 +99,14 @@ class JobFile:
                 stream.raw.stop()
             stream.close()
         self._seeker = None
+
+    @property
+    def unended(self) -> Row | None:
+        """The last line of the file, if it has no line end and `read` has held it back, within its limit.
+
+        Of CSV also the lines from an open quote on, as one row.
+        """
+        return None if self._left == 0 else self._unended
 
     @property
     def name(self) -> str:
@@ -194,29 +202,42 @@ class JobFile:
             lost = lost_fields(self._nested, orjson.loads(job.body))
             self.lost_fields = tuple(dict.fromkeys([*self.lost_fields, *lost]))
 
-    def read(self, start: ReadPoint | None = None, *, holds_back: bool = False) -> Iterator[Job | BadLine]:
+    def read(
+        self, start: ReadPoint | None = None, *, holds_back: bool = False, limit: int | None = None
+    ) -> Iterator[Job | BadLine]:
         """Yield the jobs and bad lines from a `read_point` of an earlier reading on, one pass.
 
-        It begins at the top without a point, or if the file is not seekable.
+        It begins at the top without a point, if the file is not seekable, or with a limit.
 
         Args:
             start: where to begin.
             holds_back: leave the last line for `unended` if it has no line end: its writer may not have finished it.
+            limit: give only so many jobs and bad lines, counted from the top.
 
         Raises:
             JobFileError: The file cannot be read any further; what was yielded is valid.
         """
-        begin = start if start is not None and self.is_seekable and start.offset > self._top.offset else self._top
-        self._point, self._window, self.unended = begin, None, None
+        begin = self._top
+        if start is not None and limit is None and self.is_seekable and start.offset > begin.offset:
+            begin = start
+        self._point, self._window, self._unended, self._left = begin, None, None, limit
         text_hash = self._fingerprint.hash_of(begin.offset) if self.is_replayable else None
         # Rows are split off one by one, so the hash covers exactly the text up to the end of the latest one.
         end_of = partial(_end_of, text_hash=text_hash)
         rows = self._rows(begin, text_hash, holds_back=holds_back)
         size = self._look_ahead()
         if size == 1:
-            return self._in_file_order(rows, end_of)
+            return self._up_to_limit(self._in_file_order(rows, end_of))
         self._window = LookAhead(size, self._fetch if self.is_seekable else None, end_of, begin)
-        return self._window.order((row, self._builder.build(row)) for row in rows)
+        return self._up_to_limit(self._window.order((row, self._builder.build(row)) for row in rows))
+
+    def _up_to_limit(self, entries: Iterator[Job | BadLine]) -> Iterator[Job | BadLine]:
+        return entries if self._left is None else self._counted(entries, self._left)
+
+    def _counted(self, entries: Iterator[Job | BadLine], limit: int) -> Iterator[Job | BadLine]:
+        for left, entry in zip(range(limit - 1, -1, -1), entries, strict=False):
+            self._left = left
+            yield entry
 
     def replacing(self, start: ReadPoint) -> Iterator[Job]:
         """Yield the jobs of the lines with `@replaces` from a read point on; `read` yields them, too."""
@@ -252,7 +273,7 @@ class JobFile:
     def may_grow(self, since: tuple[int, int]) -> bool:
         """True if the file has changed since `last_change`, or before the end of it was read, or is being written."""
         size, _ = since
-        end = _end_of(self.unended).offset if self.is_seekable and self.unended is not None else size
+        end = _end_of(self._unended).offset if self.is_seekable and self._unended is not None else size
         return end != size or self.last_change() != since or self._source.is_being_written()
 
     def last_change(self) -> tuple[int, int]:
@@ -262,11 +283,11 @@ class JobFile:
 
     def build_unended(self) -> Iterator[Job | BadLine]:
         """Yield what the last line gives; if it opens a quote, the last lines from there on."""
-        assert self.unended is not None, "only a line that was held back is built"
-        row = self.unended
+        assert self._unended is not None, "only a line that was held back is built"
+        row = self._unended
         before = ReadPoint(offset=row.position.offset, line=row.position.line - 1)
         rows = self._split(BytesIO(row.raw), before) if row.problem == NEVER_CLOSED else [row]
-        return (made for each in rows for made in self._builder.build(each))
+        return self._up_to_limit(made for each in rows for made in self._builder.build(each))
 
     def is_as_read(self, point: ReadPoint) -> bool:
         """True if the text before a `read_point` of an earlier reading is still the text that was read then.
@@ -279,14 +300,17 @@ class JobFile:
         return self._fingerprint.matches(point.offset, point.fingerprint, is_seekable=self.is_seekable)
 
     def count_estimate(self) -> int | None:
-        """Return about how many jobs the file gives: its lines, times the matrix.
+        """Return about how many jobs the file gives: its lines, times the matrix, up to the limit of `read`.
 
         The lines of a large plain file are estimated from its first 64 MB. None for a pipe or a large compressed file.
         """
         if not self.is_replayable:
             return None
         rows = sum(1 for _ in self._rows(self._top)) if self._kind == "json" else self._count_lines()
-        return None if rows is None else rows * self.jobs_per_line
+        if rows is None:
+            return None
+        jobs = rows * self.jobs_per_line
+        return jobs if self._left is None else min(jobs, self._left)
 
     def _read_header(self) -> Header | None:
         if self._kind not in ("csv", "tsv"):
@@ -318,7 +342,7 @@ class JobFile:
                 for row in self._split(stream, start, note, holds_back=holds_back):
                     is_open = self._kind != "json" and (row.raw[-1:] != b"\n" or row.problem == NEVER_CLOSED)
                     if holds_back and is_open:
-                        self.unended = row
+                        self._unended = row
                         return
                     yield row
             finally:

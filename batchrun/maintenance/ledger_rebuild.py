@@ -220,12 +220,11 @@ def _admit_all(ledger: LedgerTables, config: Config) -> _Mending:
     if wanted.is_stdin:
         raise LedgerError(f"{config.out_dir / LEDGER}: cannot be rebuilt, because its jobs came from standard input")
     with JobFile(wanted) as job_file:
-        entries: Iterator[Job | BadLine] = job_file.read(holds_back=True)
-        left, has = config.jobs.limit, shard_of(config).has
-        while chunk := list(islice(entries, _LINES_AT_ONCE if left is None else min(left, _LINES_AT_ONCE))):
-            left = None if left is None else left - len(chunk)
+        entries: Iterator[Job | BadLine] = job_file.read(holds_back=True, limit=config.jobs.limit)
+        has = shard_of(config).has
+        while chunk := list(islice(entries, _LINES_AT_ONCE)):
             _admit(ledger, mending.without(filter(has, chunk)), job_file.read_point)
-        if job_file.unended is not None and left != 0:
+        if job_file.unended is not None:
             _admit(ledger, mending.without(filter(has, job_file.build_unended())), job_file.read_point)
     mending.admit_new()
     return mending

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -206,7 +207,7 @@ async def _count(
     counts.columns, counts.dialect = job_file.columns, job_file.dialect
     try:
         await read_in_thread(refuse_changed_lines, job_file, read_to, config)
-        entries = islice(await read_in_thread(job_file.read), config.jobs.limit)
+        entries = await read_in_thread(partial(job_file.read, limit=config.jobs.limit))
         shard = shard_of(config)
         within = islice(entries, max_jobs)
 

@@ -653,3 +653,17 @@ def test_a_text_without_jobs_is_read_no_further(
         assert isinstance(next(entries), Job)
         with pytest.raises(JobFileError, match="goes on for 1 GB without a job"):
             next(entries)
+
+
+@pytest.mark.parametrize("priorities", [b"", b',"@priority":1'])
+def test_a_limit_counts_from_the_top_to_the_last_line(write: Write, priorities: bytes) -> None:
+    """Also where lines are read ahead: a last line without line end is none that waits, if it is beyond the limit."""
+    path = write("jobs.jsonl", b'{"n":1%b}\n{"n":2}\n{"n":3}' % priorities)
+    with JobFile(JobFormat(path=path)) as file:
+        assert (len(list(file.read(holds_back=True, limit=2))), file.unended, file.count_estimate()) == (2, None, 0)
+        assert len(list(file.read(file.read_point, holds_back=True, limit=3))) == 2
+        held_back = file.unended
+        assert held_back is not None
+        assert len(list(file.build_unended())) == 1
+        assert file.unended is None, "the limit is reached"
+        assert len(list(file.read())) == 3

@@ -34,6 +34,7 @@ from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.disk_probe import DiskProbe
 from batchrun.worker.fleet.fleet import Fleet, open_fleet
 from batchrun.worker.mirrored_batches import MirroredBatches
+from batchrun.worker.readiness import disk_words, fleet_words, platform_words, stopped_words
 from batchrun.worker.spool import watch_spool
 from batchrun.worker.spool_summary import remove_summary_file, with_old_summary, write_summary_file
 from batchrun.worker.submission import (
@@ -341,41 +342,20 @@ class Worker:
     @property
     def why_not_ready(self) -> str:
         """Why batches cannot be submitted or run now; empty if they can."""
-        if self.is_draining:
-            return "stops when its live Runs have ended"
-        if disk := self._disk_words():
-            return disk
-        if self.outage or self.account is None:
-            return f"waits for the platform: {self.outage}" if self.outage else "the platform has not answered yet"
-        return self._why_no_starts
+        return (
+            ("stops when its live Runs have ended" if self.is_draining else "")
+            or disk_words(self.disk, self.account)
+            or platform_words(self.outage, self.account)
+            or fleet_words(self.fleet)
+            or self._refusal
+            or stopped_words(filter(self._is_own, self.store))
+        )
 
     @property
     def _refusal(self) -> str:
         """Why the platform refuses the account to all batches under way; empty if it does not."""
         refusals = [runner.refusal for runner in self.runners.values()]
         return refusals[0] if refusals and all(refusals) else ""
-
-    @property
-    def _why_no_starts(self) -> str:
-        if self.fleet is not None and self.fleet.trouble:
-            return f"waits for the fleet's store: {self.fleet.trouble}"
-        if self.fleet is not None and not self.fleet.was_read.is_set():
-            return "reads the fleet's list of batches"
-        if refusal := self._refusal:
-            return refusal
-        stopped = None
-        for each in self.store:
-            if not each.state.is_over and each.state is not BatchState.PAUSED and self._is_own(each):
-                if each.state.is_under_way:
-                    return ""
-                stopped = each
-        return f"all batches are stopped; {stopped.name}: {stopped.reason}" if stopped is not None else ""
-
-    def _disk_words(self) -> str:
-        if self.disk.trouble:
-            return f"its directory cannot be written: {self.disk.trouble}"
-        held_for = self.account.shared.capacity.held_for if self.account is not None else ""
-        return f"starts nothing until the disk has room: {held_for}" if held_for else ""
 
     # Life.
 

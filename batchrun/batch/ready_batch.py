@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import anyio
 
 from batchrun.account.connected_task import ConnectedTask
-from batchrun.batch.batch_engine import batch_terms, build_batch_engine
+from batchrun.batch.configured_engine import batch_terms, build_batch_engine
 from batchrun.batch.resume import resume
 from batchrun.batch.running_batch import Batch
 from batchrun.batch.shared_job_file import copy_job_file

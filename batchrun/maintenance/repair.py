@@ -19,7 +19,7 @@ import orjson
 
 from batchrun.apify.client import ApifyClient
 from batchrun.apify.user_agent import by_mark
-from batchrun.batch.batch_engine import output_plan
+from batchrun.batch.configured_engine import output_plan
 from batchrun.config.job_format_builder import job_format
 from batchrun.engine.collect import OUTPUT_GONE, Collected, Collector
 from batchrun.engine.run_outcome import has_messages, outcome_of, with_end, without_secrets

@@ -555,6 +555,18 @@ async def test_a_worker_that_has_not_read_the_fleets_list_says_so(tmp_path, api,
         assert worker.is_ready
 
 
+async def test_the_files_of_a_batch_that_no_worker_has_taken_are_to_be_asked_for_later(tmp_path, api):
+    """As just after a restart: who follows it waits, as for the list, until this worker or another one has it."""
+    (tmp_path / "store").mkdir()
+    async with opened(tmp_path / "a", api, worker__fleet=f"file://{tmp_path / 'store'}") as client:
+        batch = await client.submit_batch([{"n": 1}])
+        assert client.worker.fleet is not None
+        await client.worker.fleet.read()
+        answer = await client.refusal("GET", f"/v1/batches/{batch}/records?follow=1")
+        assert answer[:2] == (503, "fleet-unreachable"), answer
+        assert f"no worker has taken batch {batch} yet; try again in a moment" in answer[2]
+
+
 async def test_batches_are_listed_newest_first(client):
     """By state, in pages; invalid values are refused."""
     ids = [await client.submit_batch([{"n": n}], name=f"b{n}") for n in range(3)]

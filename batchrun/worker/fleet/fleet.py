@@ -272,6 +272,7 @@ class Fleet:
 
         Raises:
             WrongState: It may lack some; the error says where all of it is.
+            LogUnreachable: It is not known yet where that is.
         """
         self.refuse_unread()
         if self.is_from_before(batch):
@@ -283,6 +284,8 @@ class Fleet:
         mine, listed = self.page.members.get(self.member.id), self.listed.get(batch)
         is_here = mine is not None and listed is not None and listed.worker == name_on_list(mine)
         if not self.owns(batch) and not is_here:
+            if listed is not None and listed.submission.state.is_under_way:  # as just after this worker's restart
+                raise LogUnreachable(f"not possible now: no worker has taken batch {batch} yet; try again in a moment")
             pull = shell_command("batchrun", "pull", part_url(self.url, f"batch-{batch}"), "DIR")
             raise WrongState(f"batch {batch} {last_carrier_words(listed)}; `{pull}` brings its files here")
 

@@ -49,11 +49,7 @@ class Throttle:
 
     def try_take_token(self) -> bool:
         """Take a token if there is one and no other request waits; return whether it was taken."""
-        now = self._now()
-        if self._queue.locked() or self._bucket.next_at(now) > now:
-            return False
-        self._bucket.take(now)
-        return True
+        return not self._queue.locked() and self._bucket.try_take(self._now())
 
     @property
     def closed_s(self) -> float:

@@ -75,6 +75,13 @@ class TokenBucket:
         """Take the token of a time that `next_at` returned."""
         self._next = max(self._next, at) + self._interval_s
 
+    def try_take(self, now: float) -> bool:
+        """Take a token if one may be used now; return whether it was taken."""
+        if self._next - self._tolerance_s > now or self.closed_until > now:
+            return False
+        self.take(now)
+        return True
+
     def close(self, until: float) -> None:
         """Give no token before `until`, and no burst right after it."""
         if until > self.closed_until:

@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import pairwise
 
 import anyio
@@ -8,7 +9,7 @@ from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.errors import ResourcesBusy
 from batchrun.model import Mark, RunOptions
 from batchrun.policy.full_account import stride
-from batchrun.policy.token_bucket import TokenBucket
+from batchrun.policy.token_bucket import Contenders, TokenBucket
 from tests.support.scripted_api import TASK, Plan, ScriptedApi
 from tests.support.start_gates import gate_of
 
@@ -136,6 +137,41 @@ async def test_starts_are_let_through_in_the_order_in_which_they_asked() -> None
             children.start_soon(start, n)
             await anyio.wait_all_tasks_blocked()
     assert order == list(range(20))
+
+
+async def test_a_start_that_asks_just_as_a_run_ends_comes_after_those_that_waited() -> None:
+    """What comes free is not taken from the start that has waited for it and is about to be woken."""
+    gate, order = gate_of(), list[str]()
+    full, live = await granted(gate), gate.adopt()
+    gate.account_is_full(full)
+
+    async def start(name: str) -> None:
+        gate.started(await granted(gate))
+        order.append(name)
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(start, "waits")
+        await anyio.sleep(0.25)
+        gate.over(live)
+        await start("comes")
+    assert order == ["waits", "comes"]
+
+
+async def test_a_gate_that_asks_just_as_a_token_comes_leaves_it_to_the_one_that_waited() -> None:
+    """Of two gates with one rate, the one that had the last token does not take the next one from the other."""
+    bucket, contenders, order = TokenBucket(rate_per_s=1), Contenders(), list[str]()
+    last, other = (gate_of(bucket=bucket, contenders=contenders) for _ in range(2))
+    await granted(last)
+
+    async def start(gate: StartGate, name: str, *, after_s: float = 0.0) -> None:
+        await anyio.sleep(after_s)
+        await granted(gate)
+        order.append(name)
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(partial(start, last, "comes", after_s=1.0))  # its timer is set, and fires, first
+        children.start_soon(start, other, "waits")
+    assert order == ["waits", "comes"]
 
 
 async def test_one_429_holds_back_all_starts() -> None:

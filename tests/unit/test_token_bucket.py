@@ -39,6 +39,15 @@ def test_two_closed_buckets_open_without_a_burst():
     assert reserve(bucket, 0.0, 3) == [10.0, 11.0, 12.0]
 
 
+def test_a_token_is_taken_at_once_if_its_time_has_come():
+    """And only then, be it for the rate or for a close; what is refused costs no token."""
+    bucket = TokenBucket(rate_per_s=10, burst=2)
+    assert [bucket.try_take(5.0) for _ in range(4)] == [True, True, False, False]
+    assert [bucket.try_take(at) for at in (5.05, 5.11, 5.15)] == [False, True, False]
+    bucket.close(7.0)
+    assert [bucket.try_take(6.9), bucket.try_take(7.0), bucket.try_take(7.0)] == [False, True, False]
+
+
 def test_closing_for_less_changes_nothing():
     """The longest close holds."""
     bucket = TokenBucket(rate_per_s=1)

@@ -15,7 +15,7 @@ from batchrun.engine.ports import RunClient
 from batchrun.errors import ApiError, BatchRefused, NotFound, ServerFailed, TransportError
 from batchrun.model import Attempt, TaskId
 from batchrun.runtime.fast_dataclasses import replace
-from batchrun.runtime.steady_time import loop_time
+from batchrun.runtime.steady_time import loop_clock
 
 #: Min seconds from one poll of a Run to the next, in case the server answers early although the Run goes on.
 MIN_POLL_INTERVAL_S = 0.5
@@ -97,6 +97,7 @@ class Follower:
         self._sweep = sweep
         self._task_id = task_id
         self._note_cost = note_cost
+        self._now = loop_clock()
         polls.join(sweep)
 
     def leave(self) -> None:
@@ -129,12 +130,12 @@ class Follower:
     async def _poll(self, live: LiveRun) -> Sight:
         try:
             while True:
-                asked_at = loop_time()
+                asked_at = self._now()
                 wait_s = min(MAX_WAIT_FOR_FINISH_S, math.ceil(min(live.watch.patience_s, MAX_WAIT_FOR_FINISH_S)))
                 sight = await self._look(live, wait_s=wait_s)
                 if sight.is_over:
                     return sight
-                await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - loop_time()))
+                await anyio.sleep(max(0.0, asked_at + MIN_POLL_INTERVAL_S - self._now()))
         finally:
             self._polls.release()
 
@@ -143,7 +144,7 @@ class Follower:
         try:
             run = await self._client.get_run(live.run_id, wait_for_finish_s=wait_s, gives_up=True)
         except (NotFound, ServerFailed, TransportError) as error:
-            now = loop_time()
+            now = self._now()
             live.unknown_since = now if live.unknown_since is None else live.unknown_since
             unknown_s = now - live.unknown_since
             listed = await self._sweep.find(live) if must_be_listed(error, unknown_s) else None

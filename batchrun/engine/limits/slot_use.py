@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from batchrun.engine.account_counters import AccountCounters
 from batchrun.runtime.histogram import FINE_SECONDS, Histogram
-from batchrun.runtime.steady_time import loop_time
 
 
 class SlotUse:
@@ -57,15 +56,24 @@ class SlotMeter:
         #: When the slots came free that are to be filled again (monotonic), oldest first.
         self._freed_at: deque[float] = deque()
 
-    def changed(self, now: float, *, live: int, known_limit: float, starters: int) -> None:
-        """Note how many Runs are live, how many the account is known to take, and how many starts wait at the gate."""
-        limit = min(self._limit(), known_limit)
-        self.use.note(now, live=live, limit=limit, is_wanted=starters > 0 or self._has_work())
+    def changed(
+        self, now: float, *, live: int, in_doubt: int, known_limit: float, starters: int, has_ended: bool = False
+    ) -> None:
+        """Note what holds from now on.
 
-    def ended(self, now: float, *, live: int, known_limit: float, starters: int) -> None:
-        """Note the end of a Run; `live` are left. Its slot is to be filled again if it may be and a job waits."""
-        if live < min(self._limit(), known_limit) and (starters > 0 or self._has_work()):
+        Args:
+            now: monotonic time in seconds.
+            live: Runs that are live or being started, those in doubt included.
+            in_doubt: Runs in doubt, which use no slot.
+            known_limit: max Runs that the account is known to take.
+            starters: starts that wait at the gate.
+            has_ended: whether a Run has ended now. Its slot is to be filled again if it may be and a job waits.
+        """
+        limit = min(self._limit(), known_limit)
+        is_wanted = starters > 0 or self._has_work()
+        if has_ended and is_wanted and live < limit:
             self._freed_at.append(now)
+        self.use.note(now, live=live - in_doubt, limit=limit, is_wanted=is_wanted)
 
     def refilling(self, *, live: int) -> float | None:
         """Return when the slot came free that a start fills; `live` counts the start. None for a new slot."""
@@ -74,9 +82,8 @@ class SlotMeter:
             self._freed_at.popleft()  # fewer slots are free than that: the job for one of them started nothing
         return freed_at
 
-    def sent(self, freed_at: float) -> None:
-        """Note that the start request is sent that fills a slot which came free then."""
-        length_s = loop_time() - freed_at
+    def sent(self, length_s: float) -> None:
+        """Note that the start request is sent that fills a slot which came free this long ago, in seconds."""
         self.refill.note(length_s)
         self._counters.refills.note(length_s)
 

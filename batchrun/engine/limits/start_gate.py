@@ -105,14 +105,32 @@ class StartGate:
         The start is to be sent at once: after this, only the commit of its intent stands before the request. If the
         wait is cancelled, nothing is left behind.
         """
+        now = self._now()
+        if self._take_at_once(now):
+            return self._let_through(now)
         self._starters += 1
         try:
             async with self._queue:
-                now = await self._may_start()
+                allowed_at = await self._may_start()
         finally:
             self._starters -= 1
             self._on_leaving.notify()
-        return None if now is None else self._let_through(now)
+        return None if allowed_at is None else self._let_through(allowed_at)
+
+    def _take_at_once(self, now: float) -> bool:
+        """Take the tokens of a start if it need not wait, neither for a limit nor for one that came before it."""
+        if self._is_shut or self._is_held or self._queue.locked() or self._contenders.delay_s(self):
+            return False
+        if not self._is_below_capacity(now) or self._bucket.next_at(now) > now:
+            return False
+        if self._throttle is not None and not self._throttle.try_take_token():
+            return False
+        self._take_token(now)
+        return True
+
+    def _take_token(self, at: float) -> None:
+        self._bucket.take(at)
+        self._contenders.took(self)
 
     async def _may_start(self) -> float | None:
         """Wait until all limits allow one start at the same moment, and return that moment; None once the gate is shut.
@@ -127,8 +145,7 @@ class StartGate:
             now = self._now()
             # Another start may have taken this token, or closed the bucket, meanwhile.
             if self._bucket.next_at(at) <= now and self._is_below_capacity(now) and not self._is_held:
-                self._bucket.take(at)
-                self._contenders.took(self)
+                self._take_token(at)
                 return now
         return None
 
@@ -215,7 +232,7 @@ class StartGate:
     def sending(self, start: Start) -> None:
         """Note that the start request is sent now."""
         if start.freed_at is not None:
-            self._meter.sent(start.freed_at)
+            self._meter.sent(self._now() - start.freed_at)
             start.freed_at = None
 
     def started(self, start: Start) -> None:
@@ -290,13 +307,12 @@ class StartGate:
         now = self._now()
         if start.is_in_doubt:
             self._in_doubt -= 1
-        if not start.is_live:  # a refused start frees no permit
+        if start.is_live:
+            self._capacity.ended(now)
+        else:  # a refused start frees no permit
             self._unanswered -= 1
             self._answers.notify()
-        else:
-            self._capacity.ended(now)
-            self._meter.ended(now, live=self.live, known_limit=self._capacity.known_limit, starters=self._starters)
-        self._measure(now)
+        self._measure(now, has_ended=start.is_live)
         self._account.wake()
 
     def leave(self) -> None:
@@ -354,7 +370,12 @@ class StartGate:
         """Runs of this batch that are live for sure."""
         return self.live - self._in_doubt - self._unanswered
 
-    def _measure(self, now: float) -> None:
+    def _measure(self, now: float, *, has_ended: bool = False) -> None:
         self._meter.changed(
-            now, live=self.live - self._in_doubt, known_limit=self._capacity.known_limit, starters=self._starters
+            now,
+            live=self.live,
+            in_doubt=self._in_doubt,
+            known_limit=self._capacity.known_limit,
+            starters=self._starters,
+            has_ended=has_ended,
         )

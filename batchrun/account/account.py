@@ -46,6 +46,7 @@ class Account:
         work_dir: on the disk that is written to.
         starts_per_task_per_s: starts of one task, at most; fewer where the platform announces fewer.
         page_link: opens the page of the embedded server, if that is the platform.
+        is_for_one: whether there is never more than one batch.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Account:
         work_dir: Path,
         starts_per_task_per_s: float = STARTS_PER_TASK_PER_S,
         page_link: str | None = None,
+        *,
+        is_for_one: bool = False,
     ) -> None:
         self.client = client
         self.page_link = page_link
@@ -74,6 +77,7 @@ class Account:
             starts_per_task_per_s=starts_per_task_per_s,
             throttle=client.account,
             max_buffer_mb=limits.max_buffer_mb,
+            is_for_one=is_for_one,
         )
         self.watch = LimitsWatch(client, runs=self._watched_runs(), memory=self._watched_memory())
         self.watch.note(info.limits, runs=0, memory_mb=0)

@@ -66,6 +66,7 @@ async def connect(
                 inline_actors=inline_actors,
                 # A configured rate above the documented limit is tried; the platform announces its own.
                 starts_per_task_per_s=max(config.limits.start_rate, STARTS_PER_TASK_PER_S),
+                is_for_one=True,
             )
         )
     begun_in, begun_with, begun_as = await anyio.to_thread.run_sync(_begun, ledger)

@@ -38,6 +38,7 @@ async def open_account(
     inline_actors: "Mapping[str, InlineActor] | None" = None,
     starts_per_task_per_s: float = STARTS_PER_TASK_PER_S,
     note_outage: Callable[[str], None] | None = None,
+    is_for_one: bool = False,
 ) -> "AsyncIterator[Account]":
     """Open an account; its limits are watched while the context lasts.
 
@@ -51,6 +52,7 @@ async def open_account(
         inline_actors: coroutines that the embedded server runs as Actors, by full name.
         starts_per_task_per_s: starts of one task, at most; fewer where the platform announces fewer.
         note_outage: called with the reason after each try while the platform cannot be reached; None: that is an error.
+        is_for_one: whether there is never more than one batch.
 
     Raises:
         BatchRefused: the platform does not accept the token.
@@ -70,7 +72,9 @@ async def open_account(
         from batchrun.account.account import Account  # noqa: PLC0415 - it imports most of the engine
 
         budget = Budget(None) if budget is None else budget
-        account = Account(client, info, limits, budget, work_dir, starts_per_task_per_s, page_link)
+        account = Account(
+            client, info, limits, budget, work_dir, starts_per_task_per_s, page_link, is_for_one=is_for_one
+        )
         async with open_children(cancels_on_leaving=True) as children:
             children.start_soon(account.watch.run)
             await account.disk.look()  # before the first start

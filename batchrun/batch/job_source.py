@@ -120,6 +120,7 @@ async def open_source(
         JobFileError: the lines that were read have changed.
     """
     source = await read_in_thread(_open, config, task_input, ledger, look_at)
+    del look_at  # it remembers the inputs of 10,000 lines, a megabyte, and this frame lives as long as the batch
     try:
         yield source
     finally:

@@ -24,6 +24,7 @@ class SharedLimits:
         starts_per_task_per_s: max starts of one task per second.
         throttle: the rate of all requests; None: unlimited.
         max_buffer_mb: megabytes of output in memory, on its way from the platform to the disk.
+        is_for_one: whether there is never more than one batch.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class SharedLimits:
         starts_per_task_per_s: float,
         throttle: Throttle | None,
         max_buffer_mb: int,
+        is_for_one: bool = False,
     ) -> None:
         self.pool = AccountPool(max_live_runs)
         self.capacity = AccountCapacity(self.pool, wanted)
@@ -42,7 +44,7 @@ class SharedLimits:
         self.throttle = throttle
         self.buffers = ByteBudget.of_megabytes(max_buffer_mb)
         self.disk_room = DiskRoom()
-        self.user_agents = SeenUserAgents()
+        self.user_agents = SeenUserAgents(notes_starts=not is_for_one)
         self.counters = AccountCounters()
         self._starts_per_task_per_s = starts_per_task_per_s
         self._announced_per_s: float | None = None

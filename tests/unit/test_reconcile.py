@@ -407,6 +407,17 @@ async def test_batches_of_one_account_read_each_run_once(stranger: str | None, f
     assert len(api.reads) == len(set(api.reads)) == 50
 
 
+async def test_a_batch_alone_in_its_account_remembers_no_starts() -> None:
+    """Its own ledger knows their Runs, which nobody else looks for; of 20,000, the memory would grow with each job."""
+    api = ScriptedApi()
+    agents = SeenUserAgents(notes_starts=False)
+    run = api.run(api.add_run(user_agent=agent("ours")))
+    Doubts(api, agents=agents).reconciler.note_start(run, Mark("ours"))
+    assert agents.are_echoed
+    assert await agents.read(api, run.id) == agent("ours")
+    assert api.reads == [run.id]
+
+
 async def test_a_doubt_that_comes_while_others_are_resolved_is_resolved_too() -> None:
     """No attempt is forgotten between two listings."""
     api = ScriptedApi()

@@ -17,9 +17,14 @@ MAX_KNOWN = 20_000
 
 
 class SeenUserAgents:
-    """What the batches of one account know of the clients that started its Runs."""
+    """What the batches of one account know of the clients that started its Runs.
 
-    def __init__(self) -> None:
+    Args:
+        notes_starts: False if there is one batch alone, whose own ledger knows all Runs that this process starts.
+    """
+
+    def __init__(self, *, notes_starts: bool = True) -> None:
+        self._notes_starts = notes_starts
         #: Whether the platform echoes the mark of a start; None until a start has shown it.
         self.are_echoed: bool | None = None
         #: By Run, oldest first; None: it was read, and the platform does not say so.
@@ -29,8 +34,8 @@ class SeenUserAgents:
         self._reads = anyio.Semaphore(MAX_OPEN_READS)
 
     def note(self, run: Run) -> None:
-        """Remember which client started a Run; nothing if the answer does not say so: a later one may."""
-        if run.user_agent is not None:
+        """Remember which client a start made known; nothing if its answer does not say so: a later one may."""
+        if self._notes_starts and run.user_agent is not None:
             self._remember(run)
 
     def _remember(self, run: Run) -> None:

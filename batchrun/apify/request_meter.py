@@ -32,5 +32,6 @@ def endpoint_of(path: str) -> str:
     """Return the template of a path: every second segment is an id or a user's name for a thing."""
     segments = path.split("/")
     if segments[1] != "users":  # /users/me/usage/monthly holds no id
-        segments[2::2] = ["{}"] * len(segments[2::2])
+        for place in range(2, len(segments), 2):
+            segments[place] = "{}"
     return "/".join(segments)

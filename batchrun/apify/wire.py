@@ -57,7 +57,7 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 9990
 
 def segment(id_or_name: str) -> str:
     """Encode an id or a `user/name` address as one path segment."""
-    if id_or_name.isalnum() and id_or_name.isascii():
+    if id_or_name.isascii() and id_or_name.encode().isalnum():
         return id_or_name
     return quote(id_or_name.replace("/", "~", 1), safe="~-._")
 
@@ -407,7 +407,7 @@ def id_or_none(value: Any) -> str | None:
     """Return an id as it is; None for what is none."""
     if not isinstance(value, str):
         return None
-    if value.isalnum() and value.isascii() and len(value) <= _MAX_ID_CHARS:
+    if value.isascii() and value.encode().isalnum() and len(value) <= _MAX_ID_CHARS:
         return value  # as almost all ids, without the pattern: it takes three times as long
     return value if _ID.fullmatch(value) else None
 

@@ -241,7 +241,7 @@ class Collector:
         A page is larger than that if the platform ignores its limit. A filtered page is always one part: its items
         have no offsets.
         """
-        items, at_once = page.items, max(1, len(page.items))
+        items, at_once = page.items, len(page.items) or 1
         if page.size_bytes > MAX_PAGE_BYTES and not self._plan.is_filtered:
             at_once = max(1, at_once * MAX_PAGE_BYTES // page.size_bytes)
         made = []
@@ -365,7 +365,7 @@ class Collector:
             _UnreadableError: the dataset is missing, or the platform cannot send this page.
             BatchRefused: the platform does not accept the token any more.
         """
-        limit = max(1, min(limit, self._max_page_bytes // max(1, self._item_bytes)))
+        limit = min(limit, self._max_page_bytes // (self._item_bytes or 1)) or 1
         while True:
             try:
                 page, size = await room.fill(

@@ -27,8 +27,6 @@ from batchrun.errors import (
     OutputError,
     Superseded,
     TransportError,
-    is_out_of_memory,
-    is_out_of_threads,
 )
 from batchrun.model import Ending, JsonObject, Record, Summary
 from batchrun.notify.delivery import BatchNotifier, Notifier
@@ -39,6 +37,7 @@ from batchrun.runtime.resizable_semaphore import ResizableSemaphore
 from batchrun.runtime.shell_command import shell_command
 from batchrun.words.notice_words import notice_words
 from batchrun.words.progress_words import Speed
+from batchrun.worker.batch_ending import counts_at_end, reason_of_unexpected, resting_state
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission
@@ -247,7 +246,7 @@ class BatchRunner:
                 return
             except Exception as error:  # noqa: BLE001 - a bug must not end the other batches
                 _log.exception("batch_broken")
-                await self._stop_for_machine(_unexpected(error))
+                await self._stop_for_machine(reason_of_unexpected(error))
                 return
 
     async def _fail(self, error: ConfigError | JobFileError) -> None:
@@ -340,7 +339,7 @@ class BatchRunner:
                 self._has_moved = batch.progress.started + batch.progress.settled > 0
                 self.batch = None
                 self._is_closing = True
-        await self._store_ending(summary, _counts_of(batch, summary))
+        await self._store_ending(summary, counts_at_end(batch, summary))
 
     def _obey_fleet(self, batch: Batch) -> None:
         """Begin a part of a batch in shards: it has no share of the budget until the page of the fleet gives it one."""
@@ -424,7 +423,7 @@ class BatchRunner:
             known = {} if counts is None else {"counts": counts}
             if used_usd is not None:  # as the ledger has it, with starts that were interrupted
                 known = {"counts": (counts or now.counts).model_copy(update={"used_usd": used_usd})}
-            rests_as = _resting_state(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
+            rests_as = resting_state(now.state, state, is_begun=is_begun, is_draining=self._is_draining)
             if rests_as is None or (now.state in PAUSABLE and self._reopening.is_set()):
                 return known
             ended_at = datetime.now(UTC) - self._costs_waited if rests_as.is_over else None
@@ -484,38 +483,3 @@ def _opened(now: Submission) -> dict[str, Any]:
     begun_at = None if now.is_to_adopt_results else now.begun_at
     begun = {"begun_at": begun_at or datetime.now(UTC)}
     return begun if now.state.is_stopping else {**begun, "state": BatchState.ACTIVE, "reason": ""}
-
-
-def _resting_state(wanted: BatchState, ended_as: BatchState, *, is_begun: bool, is_draining: bool) -> BatchState | None:
-    """Return the state in which a batch rests, given how it ended and the state last asked for; None: under way."""
-    if wanted is BatchState.CANCELLING:
-        # A batch that has begun and cannot be opened may have live Runs: show that instead of "cancelled".
-        is_hidden = ended_as in (BatchState.FAILED, BatchState.STOPPED) and is_begun
-        return ended_as if is_hidden else BatchState.CANCELLED
-    if ended_as is BatchState.PAUSED and wanted is not BatchState.PAUSING:
-        assert is_draining or wanted is BatchState.QUEUED, "a batch pauses only if asked to"
-        return None  # resumed at once, or by the next start of the worker
-    return ended_as
-
-
-def _counts_of(batch: Batch, summary: Summary) -> BatchCounts:
-    jobs = batch.opening.job_count
-    return BatchCounts(
-        jobs=summary.settled if summary.ending is Ending.FINISHED else jobs,
-        outcomes=summary.outcomes,
-        items=summary.items,
-        cost_usd=summary.cost_usd,
-        used_usd=batch.budget.used_usd,
-        live_runs=summary.live_runs,
-        postponed=0,
-        in_doubt=summary.in_doubt,
-    )
-
-
-def _unexpected(error: Exception) -> str:
-    """Return why a batch is stopped by an error that nothing here expects."""
-    if is_out_of_memory(error):
-        return "the worker is out of memory: give it more, or lower limits.max_buffer_mb in worker.toml"
-    if is_out_of_threads(error):
-        return "the worker may start no further thread: raise TasksMax of its unit, or ulimit -u"
-    return f"a bug in batchrun: {type(error).__name__}: {error}; its log has the traceback"

@@ -1,9 +1,12 @@
 """How a worker's batch comes to rest: in which state, why, and with which counts."""
 
+from typing import NamedTuple
+
 from batchrun.batch.running_batch import Batch
 from batchrun.errors import is_out_of_memory, is_out_of_threads
 from batchrun.model import Ending, Summary
-from batchrun.worker.submission import BatchCounts, BatchState
+from batchrun.runtime.shell_command import shell_command
+from batchrun.worker.submission import BatchCounts, BatchState, StopCause, Submission
 
 
 def resting_state(wanted: BatchState, ended_as: BatchState, *, is_begun: bool, is_draining: bool) -> BatchState | None:
@@ -16,6 +19,42 @@ def resting_state(wanted: BatchState, ended_as: BatchState, *, is_begun: bool, i
         assert is_draining or wanted is BatchState.QUEUED, "a batch pauses only if asked to"
         return None  # resumed at once, or by the next start of the worker
     return ended_as
+
+
+class Rest(NamedTuple):
+    """A state in which a batch rests, why in words, and what has stopped it if it is `stopped`."""
+
+    state: BatchState
+    reason: str = ""
+    cause: StopCause | None = None
+
+
+def rest_after(ending: Ending, batch: Submission) -> Rest:
+    """Return how a batch rests that ended by itself."""
+    resume = command_for("resume", batch)
+    match ending:
+        case Ending.FINISHED:
+            return Rest(BatchState.FINISHED)
+        case Ending.INTERRUPTED:
+            return Rest(BatchState.PAUSED)
+        case Ending.TRIPPED:
+            why = "the breaker has stopped it: too many jobs did not succeed"
+            return Rest(BatchState.TRIPPED, f"{why}; `{resume}` resumes it")
+        case Ending.OUT_OF_BUDGET:
+            more = f"`{command_for('limits', batch)} --set budget_usd=…` raises it, `{resume}` resumes"
+            return Rest(BatchState.OUT_OF_BUDGET, f"the budget does not allow the next start; {more}")
+        case Ending.OUT_OF_TIME:
+            return Rest(BatchState.STOPPED, "deadlines.max_batch_s is over", StopCause.DEADLINE)
+        case Ending.IN_DOUBT:
+            resolve = shell_command("batchrun", "worker", "resolve", batch.id)
+            return Rest(BatchState.STOPPED, f"starts are in doubt; decide about them with `{resolve}`", StopCause.DOUBT)
+        case Ending.REFUSED:
+            raise AssertionError("a batch that is refused raises BatchRefused")
+
+
+def command_for(order: str, batch: Submission) -> str:
+    """Return the command that gives an order for a batch, or for that of which this one is a part."""
+    return shell_command("batchrun", "worker", order, batch.part_of or batch.id)
 
 
 def counts_at_end(batch: Batch, summary: Summary) -> BatchCounts:

@@ -28,16 +28,15 @@ from batchrun.errors import (
     Superseded,
     TransportError,
 )
-from batchrun.model import Ending, JsonObject, Record, Summary
+from batchrun.model import JsonObject, Record, Summary
 from batchrun.notify.delivery import BatchNotifier, Notifier
 from batchrun.notify.notification import Notification
 from batchrun.policy.retry import Backoff
 from batchrun.runtime.children import open_children
 from batchrun.runtime.resizable_semaphore import ResizableSemaphore
-from batchrun.runtime.shell_command import shell_command
 from batchrun.words.notice_words import notice_words
 from batchrun.words.progress_words import Speed
-from batchrun.worker.batch_ending import counts_at_end, reason_of_unexpected, resting_state
+from batchrun.worker.batch_ending import command_for, counts_at_end, reason_of_unexpected, rest_after, resting_state
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.fleet.fleet import Fleet
 from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission
@@ -293,12 +292,7 @@ class BatchRunner:
 
     @property
     def _resume_command(self) -> str:
-        return shell_command("batchrun", "worker", "resume", self._id_for_orders)
-
-    @property
-    def _id_for_orders(self) -> str:
-        """The batch to which a person gives orders: that of which this one is a part, if it is one."""
-        return self.submission.part_of or self.id
+        return command_for("resume", self.submission)
 
     async def _run_opened(self) -> None:
         self._is_outdated = self._has_moved = False
@@ -377,26 +371,11 @@ class BatchRunner:
             batch.stop_starting()
 
     async def _store_ending(self, summary: Summary, counts: BatchCounts) -> None:
-        match summary.ending:
-            case Ending.FINISHED:
-                await self._end(BatchState.FINISHED, "", counts)
-            case Ending.INTERRUPTED:
-                await self._end(BatchState.PAUSED, "", counts)
-            case Ending.TRIPPED:
-                reason = (
-                    f"the breaker has stopped it: too many jobs did not succeed; `{self._resume_command}` resumes it"
-                )
-                await self._end(BatchState.TRIPPED, reason, counts)
-            case Ending.OUT_OF_BUDGET:
-                raise_it = f"{shell_command('batchrun', 'worker', 'limits', self._id_for_orders)} --set budget_usd=…"
-                more = f"`{raise_it}` raises it, `{self._resume_command}` resumes"
-                await self._end(BatchState.OUT_OF_BUDGET, f"the budget does not allow the next start; {more}", counts)
-            case Ending.OUT_OF_TIME:
-                await self._stop(StopCause.DEADLINE, "deadlines.max_batch_s is over", counts)
-            case Ending.IN_DOUBT:
-                resolve = shell_command("batchrun", "worker", "resolve", self.id)
-                reason = f"starts are in doubt; decide about them with `{resolve}`"
-                await self._stop(StopCause.DOUBT, reason, counts)
+        rest = rest_after(summary.ending, self.submission)
+        if rest.cause is not None:
+            await self._stop(rest.cause, rest.reason, counts)
+        else:
+            await self._end(rest.state, rest.reason, counts)
 
     async def _store_rest_of_unopened(self) -> None:
         """Store that a batch rests which was paused or cancelled before it was opened.

@@ -7,7 +7,7 @@ from batchrun.engine.account_counters import AccountCounters
 from batchrun.engine.doubt.seen_user_agents import SeenUserAgents
 from batchrun.engine.follow.polls import Polls
 from batchrun.engine.limits.account_capacity import AccountCapacity
-from batchrun.engine.limits.batch_priorities import AccountPool
+from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.model import TaskId
 from batchrun.policy.token_bucket import Contenders, TokenBucket
 from batchrun.runtime.byte_budget import ByteBudget

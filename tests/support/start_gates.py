@@ -6,7 +6,7 @@ from batchrun.apify.throttle import Throttle
 from batchrun.engine.account_counters import AccountCounters
 from batchrun.engine.child_pool import ChildPool
 from batchrun.engine.limits.account_capacity import AccountCapacity
-from batchrun.engine.limits.batch_priorities import AccountPool
+from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permits
 from batchrun.engine.limits.slot_use import SlotMeter

@@ -1,7 +1,7 @@
 """How many Runs the account takes: reported, configured, or found by trying."""
 
 from batchrun.engine.limits.account_capacity import FIRST_SLOTS, MAX_GROWN_SLOTS, AccountCapacity
-from batchrun.engine.limits.batch_priorities import AccountPool
+from batchrun.engine.limits.account_pool import AccountPool
 
 
 class _Gate:

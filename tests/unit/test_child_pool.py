@@ -3,7 +3,7 @@
 import anyio
 
 from batchrun.engine.child_pool import ChildPool
-from batchrun.engine.limits.batch_priorities import AccountPool
+from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.runtime.change_signal import ChangeSignal
 from tests.support.start_gates import gate_of

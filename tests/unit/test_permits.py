@@ -2,7 +2,7 @@
 
 import anyio
 
-from batchrun.engine.limits.batch_priorities import AccountPool
+from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.permits import Demand, Permit, Permits
 from batchrun.engine.limits.start_gate import StartGate
 from batchrun.policy.fair_group_queue import Fit

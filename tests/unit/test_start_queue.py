@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from batchrun.engine.limits.batch_priorities import AccountPool
+from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permit, Permits
 from batchrun.engine.start_queue import MAX_CHUNK, MAX_UNAFFORDABLE, MIN_CHUNK, StartQueue

@@ -1,7 +1,7 @@
 """One account's capacity, shared by the start gates of all its batches: counts live Runs, sizes the pool, wakes gates.
 
 Whether a start is sent to an account that may be full is decided in `policy/full_account.py`. Memory and live Runs are
-divided among the batches in `batch_priorities.py`.
+divided among the batches in `account_pool.py`.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Protocol
 
 import anyio
 
-from batchrun.engine.limits.batch_priorities import AccountPool
+from batchrun.engine.limits.account_pool import AccountPool
 from batchrun.policy.full_account import Capacity
 
 #: Max live Runs at first, if the account does not report its limit.

@@ -13,7 +13,7 @@ from batchrun.config.retry_settings import retry_policy
 from batchrun.engine.background.log_fetcher import LogFetcher
 from batchrun.engine.build_engine import BatchLimits, Engine, build_engine
 from batchrun.engine.collect import OutputPlan
-from batchrun.engine.limits.account_pool import BatchPriority
+from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.work import Terms
 from batchrun.output.kept_logs import KeptLogs
 from batchrun.policy.breaker import Breaker

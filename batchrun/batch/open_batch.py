@@ -16,7 +16,7 @@ from batchrun.batch.shared_job_file import JobFileComparison, open_job_copy, ref
 from batchrun.batch.slow_opening import note_slow_opening
 from batchrun.config import Config, read_token
 from batchrun.config.job_format_builder import is_here
-from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.engine.limits.batch_priorities import EQUAL, BatchPriority
 from batchrun.errors import ConfigError, OutputError
 from batchrun.ledger.sqlite.job_file_copy import JobFileCopy
 from batchrun.ledger.sqlite.journal import open_journal

@@ -11,7 +11,7 @@ from batchrun.batch.resume import resume
 from batchrun.batch.running_batch import Batch
 from batchrun.batch.shared_job_file import copy_job_file
 from batchrun.config import Config
-from batchrun.engine.limits.account_pool import BatchPriority
+from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.notices import ReadDenied, SharedLogWeak
 from batchrun.ledger.sqlite.journal import Journal
 from batchrun.model import Command, Record

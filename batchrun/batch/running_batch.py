@@ -27,7 +27,7 @@ from batchrun.batch.wait_watch import WaitWatch
 from batchrun.config import Config, LimitsConfig
 from batchrun.config.breaker_settings import breaker_limits
 from batchrun.engine.build_engine import Engine
-from batchrun.engine.limits.account_pool import BatchPriority
+from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.notices import DiskLow, UsageUnbounded
 from batchrun.errors import BatchrunError, first_error
 from batchrun.ledger.facts import NOTIFIED, has_retried

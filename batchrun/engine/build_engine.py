@@ -15,7 +15,7 @@ from batchrun.engine.doubt.reconcile import EarlierDoubts, Reconciler
 from batchrun.engine.follow.polls import Follower
 from batchrun.engine.follow.sweep import Sweep
 from batchrun.engine.job_runner import JobRunner
-from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.engine.limits.batch_priorities import EQUAL, BatchPriority
 from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Permits
 from batchrun.engine.limits.slot_use import SlotMeter

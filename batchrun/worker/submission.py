@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from batchrun.config.jobs_settings import MAX_SHARDS
 from batchrun.config.section import Weight
-from batchrun.engine.limits.account_pool import BatchPriority
+from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.model import JsonObject, Outcome, Selection
 
 

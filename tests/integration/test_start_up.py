@@ -159,7 +159,7 @@ def test_a_batch_asks_the_platform_before_it_imports_what_comes_later(tmp_path):
     assert not names & LEAN_WITHOUT
     assert not {name for name in own if name.startswith(("batchrun.server.", "batchrun.worker"))}
     assert {name for name in own if name.startswith(LATE)} <= {
-        *("batchrun.engine.limits", "batchrun.engine.limits.account_pool"),
+        *("batchrun.engine.limits", "batchrun.engine.limits.batch_priorities"),
         *("batchrun.words.number_words", "batchrun.words.terminal_text"),
     }
 

@@ -27,7 +27,7 @@ from batchrun.config import AccountLimitsConfig
 from batchrun.engine.build_engine import BatchLimits, build_engine
 from batchrun.engine.collect import OutputPlan
 from batchrun.engine.doubt.reconcile import EarlierDoubts
-from batchrun.engine.limits.account_pool import EQUAL, BatchPriority
+from batchrun.engine.limits.batch_priorities import EQUAL, BatchPriority
 from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.ports import JobSource
 from batchrun.engine.shared_limits import SharedLimits

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from batchrun.engine.limits.account_pool import MAX_SKIPPED, AccountPool, BatchPriority
+from batchrun.engine.limits.account_pool import MAX_SKIPPED, AccountPool
+from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.policy.fair_group_queue import Fit
 from batchrun.runtime.change_signal import ChangeSignal

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.limits.account_pool import AccountPool, BatchPriority
+from batchrun.engine.limits.account_pool import AccountPool
+from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.limits.cost_reservations import CostReservations
 from batchrun.engine.limits.permits import Demand, Permits
 from batchrun.engine.shared_limits import SharedLimits

@@ -7,7 +7,7 @@ from itertools import count
 import anyio
 import pytest
 
-from batchrun.engine.limits.account_pool import BatchPriority
+from batchrun.engine.limits.batch_priorities import BatchPriority
 from batchrun.engine.shared_limits import SharedLimits
 from batchrun.model import RunStatus
 from tests.support.memory_ledger import WatchedLedger, numbered

@@ -1,11 +1,8 @@
 """Live Runs and memory of an account, divided among its batches.
 
 A batch asks when a job of it is ready. It takes a permit at once unless a waiting batch ranks before it; otherwise it
-waits and is notified when it is next. No permit is held for a batch without a ready job, so a small batch behind a huge
-one gets the first permit that is released.
-
-Next: batches without a live Run, in turns by weight (stride scheduling, as in `FairGroupQueue`); then higher priority;
-then fewest live Runs per weight. So each batch gets one live Run, whatever the priorities and weights.
+waits and is notified when it is next (`batch_priorities.py`). No permit is held for a batch without a ready job, so a
+small batch behind a huge one gets the first permit that is released.
 
 Permits are kept for Runs that are live while no process has their batch open. Otherwise other batches would take them,
 and the account would be over its limit when the batch resumes.
@@ -14,23 +11,10 @@ and the account would be over its limit when the batch resumes.
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 
-from batchrun.runtime.fast_dataclasses import dataclass
+from batchrun.engine.limits.batch_priorities import BatchPriority, Rank
 
 #: Max Runs of later batches that start before a batch that waits for memory; after that, later batches wait for it.
 MAX_SKIPPED = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPriority:
-    """How a batch ranks among the batches of its account."""
-
-    #: The batch's part of the account's Runs is its weight over the sum of all weights.
-    weight: float = 1.0
-    #: A higher number goes first, once each batch has a live Run.
-    priority: int = 0
-
-
-EQUAL = BatchPriority()
 
 
 class PoolMember(ABC):
@@ -57,12 +41,9 @@ class PoolMember(ABC):
         self.skipped = 0
 
     @property
-    def rank(self) -> tuple[bool, int, float, float]:
-        """The rank among the batches that wait; the smallest is next."""
-        live = self.reserved + self.kept
-        if not live:
-            return (False, 0, 0.0, self.passed)
-        return (True, -self.priority.priority, live / self.priority.weight, self.passed)
+    def rank(self) -> Rank:
+        """The rank among the batches that wait."""
+        return self.priority.rank(self.reserved + self.kept, self.passed)
 
     @abstractmethod
     def pool_resized(self) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Hashable, Mapping
 from copy import copy
 from typing import NamedTuple
 
-from batchrun.engine.limits.account_pool import EQUAL, AccountPool, BatchPriority, PoolMember
+from batchrun.engine.limits.account_pool import AccountPool, PoolMember
+from batchrun.engine.limits.batch_priorities import EQUAL, BatchPriority
 from batchrun.engine.limits.start_gate import Start, StartGate
 from batchrun.policy.fair_group_queue import Fit
 from batchrun.runtime.change_signal import ChangeSignal

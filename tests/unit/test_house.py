@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +103,13 @@ def test_no_error_is_caught_by_its_kind_around_a_task_group():
         if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(_GROUPS)
     ]
     assert around == []
+
+
+def test_tests_import_nothing_that_only_benchmarks_and_linters_install() -> None:
+    """CI has all three extras while the tests run; who follows the README has `test` alone."""
+    extras = tomllib.loads((_ROOT.parent / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    named = {name: {re.split(r"[\[<>=~;]", each)[0].replace("-", "_") for each in extras[name]} for name in extras}
+    others = "|".join(sorted((named["bench"] | named["lint"]) - named["test"]))
+    imports = re.compile(rf"^ *(?:import|from) (?:{others})\b", re.MULTILINE)
+    tests = (file for file in (_ROOT.parent / "tests").rglob("*.py") if "templates" not in file.parts)
+    assert [str(file) for file in tests if imports.search(file.read_text("utf-8"))] == []

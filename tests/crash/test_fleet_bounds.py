@@ -143,9 +143,9 @@ def test_requests_of_all_workers_keep_one_rate(tmp_path):
         with three_workers(tmp_path, through, f"request_rate = {REQUEST_RATE}") as fleet:
             before, begun_at = len(proxy.requests), time.monotonic()
             for name in "abc":
-                jobs = [{"n": n, "ms": 20} for n in range(40)]
+                jobs = [{"n": n, "ms": 20} for n in range(26)]
                 fleet.submit(name, jobs, limits__start_horizon_s=LEASE_S + 1)
-            wait_until(lambda: len(proxy.requests) > before + 150)
+            wait_until(lambda: len(proxy.requests) > before + 100)
             kill_an_owner(fleet)
             wait_until(lambda: set(fleet.states().values()) == {"finished"})
             sent = [at - begun_at for at in proxy.requests[before:]]

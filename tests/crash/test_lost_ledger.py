@@ -138,8 +138,8 @@ def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path, command)
 def test_a_ledger_that_was_restored_from_a_copy_is_rebuilt(tmp_path):
     """Killed twice, copied in between: the copy knows nothing of later Runs; the records and the log of starts do."""
     with open_api(tmp_path / "api") as api:
-        # More than can have begun at the first kill: 16 Runs at once, 16 that wait to be settled, and those settled.
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(60))
+        # More than can have begun at the first kill: 8 Runs at once, 8 that wait to be settled, and those settled.
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(36), {"limits.max_concurrent_runs": 8})
         assert batch.run(kill_at="settled:5") == -signal.SIGKILL
         copy = tmp_path / "copy"
         copy.mkdir()
@@ -159,8 +159,8 @@ def test_a_ledger_that_was_restored_from_a_copy_is_rebuilt(tmp_path):
 def test_a_repair_that_is_killed_is_repeated(tmp_path, kill_at):
     """Wherever it dies, no process runs the batch with half a repair, and another repair does the rest."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(30))
-        assert batch.run(kill_at="settled:15") == -signal.SIGKILL
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(20))
+        assert batch.run(kill_at="settled:10") == -signal.SIGKILL
         _empty(batch.out)
         assert batch.spawn("repair", "out", kill_at=kill_at).wait(60) == -signal.SIGKILL
         assert batch.run() == 6, batch.said()
@@ -172,7 +172,7 @@ def test_a_repair_that_is_killed_is_repeated(tmp_path, kill_at):
 def test_a_ledger_is_not_rebuilt_from_records_that_lack_lines(tmp_path):
     """Their jobs would be started again; with the records back it is."""
     with open_api(tmp_path / "api") as api:
-        batch = CrashBatch(tmp_path, api.base_url, some_jobs(50))
+        batch = CrashBatch(tmp_path, api.base_url, some_jobs(36))
         for _ in range(2):  # the second one begins the log of starts again
             assert batch.run(kill_at="settled:10") == -signal.SIGKILL
         records = (batch.out / "records.jsonl").read_bytes()

@@ -47,7 +47,7 @@ def _with_little_memory(batch: CrashBatch) -> CrashBatch:
 @pytest.mark.parametrize("name", SHORT_SETS)
 def test_a_batch_killed_under_faults_ends_right(tmp_path, name):
     """Whatever the platform does wrong meanwhile: one record per job, every Run in the records, items exact."""
-    assert _carry_out(tmp_path, name=name, jobs=30, seed=3, kills=4, longest_s=0.9) >= 1
+    assert _carry_out(tmp_path, name=name, jobs=22, seed=3, kills=4, longest_s=0.9) >= 1
 
 
 @pytest.mark.long
@@ -70,7 +70,7 @@ def test_a_batch_from_a_compressed_file_ends_right(tmp_path):
 
 def test_a_batch_that_carries_its_server_along_ends_right(tmp_path):
     """Embedded, the server dies with the process; its live Runs start again under their ids, and none twice."""
-    batch = CrashBatch(tmp_path, "embedded", some_jobs(16), {"limits.max_concurrent_runs": 6})
+    batch = CrashBatch(tmp_path, "embedded", some_jobs(11), {"limits.max_concurrent_runs": 4})
     assert batch.run_with_kills(seed=5, kills=4, longest_s=2.0) == 1, batch.said()
     assert batch.kills >= 1
     with open_api(batch.out / "server") as api:

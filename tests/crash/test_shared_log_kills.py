@@ -254,7 +254,7 @@ def test_a_machine_that_may_not_stand_by_says_who_carries_the_batch_out(tmp_path
         assert len(api.runs()) <= 1
 
 
-@pytest.mark.parametrize("ways", ["both", "requests", "answers"])
+@pytest.mark.parametrize("ways", ["requests", "answers", pytest.param("both", marks=pytest.mark.long)])
 def test_an_owner_that_is_cut_off_is_replaced_and_starts_nothing(tmp_path, api, store, ways):
     """What it sent before and after the cut arrives late, and changes nothing."""
     if not store.port:

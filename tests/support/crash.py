@@ -221,10 +221,15 @@ def assert_promise_kept(batch: CrashBatch, api: Api, *, are_datasets_gone: bool 
     assert_costs_are_the_servers(batch.out, runs)
 
 
+#: Lines of a batch whose file gets half as many new ones.
+MENDED_LINES = 36
+
+
 def batch_with_mended_lines(directory: Path, api: Api, suffix: str = "") -> CrashBatch:
-    """Return a batch that was killed, and whose file has got lines since that replace half of its 60 lines."""
-    jobs = [{"n": n, "ms": 20, "items": 1, "@key": f"k{n}", "@priority": n % 3} for n in range(60)]
-    mending = [{"n": 100 + n, "ms": 20, "items": 1, "@key": f"k{n}", "@replaces": True} for n in range(0, 60, 2)]
+    """Return a batch that was killed, and whose file has got lines since that replace half of its lines."""
+    keys = range(MENDED_LINES)
+    jobs = [{"n": n, "ms": 20, "items": 1, "@key": f"k{n}", "@priority": n % 3} for n in keys]
+    mending = [{"n": 100 + n, "ms": 20, "items": 1, "@key": f"k{n}", "@replaces": True} for n in keys[::2]]
     settings = {"limits.max_concurrent_runs": 2}
     batch = CrashBatch(directory, api.base_url, jobs, settings, suffix=suffix)
     assert batch.run(kill_at="settled:8") == -signal.SIGKILL, batch.said()
@@ -240,11 +245,11 @@ def assert_each_line_counts_once(batch: CrashBatch, api: Api) -> int:
     assert len(carried_out) == len(set(carried_out)), "no line is carried out twice"
     refused = [batch.jobs[record["line"] - 1]["@key"] for record in records if not record["key"]]
     assert len(refused) <= 4
-    wanted = {job["@key"]: n for n, job in enumerate(batch.jobs, 1) if n <= 60 or job["@key"] not in refused}
+    wanted = {job["@key"]: n for n, job in enumerate(batch.jobs, 1) if n <= MENDED_LINES or job["@key"] not in refused}
     assert {record["key"]: record["line"] for record in records if record["key"]} == wanted
     seen = {item["_line"]: item["of"] for item in batch.items()}
     assert seen == {line: batch.jobs[line - 1]["n"] for line in carried_out}
-    assert len(batch.items()) == len(runs) <= 60 + 12, batch.said()
+    assert len(batch.items()) == len(runs) <= MENDED_LINES + 12, batch.said()
     return len(refused)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.terminal import answer, say
-from batchrun.cli.worker_directory import refuse_worker_directory
+from batchrun.cli.worker_batch_refusal import refuse_worker_directory
 from batchrun.maintenance.abort_runs import abort_runs
 from batchrun.runtime.logs import silence
 from batchrun.words.number_words import counted

@@ -6,7 +6,7 @@ from pathlib import Path
 from batchrun.cli.event_loop import run_async
 from batchrun.cli.repair_lines import repair_lines
 from batchrun.cli.terminal import say_lines
-from batchrun.cli.worker_directory import refuse_worker_directory
+from batchrun.cli.worker_batch_refusal import refuse_worker_directory
 from batchrun.maintenance.repair import repair_outputs
 from batchrun.runtime.logs import silence
 

@@ -9,7 +9,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.resolve_questions import ask, refuse_half_decision
 from batchrun.cli.terminal import say
-from batchrun.cli.worker_directory import refuse_worker_directory
+from batchrun.cli.worker_batch_refusal import refuse_worker_directory
 from batchrun.maintenance.resolve import open_resolver, show_doubt
 from batchrun.model import RunId
 from batchrun.report.batch_status import read_status

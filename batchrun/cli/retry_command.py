@@ -9,7 +9,7 @@ from batchrun.cli.failure_lines import retry_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.run_command import run_to_the_end
 from batchrun.cli.terminal import answer_lines, say_lines
-from batchrun.cli.worker_directory import refuse_worker_directory
+from batchrun.cli.worker_batch_refusal import refuse_worker_directory
 from batchrun.maintenance.noted_config import read_command, read_own_config
 from batchrun.maintenance.retry_selection import WantedJobs, jobs_to_retry, why_nothing
 from batchrun.report.batch_status import read_status

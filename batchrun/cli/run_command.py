@@ -14,7 +14,7 @@ from batchrun.cli.exit_codes import ExitCode, exit_code_of_batch
 from batchrun.cli.json_output import print_json
 from batchrun.cli.secret_warning import warn_of_readers
 from batchrun.cli.terminal import say
-from batchrun.cli.worker_directory import refuse_worker_directory
+from batchrun.cli.worker_batch_refusal import refuse_worker_directory
 from batchrun.config import Config
 from batchrun.model import Command
 from batchrun.runtime.late_imports import need_module

@@ -91,7 +91,7 @@ def test_two_workers_carry_out_one_batch(tmp_path, api):
             assert "4 of 4 shards" in (page.items[0].worker or "")
         paused = ask(fleet, 0, "pause", "shop")
         assert (paused.code, "pausing" in paused.err) == (0, True), paused
-        wait_until(lambda: states(fleet) == {"pausing"})
+        wait_until(lambda: states(fleet) <= {"pausing", "paused"})  # a shard without a live Run rests at once
         ends.touch()
         wait_until(lambda: states(fleet) == {"paused"})
         wait_until(lambda: str(batches(fleet, 1).items[0].state) == "paused")

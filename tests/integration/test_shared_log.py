@@ -2,7 +2,11 @@
 
 import base64
 import signal
+import socket
+import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from batchrun.ledger.shared_log import nats_store
 from batchrun.ledger.shared_log.claim import claimed_log
 from batchrun.ledger.shared_log.directory_store import DirectoryStore
 from batchrun.ledger.shared_log.entries import EntryKind, decode_head
-from batchrun.ledger.shared_log.log_store import open_store
+from batchrun.ledger.shared_log.log_store import LogStore, open_store
 from batchrun.ledger.shared_log.object_names import entry_name
 from batchrun.ledger.sqlite.group_commit import open_commit
 from batchrun.ledger.sqlite.journal import open_journal
@@ -218,6 +222,49 @@ def test_an_object_of_nats_that_is_stored_again_stays(tmp_path):
             assert log.get_object("part") == content
             chunks.append(anyio.run(_place_of_chunks, store.log("again"), "part"))
         assert (chunks[0] == chunks[1], chunks[1] == chunks[2]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "said", [b"INFO\r\n", b"INFO [1]\r\n", b"\xff\r\n", b"INFO {}\r\nPONG\r\n-ERR 'go away'\r\n", b"x" * 70_000]
+)
+def test_a_nats_server_is_found_again_whoever_had_its_port_meanwhile(tmp_path, monkeypatch, said):
+    """Any program may take it while the server restarts; one of its lines ended the client for good."""
+    monkeypatch.setattr(nats_store, "_CONNECT_S", 1.0)
+    came = threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        with suppress(OSError):  # until it is closed
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.sendall(said)
+                    came.set()
+                    connection.recv(1 << 16)
+
+    with log_stores.nats(tmp_path / "logs") as store, open_store(store.log("found")) as log:
+        assert log.append(0, b"{}")
+        genuine = store.servers["server-0"]
+        genuine.kill()
+        genuine.wait()
+        with socket.create_server(("127.0.0.1", store.port)) as listener:
+            taker = threading.Thread(target=answer, args=[listener])
+            taker.start()
+            while not came.is_set():
+                with pytest.raises(LogUnreachable):
+                    log.read(0)
+            listener.shutdown(socket.SHUT_RDWR)
+            taker.join()
+        with subprocess.Popen(genuine.args, stderr=subprocess.DEVNULL) as again:
+            wait_until(lambda: _is_there(log))
+            assert log.append(1, b"{}")
+            again.kill()
+
+
+def _is_there(log: LogStore) -> bool:
+    try:
+        return log.read(0) == b"{}"
+    except LogUnreachable:
+        return False
 
 
 async def _place_of_chunks(url: str, name: str) -> str | None:

@@ -22,7 +22,6 @@ import zstandard
 from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import example, given
 from hypothesis import strategies as st
-from nats.aio.client import Client
 from obstore.store import MemoryStore
 
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
@@ -997,7 +996,7 @@ def test_nats_servers_that_may_lose_acknowledged_entries_are_named(config, words
         threading.Thread(target=server.handle_request).start()
         monitor = f"http://127.0.0.1:{server.server_address[1]}"
         unused: Any = None
-        store = nats_store.NatsStore(unused, Client(), unused, "batchrun-shop", [monitor])
+        store = nats_store.NatsStore(unused, unused, "batchrun-shop", [monitor])
         caution = store.caution()
     assert (words in caution, bool(caution)) == (True, bool(words))
 

@@ -4,13 +4,13 @@ import asyncio
 import base64
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -26,7 +26,6 @@ from nats.js.object_store import (
     OBJ_DIGEST_TEMPLATE,
     OBJ_META_PRE_TEMPLATE,
     OBJ_STREAM_TEMPLATE,
-    ObjectStore,
 )
 
 from batchrun.errors import BatchrunError, ConfigError, LogUnreachable
@@ -35,12 +34,16 @@ from batchrun.ledger.shared_log.read_ahead import read_up_to_the_end
 from batchrun.runtime.loopback import is_loopback_host
 from batchrun.runtime.name_lookups import NameLookups
 
+T = TypeVar("T")
+
 #: Seconds for one request.
 _REQUEST_S = 5.0
 #: Seconds for an object, which is read chunk by chunk.
 _OBJECT_S = 60.0
 #: Seconds for the first connection, over all servers.
 _CONNECT_S = 10.0
+#: Seconds for the end of a connection.
+_CLOSE_S = 2.0
 #: Seconds for one request that creates something, and for all of them.
 _CREATE_S = 2.0
 _CREATED_IN_S = 15.0
@@ -90,25 +93,59 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class NatsStore:
-    """The stream of one log, with an object store beside it. Entry N is the message with sequence number N + 1."""
+    """The stream of one log, with an object store beside it. Entry N is the message with sequence number N + 1.
+
+    A client that lost its connection, or gets no answer, is given up, and the next request opens another. By itself it
+    would connect again only after errors that it expects.
+    """
 
     def __init__(
-        self, portal: BlockingPortal, client: Client, objects: ObjectStore, stream: str, monitors: Sequence[str]
+        self, portal: BlockingPortal, connect: Callable[[], Awaitable[Client]], stream: str, monitors: Sequence[str]
     ) -> None:
         self._portal = portal
-        self._client = client
-        self._js = client.jetstream(timeout=_REQUEST_S)
-        self._objects = objects
+        self._connect = connect
         self._stream = stream
         #: The monitoring address of each server.
         self._monitors = monitors
+        #: None: the next request opens one.
+        self._client: Client | None = None
+        self._opening = anyio.Lock()
+
+    async def _ask(self, request: Callable[[Client], Awaitable[T]]) -> T:
+        async with self._opening:
+            if self._client is None or self._client.is_closed:
+                self._client = await self._connect()
+            client = self._client
+        try:
+            return await request(client)
+        except APIError:  # an answer
+            raise
+        except (NatsError, OSError, TimeoutError):
+            if self._client is client:
+                self._client = None
+            await _close(client)
+            raise
+
+    def create(self, replicas: int) -> None:
+        """Create what is missing of the log, on so many servers."""
+        with _explaining(self._stream):
+            self._portal.call(self._ask, partial(_create, stream=self._stream, replicas=replicas))
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._client is not None:
+            self._portal.call(_close, self._client)
 
     def append(self, number: int, entry: bytes) -> bool:
         headers = {"Nats-Expected-Last-Sequence": str(number)}
-        publish = partial(self._js.publish, subject_of(self._stream), entry, headers=headers, timeout=_REQUEST_S)
+
+        def publish(client: Client) -> Awaitable[object]:
+            stream = client.jetstream(timeout=_REQUEST_S)
+            return stream.publish(subject_of(self._stream), entry, headers=headers, timeout=_REQUEST_S)
+
         with _explaining(self._stream):
             try:
-                self._portal.call(publish)
+                self._portal.call(self._ask, publish)
             except APIError as error:
                 if error.err_code != _WRONG_SEQUENCE:
                     raise
@@ -117,7 +154,7 @@ class NatsStore:
 
     def read(self, number: int) -> bytes | None:
         with _explaining(self._stream):
-            stored = self._portal.call(partial(_stored, self._client, self._stream, seq=number + 1))
+            stored = self._portal.call(self._ask, partial(_stored, stream=self._stream, seq=number + 1))
             if stored is None:
                 return None
             return stored.content if len(stored.content) <= MAX_READ_ENTRY_BYTES else b""
@@ -127,25 +164,26 @@ class NatsStore:
 
     def put_object(self, name: str, content: bytes) -> None:
         with _explaining(self._stream):
-            self._portal.call(self._put_object, name, content)
+            self._portal.call(self._ask, partial(self._put_object, name=name, content=content))
 
-    async def _put_object(self, name: str, content: bytes) -> None:
+    async def _put_object(self, client: Client, name: str, content: bytes) -> None:
         """Store an object unless it is there: the client would remove its chunks, also while a standby reads them."""
         known = None
         with suppress(ValueError):  # else no client of NATS has written what describes it
-            known = await self._described(name)
+            known = await self._described(client, name)
         digest = OBJ_DIGEST_TEMPLATE.format(digest=base64.urlsafe_b64encode(sha256(content).digest()).decode())
         if not isinstance(known, dict) or known.get("deleted") or known.get("digest") != digest:
-            await self._objects.put(name, content)
+            objects = await client.jetstream(timeout=_REQUEST_S).object_store(objects_of(self._stream))
+            await objects.put(name, content)
 
     def get_object(self, name: str) -> bytes | None:
         with _explaining(self._stream):
             try:
-                return self._portal.call(self._read_object, name)
+                return self._portal.call(self._ask, partial(self._read_object, name=name))
             except (ValueError, LookupError, TypeError, AttributeError):
                 return b""  # what describes it was not written by a client of NATS
 
-    async def _read_object(self, name: str) -> bytes | None:
+    async def _read_object(self, client: Client, name: str) -> bytes | None:
         """Return an object; empty if it is not as large as it says; None if there is none. Links are not followed.
 
         Its chunks are asked for one by one. The subscription of `ObjectStore.get` receives what the server goes on
@@ -154,7 +192,7 @@ class NatsStore:
         bucket = objects_of(self._stream)
         stream = OBJ_STREAM_TEMPLATE.format(bucket=bucket)
         with anyio.fail_after(_OBJECT_S):
-            described = await self._described(name)
+            described = await self._described(client, name)
             if described is None or described.get("deleted"):
                 return None
             size = int(described["size"])
@@ -163,17 +201,17 @@ class NatsStore:
             chunks = OBJ_CHUNKS_PRE_TEMPLATE.format(bucket=bucket, obj=described["nuid"])
             content, number = bytearray(), 0
             while len(content) < size:
-                if (chunk := await _stored(self._client, stream, seq=number + 1, next_by_subj=chunks)) is None:
+                if (chunk := await _stored(client, stream, seq=number + 1, next_by_subj=chunks)) is None:
                     raise LogUnreachable(f"NATS stream {stream}: the end of {name} is missing")
                 content += chunk.content
                 number = chunk.number
         return bytes(content) if len(content) == size else b""
 
-    async def _described(self, name: str) -> Any:
+    async def _described(self, client: Client, name: str) -> Any:
         """Return the JSON that describes an object; None: there is none. Anybody may have written it."""
         bucket = objects_of(self._stream)
         meta = OBJ_META_PRE_TEMPLATE.format(bucket=bucket, obj=base64.urlsafe_b64encode(name.encode()).decode())
-        stored = await _stored(self._client, OBJ_STREAM_TEMPLATE.format(bucket=bucket), last_by_subj=meta)
+        stored = await _stored(client, OBJ_STREAM_TEMPLATE.format(bucket=bucket), last_by_subj=meta)
         return None if stored is None else orjson.loads(stored.content)
 
     def has_later(self, number: int) -> bool:  # noqa: ARG002 - the stream counts its messages, and refuses any but the next
@@ -284,12 +322,12 @@ def open_nats_store(url: str) -> Iterator[NatsStore]:
     hosts = [urlsplit(each).hostname or "" for each in servers]
     monitors = [f"http://{f'[{host}]' if ':' in host else host}:{monitor}" for host in hosts]
     with start_blocking_portal(backend_options={"loop_factory": _Loop}) as portal:
-        with _explaining(stream):
-            client, objects = portal.call(_connect, servers, stream, replicas)
+        store = NatsStore(portal, partial(_connect, servers, stream), stream, monitors)
         try:
-            yield NatsStore(portal, client, objects, stream, monitors)
+            store.create(replicas)
+            yield store
         finally:
-            portal.call(client.close)
+            store.close()
 
 
 def parts_of(url: str) -> tuple[list[str], str, int, int]:
@@ -318,7 +356,7 @@ def parts_of(url: str) -> tuple[list[str], str, int, int]:
     )
 
 
-async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Client, ObjectStore]:
+async def _connect(servers: list[str], stream: str) -> Client:
     failures: list[Exception] = []  # the last one
 
     async def note(error: Exception) -> None:
@@ -334,16 +372,21 @@ async def _connect(servers: list[str], stream: str, replicas: int) -> tuple[Clie
                 user_credentials=signing,
                 user=None if signing else os.environ.get("NATS_USER"),
                 password=None if signing else os.environ.get("NATS_PASSWORD"),
-                # Requests have time limits of their own; below them, a lost connection is made again for ever.
-                max_reconnect_attempts=-1,
+                max_reconnect_attempts=-1,  # within the time limit, at all servers in turn
             )
         if connecting.cancelled_caught:
             raise LogUnreachable(f"NATS stream {stream}: {failures[-1] if failures else 'no answer'}")
-        await _create(client, stream, replicas)
-        return client, await client.jetstream(timeout=_REQUEST_S).object_store(objects_of(stream))
     except BaseException:
-        await client.close()
+        await _close(client)
         raise
+    client.options["allow_reconnect"] = False  # a lost connection closes it
+    return client
+
+
+async def _close(client: Client) -> None:
+    """End a client, whatever its server does."""
+    with anyio.move_on_after(_CLOSE_S, shield=True):
+        await client.close()
 
 
 async def _create(client: Client, stream: str, replicas: int) -> None:

@@ -18,6 +18,7 @@ from batchrun.model import Command, JsonObject, TaskId, read_json, write_json
 from batchrun.output.atomic_write import replace_file
 from batchrun.output.layout import OWN_CONFIG
 from batchrun.policy.secret_fields import SecretFields
+from batchrun.runtime.birth_time import birth_time_ns
 from batchrun.runtime.own_signature import sign
 from batchrun.words.number_words import counted
 
@@ -84,9 +85,11 @@ def refuse_other_settings(ledger: LedgerReader, config: Config, task_id: TaskId 
 def signed_content(noted_config: JsonObject, task_id: TaskId, directory: Path) -> bytes:
     """Return what commands on the directory obey, to be signed by the user who has given it.
 
-    The directory is a part of it: somebody who has had it could send a copy back, in which the jobs are others.
+    The directory is a part of it: somebody who has had it could send a copy back, in which the jobs are others. A file
+    system may give the inode of a removed directory to the copy, which is younger.
     """
-    return write_json([noted_config, task_id, directory.stat().st_ino], orjson.OPT_SORT_KEYS)
+    place = [directory.stat().st_ino, birth_time_ns(directory)]
+    return write_json([noted_config, task_id, *place], orjson.OPT_SORT_KEYS)
 
 
 def check_limit(ledger: LedgerReader, config: Config) -> None:

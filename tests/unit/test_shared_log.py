@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import anyio
 import obstore
@@ -22,6 +23,8 @@ import zstandard
 from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import example, given
 from hypothesis import strategies as st
+from nats.aio.client import Srv
+from nats.errors import Error as NatsError
 from obstore.store import MemoryStore
 
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError, Superseded
@@ -1122,7 +1125,28 @@ def test_a_nats_password_goes_to_another_machine_by_tls_only(monkeypatch, host, 
             pass
         listener.join()
     assert b"known to nobody" in came[0] if is_sent else came == [b""]
-    assert ("NATS_PASSWORD was not sent" in str(raised.value)) is not is_sent
+    assert ("offers no TLS" in str(raised.value)) is not is_sent
+
+
+@pytest.mark.parametrize(("host", "is_refused"), [("127.0.0.1", False), ("nats.example", True)])
+def test_a_session_of_nats_credentials_is_opened_by_tls_only(host, is_refused):
+    """Whoever is on the way could take TLS out of the greeting, pass the signature on, and have the session."""
+    client = nats_store._CarefulClient()
+    client._user_credentials = "a.creds"
+    client.options["password"] = None
+    client._current_server = Srv(urlparse(f"nats://{host}:4222"))
+    client._server_info = {}
+    with pytest.raises((NatsError, KeyError)) as raised:  # KeyError: this one goes on, and has no other options
+        client._connect_command()
+    assert ("offers no TLS" in str(raised.value)) is is_refused
+
+
+def test_a_package_that_credentials_of_nats_need_is_named(monkeypatch):
+    """The client says that it is not connected."""
+    monkeypatch.setenv("NATS_CREDS", "a.creds")
+    monkeypatch.setattr(nats_store, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="pip install nkeys"), open_store("nats://127.0.0.1:1/shop"):
+        pass
 
 
 async def test_a_nats_server_brings_in_no_others():

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
+from importlib.util import find_spec
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -60,7 +61,7 @@ _MONITOR_BYTES = 1 << 20
 
 
 class _CarefulClient(Client):
-    """A client that logs in to the servers it is given only, and sends a password to another machine by TLS only.
+    """A client that logs in to the servers it is given only, and to another machine with a credential by TLS only.
 
     By itself, it leaves both to what answers: that names further servers before TLS, which would prove their names.
     """
@@ -71,10 +72,11 @@ class _CarefulClient(Client):
     def _connect_command(self) -> bytes:
         host = (self._current_server and self._current_server.uri.hostname) or ""
         is_encrypted = self._server_info.get("tls_required")
-        if self.options["password"] is not None and not is_encrypted and not is_loopback_host(host):
+        has_credential = self.options["password"] is not None or self._user_credentials is not None
+        if has_credential and not is_encrypted and not is_loopback_host(host):
             raise NatsError(
-                f"{host} offers no TLS, and NATS_PASSWORD was not sent to it in plain text; let it demand TLS, or use"
-                " NATS_CREDS, which proves who asks without a password"
+                f"{host} offers no TLS, and got neither NATS_PASSWORD nor a signature of NATS_CREDS: whoever is on the"
+                " way could read the password, or go on in the session. Let the server demand TLS"
             )
         return super()._connect_command()
 
@@ -315,10 +317,12 @@ def open_nats_store(url: str) -> Iterator[NatsStore]:
     Credentials come from the environment, as NATS' own tool takes them: NATS_CREDS, or NATS_USER and NATS_PASSWORD.
 
     Raises:
-        ConfigError: The URL names no stream.
+        ConfigError: The URL names no stream, or a package is missing for the credential.
         LogUnreachable: The server does not answer, or has no JetStream.
     """
     servers, stream, replicas, monitor = parts_of(url)
+    if "NATS_CREDS" in os.environ and find_spec("nkeys") is None:
+        raise ConfigError("NATS_CREDS needs the package nkeys, which signs with it: pip install nkeys")
     hosts = [urlsplit(each).hostname or "" for each in servers]
     monitors = [f"http://{f'[{host}]' if ':' in host else host}:{monitor}" for host in hosts]
     with start_blocking_portal(backend_options={"loop_factory": _Loop}) as portal:
@@ -385,7 +389,7 @@ async def _connect(servers: list[str], stream: str) -> Client:
 
 async def _close(client: Client) -> None:
     """End a client, whatever its server does."""
-    with anyio.move_on_after(_CLOSE_S, shield=True):
+    with anyio.move_on_after(_CLOSE_S, shield=True), suppress(Exception):  # it may never have been connected
         await client.close()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from batchrun.jobs.job_key import MAX_KEY_CHARS, check_key, is_name
-from batchrun.jobs.rows import NotAJob, brief
+from batchrun.jobs.rows import NotAJob, kind_of, quoted
 from batchrun.jobs.template import to_bool, to_int
 from batchrun.model import JsonObject, RunOptions, read_json
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -79,29 +79,30 @@ def check_group(group: Any) -> None:
     """Raise NotAJob if a value cannot name a group."""
     if type(group) is not str or not is_name(group):
         raise NotAJob(
-            f"the group must be a string of at most {MAX_KEY_CHARS} characters without line ends, not {brief(group)}"
+            f"the group must be a string of at most {MAX_KEY_CHARS} characters without line ends, not {quoted(group)}"
         )
 
 
 def _check_priority(priority: Any) -> None:
     if type(priority) is not int or abs(priority) > MAX_PRIORITY:
-        raise NotAJob(f"@priority must be a whole number within ±{MAX_PRIORITY:,}, not {brief(priority)}")
+        raise NotAJob(f"@priority must be a whole number within ±{MAX_PRIORITY:,}, not {quoted(priority)}")
 
 
 def _check_replaces(replaces: Any) -> None:
     if type(replaces) is not bool:
-        raise NotAJob(f"@replaces must be true or false, not {brief(replaces)}")
+        raise NotAJob(f"@replaces must be true or false, not {quoted(replaces)}")
 
 
 def _check_options(options: Any) -> None:
     if type(options) is not dict:
-        raise NotAJob(f'@options must be an object like {{"memory_mb": 1024}}, not {brief(options)}')
+        raise NotAJob(f'@options must be an object like {{"memory_mb": 1024}}, not {quoted(options)}')
     for name, value in options.items():
         if name not in _OPTIONS:
             raise NotAJob(f"@options has no option {name!r}; its options are {', '.join(_OPTIONS)}")
         is_fit, wanted = _OPTIONS[name]
         if not is_fit(value):
-            raise NotAJob(f"@options.{name} must be {wanted}, not {brief(value)}")
+            shown = _webhooks_problem(value) if name == "webhooks" else f", not {quoted(value)}"
+            raise NotAJob(f"@options.{name} must be {wanted}{shown}")
 
 
 def _from_cell(name: str, text: str) -> Any:
@@ -113,7 +114,7 @@ def _from_cell(name: str, text: str) -> Any:
         return read_json(text) if name in ("@options", "@meta") else text
     except ValueError:
         wanted = {"@priority": "a whole number", "@replaces": "true or false"}.get(name, "JSON")
-        raise NotAJob(f"column {name!r} must hold {wanted}, not {brief(text)}") from None
+        raise NotAJob(f"column {name!r} must hold {wanted}, not {quoted(text)}") from None
 
 
 def _is_count(least: int) -> Callable[[Any], bool]:
@@ -124,8 +125,20 @@ def _is_amount(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value > 0
 
 
+def _is_webhook(value: Any) -> bool:
+    return type(value) is dict and value != {}
+
+
 def _is_webhooks(value: Any) -> bool:
-    return type(value) is list and all(type(hook) is dict and hook for hook in value)
+    return type(value) is list and all(map(_is_webhook, value))
+
+
+def _webhooks_problem(value: Any) -> str:
+    """Return what stands there instead of webhooks. No part is quoted: their addresses and headers hold keys."""
+    if type(value) is not list:
+        return f", not {kind_of(value)}"
+    number, hook = next((number, hook) for number, hook in enumerate(value, start=1) if not _is_webhook(hook))
+    return f"; number {number} is {kind_of(hook)}"
 
 
 _OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {

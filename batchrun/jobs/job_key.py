@@ -8,7 +8,7 @@ import orjson
 
 from batchrun.errors import ConfigError
 from batchrun.jobs.job_format import JobFormat
-from batchrun.jobs.rows import NotAJob, brief
+from batchrun.jobs.rows import NotAJob, quoted
 from batchrun.jobs.template import DROPPED, Cells, Template, as_text
 from batchrun.model import JobKey, JsonObject, write_json
 
@@ -26,13 +26,15 @@ def is_name(text: str) -> bool:
 def check_key(key: Any) -> JobKey:
     """Return a value as a job key, or raise NotAJob."""
     if type(key) is not str:
-        raise NotAJob(f"the key must be a string, not {brief(key)}")
+        raise NotAJob(f"the key must be a string, not {quoted(key)}")
     if not key:
         raise NotAJob("the key is empty; give each line its own, or leave it out to derive it from the content")
     if len(key) > MAX_KEY_CHARS:
         raise NotAJob(f"the key has {len(key)} characters; at most {MAX_KEY_CHARS} are allowed")
-    if _CONTROL.search(key):
-        raise NotAJob(f"the key {brief(key)} holds a control character or a line end; leave it out")
+    if found := _CONTROL.search(key):
+        raise NotAJob(
+            f"the key has a control character or a line end as its character {found.start() + 1:,}; leave it out"
+        )
     return JobKey(key)
 
 

@@ -1,5 +1,6 @@
 """Rows: the parts of a job file, whatever its format, and their positions."""
 
+import re
 from dataclasses import field
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ MAX_PARTS = 500_000
 
 #: What to do about a first line that most rows do not fit.
 NAMES_FIRST = "the first line must hold the names of the columns: delete the lines above them"
+
+#: Texts that are quoted: a short word, or what begins like a number or a date. A longer one may be a password, from
+#: another column of a row that lacks one.
+_QUOTED = re.compile(r"\S{0,6}|\s*[-+.]?\d.{0,11}", re.DOTALL)
 
 
 class NotAJob(Exception):
@@ -58,6 +63,26 @@ def brief(value: Any) -> str:
     """Return a JSON value as a message quotes it: at most 80 characters."""
     text = json_text(value)
     return text if len(text) <= 80 else text[:79] + "…"
+
+
+def quoted(value: Any) -> str:
+    """Return a value of a line as a message quotes it: its kind where it may be a secret.
+
+    Messages about lines go to logs, records and notifications.
+    """
+    is_quoted = _QUOTED.fullmatch(value) is not None if isinstance(value, str) else not isinstance(value, list | dict)
+    return brief(value) if is_quoted else kind_of(value)
+
+
+def kind_of(value: Any) -> str:
+    """Return what a JSON value is, in words, and nothing that it holds."""
+    if isinstance(value, str):
+        return f"text of length {len(value):,}"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, dict):
+        return "an object" if value else "an empty object"
+    return "null" if value is None else "true or false" if isinstance(value, bool) else "a number"
 
 
 def json_text(value: Any) -> str:

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from batchrun.errors import ConfigError
-from batchrun.jobs.rows import NotAJob, brief, json_text, parts_problem
+from batchrun.jobs.rows import NotAJob, json_text, kind_of, parts_problem, quoted
 from batchrun.model import MAX_BODY_BYTES, JsonObject, read_json
 from batchrun.policy.secret_fields import is_secret_name
 
@@ -48,9 +48,6 @@ class Filter(NamedTuple):
 
 #: Filters whose messages quote the cell. What the others read may be a list of cookies, or another secret.
 _OF_SCALARS = frozenset({"int", "float", "bool", "date"})
-#: Texts that are quoted: a short word, or what begins like a number or a date. A longer one may be a password, from
-#: another column of a row that lacks one.
-_QUOTED = re.compile(r"\S{0,6}|\s*[-+.]?\d.{0,11}", re.DOTALL)
 _MISSING: Final = object()
 #: What a placeholder with `?` gives for an empty cell: its property is left out.
 DROPPED: Final = object()
@@ -255,15 +252,8 @@ def _unfit(column: str, value: Any, unfit: Filter, key: str) -> str:
     if value is None or value == "":
         return f"column {column!r} is empty and {key} expects {unfit.wanted}; a trailing ? leaves it out when empty"
     is_secret = unfit.name not in _OF_SCALARS or is_secret_name(column) or is_secret_name(key)
-    is_quoted = _QUOTED.fullmatch(value) is not None if isinstance(value, str) else isinstance(value, int | float)
-    shown = brief(value) if is_quoted and not is_secret else _kind(value)
+    shown = kind_of(value) if is_secret else quoted(value)
     return f"column {column!r} is {shown} and {key} expects {unfit.wanted}"
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, str):
-        return f"text of length {len(value):,}"
-    return {dict: "an object", list: "a list", bool: "true or false"}.get(type(value), "a number")
 
 
 def _filters(text: str, key: str) -> list[Filter] | None:

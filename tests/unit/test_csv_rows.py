@@ -258,10 +258,13 @@ def test_columns_may_be_at_fields(tmp_path: Path) -> None:
     assert (second.key, second.group, second.priority, second.options, second.meta, second.body) == (
         "k2", None, 0, None, None, b'{"a":"2"}',
     )  # fmt: skip
-    assert [reason for _, reason in reasons(tmp_path, b"@key,@priority,@options\n,1,{}\nk,1.5,{}\nk,1,{\n")] == [
+    unfit = b"@key,@priority,@options\n,1,{}\nk,1.5,{}\nk,1,{\nk,sk-live-1,\nk,,sk-live-1\n"
+    assert [reason for _, reason in reasons(tmp_path, unfit)] == [
         "the key is empty; give each line its own, or leave it out to derive it from the content",
         "column '@priority' must hold a whole number, not \"1.5\"",
         "column '@options' must hold JSON, not \"{\"",
+        "column '@priority' must hold a whole number, not text of length 9",
+        "column '@options' must hold JSON, not text of length 9",
     ]
 
 

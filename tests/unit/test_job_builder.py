@@ -73,12 +73,12 @@ def test_at_fields_are_taken_out(opened: Open) -> None:
         ("@key", None, "the key must be a string, not null"),
         ("@key", "", "the key is empty; give each line its own, or leave it out to derive it from the content"),
         ("@key", "x" * 513, "the key has 513 characters; at most 512 are allowed"),
-        ("@key", "a\nb", 'the key "a\\nb" holds a control character or a line end; leave it out'),
-        ("@group", ["g"], 'the group must be a string of at most 512 characters without line ends, not ["g"]'),
+        ("@key", "a\nb", "the key has a control character or a line end as its character 2; leave it out"),
+        ("@group", ["g"], "the group must be a string of at most 512 characters without line ends, not a list"),
         ("@priority", True, "@priority must be a whole number within ±1,000,000,000, not true"),
         ("@priority", 1.0, "@priority must be a whole number within ±1,000,000,000, not 1.0"),
         ("@priority", 10**10, "@priority must be a whole number within ±1,000,000,000, not 10000000000"),
-        ("@options", [], '@options must be an object like {"memory_mb": 1024}, not []'),
+        ("@options", [], '@options must be an object like {"memory_mb": 1024}, not an empty list'),
         (
             "@options",
             {"memory": 1},
@@ -101,13 +101,40 @@ def test_at_fields_are_taken_out(opened: Open) -> None:
         (
             "@options",
             {"webhooks": ["x"]},
-            '@options.webhooks must be a list of objects in the API\'s own spelling, not ["x"]',
+            "@options.webhooks must be a list of objects in the API's own spelling; number 1 is text of length 1",
+        ),
+        (
+            "@options",
+            {"webhooks": [{"requestUrl": "https://example.com"}, {}]},
+            "@options.webhooks must be a list of objects in the API's own spelling; number 2 is an empty object",
         ),
     ],
 )
 def test_an_unfit_field_is_a_bad_line(opened: Open, field: str, value: Any, reason: str) -> None:
     """The reason names the field, what it must be, and what it is."""
     assert reasons(opened({"a": 1, field: value})) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("@key", {"apiKey": "sk-1"}),
+        ("@key", "sk-1\nsk-1"),
+        ("@group", ["sk-1"]),
+        ("@group", "sk-1\nsk-1"),
+        ("@priority", "sk-1-live"),
+        ("@replaces", "sk-1-live"),
+        ("@options", "sk-1-live"),
+        ("@options", {"memory_mb": "sk-1-live"}),
+        ("@options", {"webhooks": {"requestUrl": "https://example.com/x?token=sk-1"}}),
+        ("@options", {"webhooks": "sk-1"}),
+        ("@options", {"webhooks": [{"requestUrl": "https://example.com/x?token=sk-1"}, ["sk-1"]]}),
+    ],
+)
+def test_an_unfit_field_that_may_be_a_secret_is_not_quoted(opened: Open, field: str, value: Any) -> None:
+    """A cell may be that of the next column, and webhooks hold keys: the message goes to logs and notifications."""
+    (reason,) = reasons(opened({"a": 1, field: value}))
+    assert "sk-1" not in reason
 
 
 def test_a_derived_key_depends_on_the_content(opened: Open) -> None:
@@ -143,7 +170,7 @@ def test_key_group_and_meta_come_from_columns(opened: Open) -> None:
     assert reasons(opened({"a": 1}, {"sku": 1, "@meta": 5}, {"sku": "\n"}, **settings)) == [
         "has no property 'sku', which jobs.key uses",
         "@meta must be an object where jobs.meta is set: it receives the columns too",
-        'the key "p/\\n" holds a control character or a line end; leave it out',
+        "the key has a control character or a line end as its character 3; leave it out",
     ]
     assert reasons(opened({"a": 1}, meta=("sku",))) == ["has no property 'sku', which jobs.meta copies"]
 

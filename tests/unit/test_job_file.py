@@ -140,7 +140,7 @@ def test_an_input_that_is_too_deep_or_too_large_is_a_bad_line(write: Write) -> N
                 "put large content into a key-value store and pass its address"
             ),
         ),
-        (4, "is nested deeper than 254 levels; flatten it"),
+        (4, "the key must be a string, not a list"),
         (5, "is nested deeper than 254 levels; flatten it"),
     ]
     assert [job.position.line for job in jobs(path)] == [3]

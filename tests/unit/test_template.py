@@ -107,7 +107,7 @@ def test_a_cell_is_converted(text: str, cell: Any, value: Any) -> None:
         ("{{x:int}}", True, "column 'x' is true and jobs.template.v expects a whole number"),
         ("{{x:float}}", "nan", "column 'x' is \"nan\" and jobs.template.v expects a number"),
         ("{{x:float}}", "1e999", "column 'x' is \"1e999\" and jobs.template.v expects a number"),
-        ("{{x:float}}", [], "column 'x' is a list and jobs.template.v expects a number"),
+        ("{{x:float}}", [], "column 'x' is an empty list and jobs.template.v expects a number"),
         ("{{x:float}}", 10**400, "column 'x' is 1" + "0" * 78 + "… and jobs.template.v expects a number"),
         ("{{x:objects(url)}}", "a", "column 'x' is text of length 1 and jobs.template.v expects a list"),
         ("{{x:bool}}", "maybe", "column 'x' is \"maybe\" and jobs.template.v expects true or false"),

@@ -12,6 +12,7 @@ from batchrun.ledger.shared_log.log_store import open_store
 from batchrun.ledger.shared_log.replica import open_replica
 from batchrun.output.lock import locked
 from batchrun.output.sink import explaining
+from batchrun.runtime.logs import take_library_messages
 from batchrun.runtime.private_files import make_private_directory
 from batchrun.worker.fleet.sharded_pull import find_sharded_batch, pull_sharded_batch
 
@@ -24,6 +25,7 @@ def pull_log(url: str, directory: Path) -> None:
         OutputError: the directory is in use, cannot be written, or is of another batch.
         LogUnreachable: the store does not answer.
     """
+    take_library_messages()
     try:
         _pull_one(url, directory)
     except (ConfigError, LogUnreachable):

@@ -7,7 +7,9 @@ of its `SecretStr`; `policy/secret_fields.py` masks secret values in the platfor
 import logging
 import os
 import queue
+import re
 import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
@@ -25,8 +27,10 @@ MAX_OPEN_FILES = 32
 #: Bytes at which a log rotates, and how many earlier pieces stay beside it, as NAME.1 (the newest) to NAME.4.
 ROTATES_AT_BYTES = 32 << 20
 KEPT_PIECES = 4
-#: Characters of a library's message: it may repeat what a stranger sent.
+#: Characters of a library's message, and of the end of its traceback: they may repeat what a stranger sent.
 _MAX_MESSAGE = 2000
+#: What may be a key in an address that a library quotes: its user, with the password, and its query.
+_SECRET_PART = re.compile(r"(?<=//)[^/\s]*@|(?<=\?)\S+")
 
 
 class _Line(NamedTuple):
@@ -215,9 +219,18 @@ class _LibraryMessages(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - whatever is wrong with its arguments, the library goes on
             message = str(record.msg)
+        said = {"library": record.name, "message": without_secret_parts(message[:_MAX_MESSAGE])}
+        if record.exc_info:
+            trace = "".join(traceback.format_exception(*record.exc_info))
+            said["exception"] = without_secret_parts(trace)[-_MAX_MESSAGE:]
         log = structlog.get_logger()
         say = log.error if record.levelno >= logging.ERROR else log.warning
-        say("library_said", library=record.name, message=message[:_MAX_MESSAGE], exc_info=record.exc_info)
+        say("library_said", **said)
+
+
+def without_secret_parts(message: str) -> str:
+    """Return a library's message without what may be keys in the addresses that it quotes."""
+    return _SECRET_PART.sub("***", message)
 
 
 def take_library_messages() -> None:

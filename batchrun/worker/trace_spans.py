@@ -6,7 +6,6 @@ Attributes are ids, outcomes and costs; never inputs, outputs or messages.
 """
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,14 +20,12 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, Status,
 from opentelemetry.trace import NonRecordingSpan as NoSpan
 
 from batchrun.model import Attempt, Outcome, Record
+from batchrun.runtime.logs import without_secret_parts
 from batchrun.version import __version__
 from batchrun.worker.submission import Submission
 
 #: Max seconds to send the remaining spans when the worker ends.
 CLOSE_S = 3.0
-
-#: What may be a key in an address that a message quotes: its user, with the password, and its query.
-_SECRET_PART = re.compile(r"(?<=//)[^/\s]*@|(?<=\?)\S+")
 
 _log = structlog.get_logger()
 
@@ -136,4 +133,4 @@ class _LogFirstOnly(logging.Handler):
         """Log an error, if it is the first."""
         if not self._has_logged:
             self._has_logged = True
-            _log.warning("traces_not_sent", reason=_SECRET_PART.sub("***", record.getMessage()))
+            _log.warning("traces_not_sent", reason=without_secret_parts(record.getMessage()))

@@ -183,10 +183,12 @@ def test_what_libraries_log_goes_into_the_log_and_never_to_stderr(
             library.info("unwanted")
             library.warning("odd: %s", "x" * 10_000)
             library.error("wrong arguments: %d", "x")
+            library.error("no answer", exc_info=OSError("http://me:secret@h/traces?key=secret"))
             with warnings.catch_warnings():
                 warnings.simplefilter("always")
                 warnings.warn("leap second", stacklevel=1)
-    *said, warned = lines(tmp_path / BATCH_LOG)
+    *said, failed, warned = lines(tmp_path / BATCH_LOG)
+    assert failed.pop("exception").endswith("OSError: http://***h/traces?***\n")
     assert (warned["library"], "UserWarning: leap second" in warned["message"]) == ("py.warnings", True)
     assert said == [
         {"event": "library_said", "level": "warning", "library": "an.import", "message": "odd: " + "x" * 1995},

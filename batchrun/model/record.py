@@ -87,8 +87,10 @@ class Record:
     @property
     def _queued_s(self) -> float | None:
         """Seconds from the job's admission to the start of its last Run, both by this machine's clock."""
-        intended_at = next((each.intended_at for each in reversed(self.attempts) if each.run_id is not None), None)
-        return _seconds_between(self.admitted_at, intended_at)
+        for attempt in reversed(self.attempts):
+            if attempt.run_id is not None:
+                return _seconds_between(self.admitted_at, attempt.intended_at)
+        return None
 
     def as_line(self) -> bytes:
         """Return the record as one line of JSON, line end included."""
@@ -139,6 +141,8 @@ def _cost_of(attempts: Collection[Attempt]) -> tuple[float | None, CostSource, b
     paid = [attempt for attempt in attempts if attempt.run_id is not None]
     if not paid:
         return None, CostSource.UNKNOWN, True
+    if len(paid) == 1:  # as in almost all records; the sum of one takes ten times as long
+        return paid[0].cost_usd, paid[0].cost_source, paid[0].cost_is_final
     known = [attempt.cost_usd for attempt in paid if attempt.cost_usd is not None]
     return (
         math.fsum(known) if len(known) == len(paid) else None,
@@ -205,7 +209,7 @@ def _items_json(items: Items | None) -> JsonObject | None:
 
 
 def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
-    """Return the seconds from one time to another; 0 if two clocks disagree about the order."""
+    """Return the seconds from one time to another, to the millisecond; 0 if two clocks disagree about the order."""
     if earlier is None or later is None:
         return None
-    return max(0.0, round((later - earlier).total_seconds(), 3))
+    return max(0, round(1000 * (later - earlier).total_seconds())) / 1000  # `round(…, 3)` takes three times as long

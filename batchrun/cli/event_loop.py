@@ -11,6 +11,7 @@ import anyio
 from batchrun.account.connect import Wait, on_wait
 from batchrun.cli.terminal import say
 from batchrun.runtime.logs import take_library_messages
+from batchrun.runtime.malloc_arena import share_one_arena
 from batchrun.runtime.open_files import raise_limit
 
 T = TypeVar("T")
@@ -39,5 +40,6 @@ def run_async(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     raise_limit()
+    share_one_arena()
     threading.stack_size(_THREAD_STACK_BYTES)
     return anyio.run(function, *args, backend_options={"use_uvloop": sys.platform != "win32"})

@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from batchrun.config.section import PositiveInt, Section
-from batchrun.policy.breaker import EMPTY_IN_A_ROW, MAX_FAILED, WINDOW, BreakerLimits
+from batchrun.policy.breaker import BreakerLimits
 
 
 class BreakerConfig(Section):
     """When new starts stop because too many jobs fail."""
 
-    max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["off"] = MAX_FAILED
+    max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["off"] = 0.5
     """Jobs without success among the last `window` settled ones, of the batch or a group: a number, or a fraction."""
-    window: PositiveInt = WINDOW
+    window: PositiveInt = 50
     """Number of last settled jobs that count."""
-    empty_in_a_row: PositiveInt | Literal["off"] = EMPTY_IN_A_ROW
+    empty_in_a_row: PositiveInt | Literal["off"] = 25
     """Successes in a row without any item, after some with items."""
 
 

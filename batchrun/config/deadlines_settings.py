@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from batchrun.config.section import Seconds, Section
-from batchrun.policy.deadlines import OVERDUE_GRACE_S, Deadlines
+from batchrun.policy.deadlines import Deadlines
 
 
 class DeadlinesConfig(Section):
@@ -15,7 +15,7 @@ class DeadlinesConfig(Section):
     """Seconds from a job's first start to its end; then its live Run is aborted, and no other is started."""
     max_batch_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which this process starts no more Runs; the same command resumes the batch."""
-    overdue_grace_s: Seconds = OVERDUE_GRACE_S
+    overdue_grace_s: Seconds = 300.0
     """Seconds past its time limit after which a live Run is overdue."""
     on_overdue: Literal["report", "abort"] = "report"
     """What happens to an overdue Run."""

@@ -7,11 +7,6 @@ from pydantic import Field
 from batchrun.config.section import Memory, PositiveInt, Seconds, Section
 from batchrun.model import Cause
 from batchrun.policy.retry import (
-    FIRST_BACKOFF_S,
-    MAX_ATTEMPTS,
-    MAX_BACKOFF_S,
-    MEMORY_CEILING_MB,
-    MEMORY_FACTOR,
     Backoff,
     Escalation,
     RetryPolicy,
@@ -36,9 +31,9 @@ class RetryRuleConfig(Section):
 class OutOfMemoryConfig(RetryRuleConfig):
     """How a Run is retried that failed for lack of memory."""
 
-    memory_factor: Literal[1, 2, 4, 8] = MEMORY_FACTOR
+    memory_factor: Literal[1, 2, 4, 8] = 2
     """Factor on the memory of the Run that failed."""
-    memory_ceiling_mb: Memory = MEMORY_CEILING_MB
+    memory_ceiling_mb: Memory = 8192
     """Most memory in megabytes; a Run that had as much is not retried."""
 
 
@@ -54,13 +49,13 @@ class TimedOutConfig(RetryRuleConfig):
 class RetryConfig(Section):
     """Which Runs are retried, and with what options."""
 
-    max_attempts: PositiveInt = MAX_ATTEMPTS
+    max_attempts: PositiveInt = 2
     """Attempts per job in all, the first included."""
     on: list[_Retryable] = ["failed"]
     """Outcomes that are retried; so is every outcome with a table below."""
-    backoff_s: Seconds = FIRST_BACKOFF_S
+    backoff_s: Seconds = 1.0
     """Seconds before the second attempt; doubles with each further one."""
-    max_backoff_s: Seconds = MAX_BACKOFF_S
+    max_backoff_s: Seconds = 60.0
     """Longest wait between attempts, in seconds."""
     failed: RetryRuleConfig | None = None
     """After Runs that failed."""

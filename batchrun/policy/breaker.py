@@ -9,8 +9,6 @@ from collections import deque
 from batchrun.model import JobKey, Outcome, Record
 from batchrun.runtime.fast_dataclasses import dataclass
 
-#: Defaults of `[breaker]`: a fraction of the last jobs, their number, successes in a row without items.
-MAX_FAILED, WINDOW, EMPTY_IN_A_ROW = 0.5, 50, 25
 #: Groups that are watched at a time; another one replaces the one whose last job is the oldest.
 MAX_GROUPS = 1000
 #: Successes with the same items after which a person is asked to look.
@@ -25,7 +23,7 @@ class BreakerLimits:
     max_failed: float | None = None
     #: True if `max_failed` is a fraction.
     is_fraction: bool = True
-    window: int = WINDOW
+    window: int = 1
     #: Successes in a row without any item that trip it, after a success with items.
     empty_in_a_row: int | None = None
 

@@ -1,12 +1,11 @@
 """Whether, when and with what options a job is retried, from the attempts so far.
 
-The rules come from `config/retry_settings.py`; their defaults are here.
+The rules come from `config/retry_settings.py`.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 from batchrun.model import Attempt, Cause, Outcome, RunOptions, RunStatus
 from batchrun.runtime.fast_dataclasses import dataclass
@@ -17,13 +16,6 @@ OUTCOME_OF_STATUS = {
     RunStatus.TIMED_OUT: Outcome.TIMED_OUT,
     RunStatus.ABORTED: Outcome.ABORTED,
 }
-#: Default of `retry.max_attempts`: attempts per job in all.
-MAX_ATTEMPTS = 2
-#: Defaults of `retry.backoff_s` and `retry.max_backoff_s`, in seconds.
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
-#: Defaults of `retry.out_of_memory`: the factor on the memory of a retry, and its ceiling in megabytes.
-MEMORY_FACTOR: Final = 2
-MEMORY_CEILING_MB = 8192
 #: Exit code of a process killed by SIGKILL; on the platform, for lack of memory.
 KILLED = 137
 _SAYS_MEMORY = re.compile(r"out of memory|memory limit|not enough memory|insufficient memory", re.IGNORECASE)
@@ -69,7 +61,7 @@ class Escalation:
     """More memory or time for the retry of a Run that had too little; a factor of 1 gives no more."""
 
     memory_factor: int = 1
-    memory_ceiling_mb: int = MEMORY_CEILING_MB
+    memory_ceiling_mb: int = 1 << 15  # the platform gives no more
     timeout_factor: float = 1.0
     #: None: no ceiling.
     timeout_ceiling_s: int | None = None

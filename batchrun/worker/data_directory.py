@@ -1,7 +1,7 @@
 """The data directory of a worker: where each of its files is."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +14,7 @@ from batchrun.output.layout import LEDGER, LOCK, OUTBOX
 from batchrun.output.lock import enter_lock
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import close_to_others, keep_out_of_git, make_private_directory, names_of_others
-from batchrun.worker.submission import Submission
+from batchrun.worker.submission import BatchState, Submission
 
 #: The output directory in a batch's own directory.
 OUT = "out"
@@ -99,6 +99,15 @@ class DataDirectory:
         stem = _FORMAT.sub("", spooled.name)
         return (self.spool / spooled).with_name(f"{stem}.out")
 
+    def rival_of(self, submission: Submission, others: Iterable[Submission]) -> Submission | None:
+        """Return another file of the spool with the same output directory, as `a.csv` beside `a.jsonl`.
+
+        It has that directory, or will: it was not refused before it began.
+        """
+        out_dir = self.out_dir(submission)
+        rivals = (each for each in others if each.spooled not in (None, submission.spooled) and not was_refused(each))
+        return next((each for each in rivals if self.out_dir(each) == out_dir), None)
+
     def refuse_moved_results(self, submission: Submission) -> None:
         """Refuse a batch that has begun and whose ledger is gone: it would begin with its first line.
 
@@ -123,6 +132,11 @@ class DataDirectory:
         """Return the file for a submission's summary."""
         out_dir = self.out_dir(submission)
         return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
+
+
+def was_refused(submission: Submission) -> bool:
+    """True if a batch failed before it had begun."""
+    return submission.state is BatchState.FAILED and submission.begun_at is None
 
 
 @asynccontextmanager

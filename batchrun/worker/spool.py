@@ -102,8 +102,8 @@ class Spool:
             if known.begun_at is not None and await self._is_left(name, signature, known, is_cancelled=False):
                 left = f"{name} {_MOVED.format(out=self._directory.out_dir_of(name).name)}"
                 if known.reason != left:
-                    changed = await self._store.update(known.id, lambda _: {"reason": left})
-                    await anyio.to_thread.run_sync(write_summary_file, self._directory, changed)
+                    await self._store.update(known.id, lambda _: {"reason": left})
+                    await self._write_summary(known.id)
             else:
                 await self._take(name, signature, before=known)
         elif known.state is BatchState.FAILED and known.signature == signature:
@@ -179,7 +179,7 @@ class Spool:
         )
         if before is None and await anyio.to_thread.run_sync(has_summary, self._directory, submission):
             return  # this file has run, and its batch was deleted from the store since
-        if (rival := self._rival_of(submission)) is not None:
+        if (rival := self._directory.rival_of(submission, self._store)) is not None:
             where = self._directory.out_dir(submission).name
             await self._refuse(submission, f"{where} holds the results of {rival.spooled}; give this file another name")
             return
@@ -207,18 +207,19 @@ class Spool:
         # Another file, and the results of the earlier one were moved.
         return submission.but(spent_before_usd=before.spent_before_usd + before.counts.noted_usd)
 
-    def _rival_of(self, submission: Submission) -> Submission | None:
-        """Return another submission with the same output directory, as of a.csv beside a.jsonl."""
-        out_dir = self._directory.out_dir(submission)
-        others = (each for each in self._store if each.spooled not in (None, submission.spooled) and _has_place(each))
-        return next((each for each in others if self._directory.out_dir(each) == out_dir), None)
-
     async def _refuse(self, submission: Submission, reason: str) -> None:
         failed = submission.but(state=BatchState.FAILED, reason=reason, ended_at=datetime.now(UTC))
         _log.warning("spooled_batch_refused", file=str(submission.spooled), reason=reason)
         failed = await self._store.add(failed)
-        has_rival = self._rival_of(submission) is not None
+        has_rival = self._directory.rival_of(submission, self._store) is not None
         await anyio.to_thread.run_sync(self._move_away, failed, has_rival)
+        await self._write_summary(failed.id)
+
+    async def _write_summary(self, submission_id: str) -> None:
+        async with self._store.lock:
+            submission = self._store.get(submission_id)
+            if submission is not None and not submission.state.is_under_way:
+                await anyio.to_thread.run_sync(write_summary_file, self._directory, submission, self._store)
 
     def _move_away(self, submission: Submission, has_rival: bool = False) -> None:
         """Move a file that cannot run to `failed/`, with the reason; one whose batch has open jobs stays beside it."""
@@ -234,11 +235,6 @@ class Spool:
             _move_to_failed(self._directory.spool, submission.spooled, f"{reason}\n")
         except OSError as error:
             self._report(self._directory.spool / submission.spooled, error)
-
-
-def _has_place(submission: Submission) -> bool:
-    """True if a file has its output directory, or will: it was not refused before it had begun."""
-    return submission.begun_at is not None or submission.state is not BatchState.FAILED
 
 
 def _move_to_failed(spool: Path, name: PurePosixPath, reason: str) -> None:

@@ -9,7 +9,7 @@ from batchrun.model import JsonObject
 from batchrun.output.atomic_write import replace_text
 from batchrun.output.sink import explaining
 from batchrun.runtime.private_files import read_private
-from batchrun.worker.data_directory import DataDirectory
+from batchrun.worker.data_directory import DataDirectory, was_refused
 from batchrun.worker.submission import BatchState, Submission
 
 #: Fields of the file. The signature keeps a spooled file from being taken again after its batch was deleted.
@@ -18,20 +18,21 @@ _FIELDS = {"id", "name", "state", "reason", "created_at", "begun_at", "ended_at"
 _MAX_BYTES = 1 << 20
 
 
-def write_summary_file(directory: DataDirectory, submission: Submission) -> None:
+def write_summary_file(directory: DataDirectory, submission: Submission, others: Iterable[Submission]) -> None:
     """Write a submission's summary file atomically, unless its content is unchanged.
 
-    One that was refused before it began leaves that of another file with the same output directory, as of `a.jsonl`
-    beside `a.csv`.
+    One that was refused before it began leaves the file to another one with the same output directory, as to `a.jsonl`
+    beside `a.csv`. It replaces that of an earlier file of its own name, whose batch was deleted. `others` are all
+    submissions of the store.
 
     Raises:
         OutputError: the file cannot be written; no part of it is left.
     """
+    if was_refused(submission) and directory.rival_of(submission, others) is not None:
+        return
     file = directory.summary_file(submission)
     with explaining(file):
-        is_refused = submission.state is BatchState.FAILED and submission.begun_at is None
-        is_anothers = is_refused and _read(file).get("id", submission.id) != submission.id
-        if not is_anothers and not is_summary_current(directory, submission):
+        if not is_summary_current(directory, submission):
             replace_text(file, _text(submission))
 
 
@@ -75,8 +76,13 @@ def remove_summary_file(directory: DataDirectory, submission: Submission) -> Non
 
 
 def has_summary(directory: DataDirectory, submission: Submission) -> bool:
-    """Return whether the summary file of a spooled file is about this very file, not an earlier one of its name."""
-    return _read(directory.summary_file(submission)).get("signature") == submission.signature
+    """Return whether the summary file of a spooled file says that this very file has run or was cancelled.
+
+    It may be about an earlier file of its name. One that was refused may be put back, once its profile is mended.
+    """
+    summary = _read(directory.summary_file(submission))
+    has_run = summary.get("state") != BatchState.FAILED or summary.get("begun_at") is not None
+    return has_run and summary.get("signature") == submission.signature
 
 
 def _read(file: Path) -> JsonObject:

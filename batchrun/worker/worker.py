@@ -466,9 +466,11 @@ class Worker:
             submission = self.store.get(submission_id)
             if submission is None:
                 return  # it was deleted, with the directory of its summary
-            change = remove_summary_file if submission.state.is_under_way else write_summary_file
             try:
-                await anyio.to_thread.run_sync(change, self.directory, submission)
+                if submission.state.is_under_way:
+                    await anyio.to_thread.run_sync(remove_summary_file, self.directory, submission)
+                else:
+                    await anyio.to_thread.run_sync(write_summary_file, self.directory, submission, self.store)
             except OutputError as error:
                 _log.warning("summary_not_written", batch=submission_id, reason=str(error))
 

@@ -24,6 +24,7 @@ from batchrun.worker import spool as spool_module
 from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
+from batchrun.worker.spool_summary import write_summary_file
 from batchrun.worker.submission import BatchCounts, BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from tests.support.crash import open_api, some_jobs
@@ -797,6 +798,43 @@ async def test_a_refused_file_replaces_no_earlier_one_of_its_name(tmp_path, bloc
     failed = {each.name: each.read_text().strip() for each in (directory.spool / "failed" / "shop").iterdir()}
     names = {"day.csv.gz": "monday", "day-2.csv.gz": "tuesday", "day-3.csv.gz": "wednesday"}
     assert failed == names | {f"{name}.txt": f"cannot run {day}" for name, day in names.items()}
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+async def test_a_refused_file_leaves_no_summary_of_an_earlier_one_of_its_name(tmp_path, blockbuster, is_deleted):
+    """A program that waits for the summary would take yesterday's for today's. Put back, the refused one is taken."""
+    blockbuster.deactivate()
+    directory = DataDirectory(tmp_path / "data")
+    directory.make()
+    (directory.spool / "shop").mkdir()
+    file, store = directory.spool / "shop" / "day.csv", SubmissionStore(directory)
+
+    async def submit(submission: Submission) -> Submission:
+        if "today" in file.read_text():
+            raise ConfigError("there is no profile")
+        return await store.add(submission)
+
+    spool = Spool(directory, store, submit)
+
+    async def batch_of(text: str) -> Submission:
+        put(file, text)
+        await spool.look()
+        (batch,) = store
+        return batch
+
+    yesterday = await batch_of("yesterday")
+    done = {"state": BatchState.FINISHED, "begun_at": datetime.now(UTC)}
+    write_summary_file(directory, await store.update(yesterday.id, lambda _: done), store)
+    if is_deleted:
+        store.delete(store[yesterday.id])
+    today = await batch_of("today")
+    assert (directory.spool / "failed" / "shop" / "day.csv").exists()
+    summary = orjson.loads(directory.summary_file(today).read_bytes())
+    assert (summary["id"], summary["state"], summary["reason"]) == (today.id, "failed", "there is no profile")
+    store.delete(today)
+    (directory.spool / "failed" / "shop" / "day.csv").replace(file)
+    await spool.look()
+    assert len(store) == 1
 
 
 async def test_two_files_of_one_name_never_share_results(tmp_path, api):

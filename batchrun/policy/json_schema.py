@@ -5,7 +5,7 @@ of one value are counted from the schema alone, before it is compiled.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,6 +24,8 @@ MAX_EVALUATIONS = 1_000
 #: Max evaluations for one item: at most some seconds, in which nothing else happens. A thousand values with a thousand
 #: evaluations each stay below.
 MAX_ITEM_EVALUATIONS = 5_000_000
+#: Max evaluations of subschemas within each other. Each takes a piece of the stack, of which a thread has 2 MB.
+MAX_NESTED_EVALUATIONS = 5_000
 #: Characters of a text that count as one value.
 _TEXT_CHARS = 64
 #: Max subschemas, and max patterns: a compiled pattern takes up to MAX_PATTERN_BYTES.
@@ -142,8 +144,9 @@ class CompiledSchema:
     """A JSON Schema that can check values, each in bounded time."""
 
     bounds: "PatternBounds[jsonschema_rs.Validator]"
-    #: Max evaluations of subschemas for one value within an item.
+    #: Max evaluations of subschemas for one value within an item, and how many of these are within each other.
     evaluations: int
+    nested_evaluations: int
 
     def validate(self, item: Any) -> None:
         """Check an item up to its first error.
@@ -156,6 +159,9 @@ class CompiledSchema:
         # Almost every item is small; each of its values has a byte at least.
         if _bytes_of(item) > most and _size_of(item, most) > most:
             raise ValueError("the item is too large for a schema with so many parts for one value")
+        deepest = MAX_NESTED_EVALUATIONS // self.nested_evaluations
+        if deepest < _MAX_DEPTH and _is_deeper(item, deepest):
+            raise ValueError("the item nests too deeply for a schema whose parts refer to one another so often")
         self.bounds.validator(item, self.evaluations).validate(item)
 
 
@@ -184,6 +190,18 @@ def _size_of(item: Any, enough: int) -> int:
     return size
 
 
+def _is_deeper(item: Any, levels: int) -> bool:
+    """Return whether objects and lists in an item nest more levels deep."""
+    here = [item]
+    for _ in range(levels):
+        here = [part for value in here for part in _parts_of(value)]
+    return any(isinstance(value, dict | list) for value in here)
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def compile_schema(schema: JsonObject) -> CompiledSchema:
     """Return a schema that checks items.
 
@@ -194,7 +212,7 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
 
     if not isinstance(schema, dict):
         raise ValueError("it is not a JSON Schema: a schema must be an object")
-    evaluations = _most_evaluations(schema)
+    evaluations, nested = _most_evaluations(schema)
     outside: list[str] = []
 
     def retrieve(uri: str) -> Any:
@@ -208,7 +226,7 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
         for uri in outside:
             refuse_reference(uri)
         raise ValueError(f"it is not a JSON Schema: {error.message[:500]}") from error
-    return CompiledSchema(bounds, evaluations)
+    return CompiledSchema(bounds, evaluations, nested)
 
 
 def refuse_reference(uri: str) -> Any:
@@ -229,8 +247,8 @@ class _Subschema:
     together: list[JsonObject]
 
 
-def _most_evaluations(schema: JsonObject) -> int:
-    """Return the max evaluations of one value at any depth of an item.
+def _most_evaluations(schema: JsonObject) -> tuple[int, int]:
+    """Return the max evaluations of one value at any depth of an item, and how many of one are within each other.
 
     Raises:
         ValueError: they are too many, or subschemas or patterns are.
@@ -240,6 +258,9 @@ def _most_evaluations(schema: JsonObject) -> int:
         order = list(TopologicalSorter({each: map(id, sub.here) for each, sub in subschemas.items()}).static_order())
     except CycleError:
         raise ValueError("a part of it refers to itself for the same value, without an end") from None
+    nested: dict[int, int] = {}
+    for each in order:
+        nested[each] = 1 + max((nested[id(one)] for one in subschemas[each].here), default=0)
     counts: dict[int, int] = dict.fromkeys(subschemas, 0)
     most = 1
     for depth in range(_MAX_DEPTH):
@@ -259,7 +280,7 @@ def _most_evaluations(schema: JsonObject) -> int:
         most = max(most, counts[id(schema)])
         if counts == above:
             break
-    return most
+    return most, max(nested.values())
 
 
 def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:

@@ -1,6 +1,7 @@
 """JSON Schemas of others: what they refer to, and how much they make of one value."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,27 @@ def test_of_a_large_input_the_first_error_is_found_only(values: int, errors: int
     validator = InputValidator({"properties": {"urls": {"items": {"type": "string"}}}})
     found = [*validator.errors({"urls": [1] * values})]
     assert (len(found), list(found[0].instance_path)) == (errors, ["urls", 0])
+
+
+@pytest.mark.parametrize(("links", "levels", "is_checked"), [(300, 200, False), (300, 5, True), (5, 240, True)])
+def test_an_item_that_would_take_all_of_the_stack_is_not_checked(links: int, levels: int, is_checked: bool) -> None:
+    """Each level of it is checked by all parts of a chain, each within the one before."""
+    parts: dict[str, Any] = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}]} for n in range(links)}
+    parts[f"a{links}"] = {"items": {"$ref": "#"}}
+    compiled = compile_schema({"$defs": parts, "$ref": "#/$defs/a0"})
+    item: Any = 1
+    for _ in range(levels):
+        item = [item]
+    found: list[str] = []
+
+    def check() -> None:  # in a thread, as of a command: by itself its stack is smaller than that of the process
+        try:
+            compiled.validate(item)
+        except ValueError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    thread.join()
+    assert (found == []) is is_checked, found
+    assert is_checked or "nests too deeply" in found[0]

@@ -224,9 +224,7 @@ def test_an_object_of_nats_that_is_stored_again_stays(tmp_path):
         assert (chunks[0] == chunks[1], chunks[1] == chunks[2]) == (True, False)
 
 
-@pytest.mark.parametrize(
-    "said", [b"INFO\r\n", b"INFO [1]\r\n", b"\xff\r\n", b"INFO {}\r\nPONG\r\n-ERR 'go away'\r\n", b"x" * 70_000]
-)
+@pytest.mark.parametrize("said", [b"INFO\r\n", b"INFO {}\r\nPONG\r\n-ERR 'go away'\r\n"])
 def test_a_nats_server_is_found_again_whoever_had_its_port_meanwhile(tmp_path, monkeypatch, said):
     """Any program may take it while the server restarts; one of its lines ended the client for good."""
     monkeypatch.setattr(nats_store, "_CONNECT_S", 1.0)

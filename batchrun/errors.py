@@ -30,11 +30,41 @@
 A Run that failed is not an error: it is an Outcome.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
+
+
+class SeveralLines(str):
+    """A text of several lines, for an error that lists something."""
+
+    __slots__ = ()
+
+    def __new__(cls, lines: Iterable[str]) -> Self:
+        """Join lines; a name from outside that holds a line's end begins none of its own."""
+        return super().__new__(cls, "\n".join(map(_in_one_line, lines)))
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _located(where: str, problem: str) -> str:
+    """Return a problem behind the place where it is."""
+    if not where:
+        return problem
+    first, *others = problem.split("\n") if isinstance(problem, SeveralLines) else [problem]
+    return SeveralLines([f"{where}: {first}", *others])
 
 
 class BatchrunError(Exception):
-    """Base of every error that batchrun raises on purpose; its text is written for the user."""
+    """Base of every error that batchrun raises on purpose; its text is written for the user.
+
+    The text is one line, or SeveralLines: those that names of columns, files or properties hold become spaces.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text if isinstance(text, SeveralLines) else _in_one_line(text))
 
 
 class ConfigError(BatchrunError):
@@ -49,7 +79,7 @@ class ConfigError(BatchrunError):
     def __init__(self, problem: str, *, key: str | None = None, file: Path | None = None) -> None:
         self.problem, self.key, self.file = problem, key, file
         where = ": ".join(str(part) for part in (file, key) if part is not None)
-        super().__init__(f"{where}: {problem}" if where else problem)
+        super().__init__(_located(where, problem))
 
 
 class AnotherBatch(ConfigError):
@@ -68,7 +98,7 @@ class JobFileError(BatchrunError):
     def __init__(self, problem: str, *, file: Path | str, line: int | None = None) -> None:
         self.problem, self.file, self.line = problem, file, line
         where = f"{file}:{line}" if line is not None else str(file)
-        super().__init__(f"{where}: {problem}")
+        super().__init__(_located(where, problem))
 
 
 class OutputError(BatchrunError):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchrun.cli.terminal import answer, answer_lines
+from batchrun.cli.terminal import answer_lines, show_page
 from batchrun.errors import ConfigError
 
 #: The pages, which the package brings along.
@@ -44,7 +44,7 @@ def _topics(pages: dict[str, Path]) -> Iterator[str]:
 def _show_page(text: str) -> None:
     """Print a page: laid out on a terminal, as it is elsewhere."""
     if not sys.stdout.isatty():
-        answer(text, end="")
+        show_page(text)
         return
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
     from rich.markdown import Markdown  # noqa: PLC0415

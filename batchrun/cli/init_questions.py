@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from batchrun.cli.terminal import say
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, SeveralLines
 from batchrun.model import JsonObject, read_json
 from batchrun.preflight.column_match import wrapped
 from batchrun.words.terminal_text import one_line
@@ -31,8 +31,7 @@ def choose(kind: str, names: Sequence[str]) -> str:
     """
     shown = names[:MAX_OFFERED]
     if not is_terminal():
-        listed = "".join(f"\n  {name}" for name in shown)
-        raise ConfigError(f"give --{kind}. The account has:{listed}")
+        raise ConfigError(SeveralLines([f"give --{kind}. The account has:", *(f"  {name}" for name in shown)]))
     for number, name in enumerate(shown, start=1):
         say(f"  {number:>2}  {name}")
     while True:
@@ -46,7 +45,7 @@ def choose(kind: str, names: Sequence[str]) -> str:
 def ask_column(question: str, offered: Sequence[str], usual: str) -> str:
     """Let a person choose one of several columns."""
     say("  ".join(f"{number} {name}" for number, name in enumerate(offered, start=1)))
-    given = typer.prompt(f"{question} Its number", default="1", err=True).strip()
+    given = typer.prompt(f"{one_line(question, _MAX_CHARS)} Its number", default="1", err=True).strip()
     return offered[int(given) - 1] if given.isdecimal() and 0 < int(given) <= len(offered) else usual
 
 

@@ -10,7 +10,7 @@ import typer
 from batchrun.cli import actors_command_line, command_line, task_command_line, worker_command_line
 from batchrun.cli.command_group import CommandGroup
 from batchrun.cli.exit_codes import ExitCode, exit_code_of
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import say, say_text
 from batchrun.errors import BatchrunError, first_error, is_out_of_memory, is_out_of_threads
 from batchrun.runtime.lean_imports import import_help_leanly
 from batchrun.version import __version__
@@ -95,7 +95,7 @@ def _explain(error: Exception) -> ExitCode:
     if isinstance(error, ExceptionGroup) and error.subgroup(BatchrunError) is not None:
         error = first_error(error)
     if isinstance(error, BatchrunError):
-        say(f"batchrun: {error}")
+        say_text(f"batchrun: {error}")
         return exit_code_of(error)
     if is_out_of_memory(error):
         say(

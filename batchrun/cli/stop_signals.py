@@ -5,7 +5,7 @@ import signal
 import anyio
 
 from batchrun.batch.running_batch import Batch
-from batchrun.cli.terminal import say
+from batchrun.cli.terminal import say_text
 from batchrun.words.number_words import counted
 
 _WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "hang-up"}
@@ -27,7 +27,7 @@ async def obey_signals(batch: Batch, running: anyio.CancelScope, drain_s: float)
                 return
             is_draining = True
             running.deadline = anyio.current_time() + drain_s
-            say(f"{_WORDS[number]}: {draining_words(batch.live_runs, drain_s, number)}")
+            say_text(f"{_WORDS[number]}: {draining_words(batch.live_runs, drain_s, number)}")
 
 
 def draining_words(live: int, drain_s: float, number: signal.Signals) -> str:

@@ -23,35 +23,53 @@ _decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def say(text: str) -> None:
-    """Print a line for people on stderr, above live lines; a closed stderr (`| head`) does not stop a batch."""
+    """Print one line for people on stderr, above live lines; a closed stderr (`| head`) does not stop a batch.
+
+    A name from outside that holds a line's end begins no line of its own.
+    """
+    line = _in_one_line(text)
     with suppress(OSError):
         if _drawn is not None:
-            _drawn.print_above(printable(text))
+            _drawn.print_above(line)
         else:
-            print(printable(text), file=sys.stderr, flush=True)
-
-
-def answer(text: str, *, end: str = "\n", flush: bool = False) -> None:
-    """Print an answer on stdout."""
-    print(printable(text), end=end, flush=flush)
+            print(line, file=sys.stderr, flush=True)
 
 
 def say_lines(lines: Iterable[str]) -> None:
-    """Print lines for people, each on one line: a name from outside that holds a line's end begins none of its own."""
+    """Print lines for people."""
     for line in lines:
-        say(" ".join(line.splitlines()))
+        say(line)
+
+
+def say_text(text: str) -> None:
+    """Print a text that may have several lines, such as an error's."""
+    say_lines(text.split("\n"))
+
+
+def answer(text: str, *, flush: bool = False) -> None:
+    """Print one line of an answer on stdout."""
+    print(_in_one_line(text), flush=flush)
 
 
 def answer_lines(lines: Iterable[str]) -> None:
-    """Print the lines of an answer, likewise."""
+    """Print the lines of an answer."""
     for line in lines:
-        answer(" ".join(line.splitlines()))
+        answer(line)
+
+
+def show_page(text: str) -> None:
+    """Print a whole text on stdout, as its lines are."""
+    print(printable(text), end="", flush=True)
+
+
+def _in_one_line(text: str) -> str:
+    return printable(" ".join(text.splitlines()))
 
 
 def write_data(data: bytes) -> None:
     """Write data on stdout: as it is, or as text without what controls a terminal, if stdout is one."""
     if sys.stdout.isatty():
-        answer(_decoder.decode(data), end="", flush=True)
+        show_page(_decoder.decode(data))
         return
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

@@ -18,7 +18,7 @@ from batchrun.cli.failure_lines import failure_lines
 from batchrun.cli.json_output import print_json
 from batchrun.cli.notify_lines import show_targets
 from batchrun.cli.overwrite_check import refuse_no_html
-from batchrun.cli.terminal import answer, answer_lines, say, write_data
+from batchrun.cli.terminal import answer, answer_lines, say, say_text, write_data
 from batchrun.cli.worker_lines import batch_lines, batch_table, label, limit_lines, state_words, worker_lines
 from batchrun.config import parse_setting
 from batchrun.errors import BatchrunError
@@ -170,7 +170,7 @@ async def give_order(refs: list[str], order: Order, client: WorkerClient) -> Exi
         except BatchrunError as error:
             if len(refs) == 1:
                 raise
-            say(f"batchrun: {error}")
+            say_text(f"batchrun: {error}")
             code = ExitCode.USAGE
         else:
             say(f"{label(batch)}: {state_words(batch)}")

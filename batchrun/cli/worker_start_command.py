@@ -15,7 +15,7 @@ from batchrun.cli.event_loop import run_async
 from batchrun.cli.exit_codes import ExitCode
 from batchrun.cli.secret_warning import warn_of_readers
 from batchrun.cli.stop_signals import draining_words
-from batchrun.cli.terminal import answer, say
+from batchrun.cli.terminal import answer, say, say_text
 from batchrun.config import read_token
 from batchrun.config.worker_config import FILE_NAME, WorkerConfig, load_worker_config
 from batchrun.errors import ConfigError, LedgerError, LogUnreachable, OutputError
@@ -172,7 +172,7 @@ async def _work(worker: Worker, reader: _ConfigReader, signals: AsyncIterator[si
                     say(f"The other workers of the fleet go on with the batches and {counted(live, 'live Run')}.")
                     children.start_soon(_leave_when_drained, worker, 0.0, children.cancel_scope)
                     continue
-                say(f"stopping: {draining_words(live, drain_s, number)}")
+                say_text(f"stopping: {draining_words(live, drain_s, number)}")
                 children.start_soon(_leave_when_drained, worker, drain_s, children.cancel_scope)
 
 
@@ -195,7 +195,7 @@ async def _reload(worker: Worker, reader: _ConfigReader) -> None:
         config = await anyio.to_thread.run_sync(reader.read)
         later = await worker.reload(config)
     except ConfigError as error:
-        say(f"{FILE_NAME} was not reloaded: {error}")
+        say_text(f"{FILE_NAME} was not reloaded: {error}")
         return
     say(
         f"{FILE_NAME} was reloaded"

@@ -14,7 +14,7 @@ from batchrun.config.batch_config import PATHS, Config
 from batchrun.config.file_paths import resolve_paths
 from batchrun.config.ineffective_settings import find_settings_without_effect
 from batchrun.config.text_bounds import parse_toml, read_bounded
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, SeveralLines
 from batchrun.jobs.job_format import is_job_file
 from batchrun.runtime.shell_command import shell_command
 
@@ -213,9 +213,9 @@ def as_config_error(
 def _config_error(problems: Mapping[str, str], file: Path | None, given: Mapping[str, Any]) -> ConfigError:
     """Return an error that names each key, and the file if the file sets it."""
     (first_key, first), *others = problems.items()
-    more = "".join(f"\n{_where(key, file, given)}{problem}" for key, problem in others)
+    more = [f"{_where(key, file, given)}{problem}" for key, problem in others]
     from_file = file if not _is_given(first_key, given) else None
-    return ConfigError(first + more, key=first_key or None, file=from_file)
+    return ConfigError(SeveralLines([first, *more]), key=first_key or None, file=from_file)
 
 
 def _where(key: str, file: Path | None, given: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from io import BytesIO
 from itertools import islice
 from typing import NamedTuple
 
-from batchrun.errors import ConfigError, JobFileError
+from batchrun.errors import ConfigError, JobFileError, SeveralLines
 from batchrun.jobs.csv_rows import NEVER_CLOSED, CsvDialect, csv_rows, named_delimiter, read_header
 from batchrun.jobs.job_format import JobFormat
 from batchrun.jobs.rows import brief, json_text
@@ -131,9 +131,9 @@ def _others(dialect: CsvDialect, text: str, table: _Table | None) -> Iterator[Cs
         yield dialect._replace(quote=None)
 
 
-def _question(found: list[_Table]) -> str:
+def _question(found: list[_Table]) -> SeveralLines:
     lines = [f"  {_setting(table.dialect, found)}: {_shown(table, found)}" for table in found]
-    return "\n".join(["can be read in more than one way; say which one is meant:", *lines])
+    return SeveralLines(["can be read in more than one way; say which one is meant:", *lines])
 
 
 def _one_column_question(table: _Table) -> str:

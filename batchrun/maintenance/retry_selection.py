@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchrun.config import Config
-from batchrun.errors import ConfigError
+from batchrun.errors import ConfigError, SeveralLines
 from batchrun.model import Outcome, Selection
 from batchrun.report.batch_status import read_status
 from batchrun.report.failures_by_cause import Tripped, count_failures, read_tripped, read_unknown
@@ -121,7 +121,7 @@ def _refuse_unknown(unknown: Mapping[str, Sequence[str]], groups: list[str] | No
         f"{flag} {', '.join(names[:MAX_NAMED])}: no job of this batch has it" for flag, names in found.items() if names
     ]
     if lines:
-        raise ConfigError("\n".join([*lines, "Nothing was started; `batchrun failures` shows what exists"]))
+        raise ConfigError(SeveralLines([*lines, "Nothing was started; `batchrun failures` shows what exists"]))
 
 
 def _split(values: list[str] | None) -> list[str] | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchrun.config import Config
 from batchrun.config.job_format_builder import job_format
-from batchrun.errors import JobFileError
+from batchrun.errors import JobFileError, SeveralLines
 from batchrun.jobs import JobFile
 from batchrun.ledger.sqlite.reader import begun_identity, is_begun
 from batchrun.model import BadLine, Job
@@ -103,18 +103,18 @@ def refuse_head(head: "HeadCheck", config: Config) -> None:
         JobFileError: there are such lines; nothing was started.
     """
     if head.problems:
-        raise JobFileError("\n".join(_problem_lines(head.problems)), file=config.jobs.file)
+        raise JobFileError(SeveralLines(_problem_lines(head.problems)), file=config.jobs.file)
     if head.futile and head.check.stops_futile:
-        raise JobFileError("\n".join(_futile_lines(head, config)), file=config.jobs.file)
+        raise JobFileError(SeveralLines(_futile_lines(head, config)), file=config.jobs.file)
 
 
-def _bad_lines_text(bad_lines: list[BadLine]) -> str:
+def _bad_lines_text(bad_lines: list[BadLine]) -> SeveralLines:
     shown = [f"  line {bad.position.line}: {bad.reason}" for bad in bad_lines[:MAX_BAD_LINES_SHOWN]]
     hidden = len(bad_lines) - len(shown)
     more = [f"  … and {hidden} more"] if hidden else []
     count = counted(len(bad_lines), "bad line")
     advice = 'Nothing was started. Fix them, or set jobs.on_bad_line = "record" to run the other lines'
-    return "\n".join([f"{count}:", *shown, *more, advice])
+    return SeveralLines([f"{count}:", *shown, *more, advice])
 
 
 def _problem_lines(problems: LineProblems) -> Iterator[str]:

@@ -8,7 +8,7 @@ from batchrun.apify.client import ApifyClient
 from batchrun.apify.wire import AccountInfo, parse_options, parse_prices
 from batchrun.config import Config
 from batchrun.engine.limits.cost_reservations import CostReservations
-from batchrun.errors import ApiError, ConfigError
+from batchrun.errors import ApiError, ConfigError, SeveralLines
 from batchrun.ledger.protocol import Money
 from batchrun.model import Job, JsonObject, RunOptions
 from batchrun.policy.budget import Budget, ExcessCosts
@@ -19,6 +19,12 @@ from batchrun.words.number_words import money as money_words
 
 #: Max recent Runs of the task whose costs are read for a budget, in one request.
 PAST_RUNS = 200
+_NO_PRICE = """\
+the account reports no price of a compute unit, as before its first usage of a month. Write the price of your plan \
+(Apify Console, Billing) under [limits], like
+    compute_unit_usd = 0.3
+Without it, nothing bounds the cost of a Run: budget_mode = "best_effort" starts Runs all the same, and the batch may \
+exceed its budget by all that its live Runs still use. Nothing was started"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +121,7 @@ async def refuse_unbounded(
     where = f" of line {unbounded[0][0]}" if unbounded else ""
     reason = unbounded[0][1].reason if unbounded else bound.reason
     if reason == "limits.compute_unit_usd":
-        raise ConfigError(
-            "the account reports no price of a compute unit, as before its first usage of a month. Write the price of"
-            " your plan (Apify Console, Billing) under [limits], like\n    compute_unit_usd = 0.3\nWithout it, nothing"
-            ' bounds the cost of a Run: budget_mode = "best_effort" starts Runs all the same, and the batch may exceed'
-            " its budget by all that its live Runs still use. Nothing was started",
-            key="limits.budget_usd",
-        )
+        raise ConfigError(SeveralLines(_NO_PRICE.splitlines()), key="limits.budget_usd")
     raise ConfigError(
         f"nothing bounds what the Run{where} may cost: set {reason}, for all or in each line's @options, or"
         ' limits.budget_mode = "best_effort". Nothing was started',

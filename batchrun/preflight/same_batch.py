@@ -8,7 +8,7 @@ import orjson
 from batchrun.account.task import Task
 from batchrun.apify.wire import AccountInfo
 from batchrun.config import Config
-from batchrun.errors import AnotherBatch, ConfigError, JobFileError
+from batchrun.errors import AnotherBatch, ConfigError, JobFileError, SeveralLines
 from batchrun.jobs import JobFile, ReadPoint
 from batchrun.ledger.facts import ACCOUNT, COMMAND, CONFIG, IDENTITY, SECRETS, SIGNATURE, TASK_ID
 from batchrun.ledger.protocol import ReadTo
@@ -70,15 +70,13 @@ def refuse_other_settings(ledger: LedgerReader, config: Config, task_id: TaskId 
     noted = {"jobs.shard": None, **noted}  # earlier versions knew no parts
     masked = (ledger.fact(SECRETS) or SecretFields(None)).masked
     differences = [
-        f"\n  {name}: begun with {masked(noted[name])!r}, now {masked(value)!r}"
+        f"  {name}: begun with {masked(noted[name])!r}, now {masked(value)!r}"
         for name, value in identity.items()
         if name in noted and not ledger.is_empty and noted[name] != value
     ]
     if differences:
-        raise AnotherBatch(
-            f"{config.out_dir}: holds another batch:{''.join(differences)}\n"
-            "Restore these settings to resume it, or choose another --out for a new batch"
-        )
+        advice = "Restore these settings to resume it, or choose another --out for a new batch"
+        raise AnotherBatch(SeveralLines([f"{config.out_dir}: holds another batch:", *differences, advice]))
     return identity
 
 

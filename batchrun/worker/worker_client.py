@@ -19,7 +19,7 @@ from batchrun.apify.aiohttp_errors import reason_of
 from batchrun.apify.guarded_connector import GuardedConnector
 from batchrun.apify.local_names import LocalNames
 from batchrun.config.text_bounds import parse_json
-from batchrun.errors import BatchrunError, ConfigError, LogUnreachable, OutputError
+from batchrun.errors import BatchrunError, ConfigError, LogUnreachable, OutputError, SeveralLines
 from batchrun.maintenance.repair import Repaired
 from batchrun.maintenance.resolve import ShownDoubt
 from batchrun.maintenance.retry_selection import WantedJobs
@@ -440,5 +440,5 @@ def _refusal(status: int, body: bytes, address: WorkerAddress) -> BatchrunError:
     if status == 401:
         return ConfigError(f"the worker at {address.place} refuses this token: {message}")
     if status < 500:
-        return ConfigError(message)
+        return ConfigError(SeveralLines(message.splitlines()))
     return LogUnreachable(message) if type_ == FLEET_UNREACHABLE else OutputError(message)

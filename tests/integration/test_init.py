@@ -91,7 +91,7 @@ def test_without_a_task_the_tasks_of_the_account_are_listed(tmp_path, base_url):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--map", "startUrls=Nope"], "there is no such column; there are SKU, Product URL, Max Pages, Note, @key"),
+        (["--map", "startUrls=Nope"], "there is no such column; there are SKU, Product URL, Max Pages, Note, @key\n"),
         (["--map", "nope=SKU"], "no such property; the input has startUrls, "),
         (["--map", "startUrls=@key"], "no property takes this column: batchrun's own begin with"),
         (["--map", "nope"], "write it as PROPERTY=COLUMN"),
@@ -157,14 +157,14 @@ def test_a_batch_of_an_actor_of_ones_own_needs_no_account(tmp_path):
 
 
 def test_at_a_terminal_it_asks_what_it_cannot_know(tmp_path, base_url):
-    """Which task, and which of two columns that fit equally."""
-    (tmp_path / "links.csv").write_text("Shop URL,Supplier URL\nhttps://a.example/1,https://b.example/1\n")
+    """Which task, and which of two columns that fit equally; a name in two lines begins no line of its own."""
+    (tmp_path / "links.csv").write_text('Shop URL,"Supplier\nURL"\nhttps://a.example/1,https://b.example/1\n')
     said = _at_a_terminal(tmp_path, base_url, ["links.csv"], b"1\n2\n")
     assert b"Which task?" in said
-    assert b"Which column fills startUrls?" in said
+    assert b"1 Shop URL  2 Supplier URL\r\nWhich column fills startUrls?" in said
     written = tomllib.loads((tmp_path / "links.toml").read_text())
     assert written["task"] == {"id": "local~pages"}
-    assert written["jobs"]["template"] == {"startUrls": [{"url": "{{Supplier URL}}"}]}
+    assert written["jobs"]["template"] == {"startUrls": [{"url": '{{"Supplier\nURL"}}'}]}
 
 
 def test_a_required_property_is_asked_for(tmp_path):

@@ -14,6 +14,7 @@ from batchrun.errors import (
     LedgerError,
     OutputError,
     RateLimited,
+    SeveralLines,
     TransportError,
     first_error,
 )
@@ -42,11 +43,27 @@ def test_the_tree_separates_errors_that_started_nothing() -> None:
         (ConfigError("bad"), "bad"),
         (JobFileError("not JSON", file="jobs.csv", line=7), "jobs.csv:7: not JSON"),
         (JobFileError("is empty", file="jobs.csv"), "jobs.csv: is empty"),
+        (JobFileError(SeveralLines(["2 lines:", "  a\nb", "  c"]), file="jobs.csv"), "jobs.csv: 2 lines:\n  a b\n  c"),
     ],
 )
 def test_an_error_says_where(error: BatchrunError, text: str) -> None:
     """File, key or line come first, if they are known."""
     assert str(error) == text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BatchrunError("there is a\nb"),
+        ConfigError("is no\u2028column", key="a\nb", file=Path("a\r\nb")),
+        JobFileError("has a\nb", file="a\nb.csv", line=1),
+        ApiError(status=400, type="a\nb", message="a\n\nb", method="GET", path="/"),
+        ConnectFailed("a\x85b", advice="\nb"),
+    ],
+)
+def test_no_name_in_an_error_begins_a_line_of_its_own(error: BatchrunError) -> None:
+    """It would read like one of ours: `next      batchrun …`. Columns, files and a platform's words are strangers'."""
+    assert len(str(error).splitlines()) == 1
 
 
 def test_the_first_error_of_ours_is_found_in_a_group() -> None:

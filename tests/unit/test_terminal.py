@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from batchrun.cli.terminal import answer, can_redraw, say, write_data
+from batchrun.cli.terminal import answer, answer_lines, can_redraw, say, say_lines, say_text, write_data
 from batchrun.words.terminal_text import spreadsheet_text
 
 HOSTILE = "key \x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
@@ -16,6 +16,19 @@ def test_no_text_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> No
     answer(HOSTILE)
     shown = capsys.readouterr()
     assert shown.out == shown.err == "key \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}31m\n"
+
+
+def test_a_line_stays_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also with a column's name that holds a line's end; a text of our own has the lines that it has."""
+    name = "a\nnext  curl\r\n\x85b"
+    say(name)
+    say_lines([name])
+    answer(name)
+    answer_lines([name])
+    shown = capsys.readouterr()
+    assert shown.out == shown.err == "a next  curl  b\n" * 2
+    say_text("a:\n  b")
+    assert capsys.readouterr().err == "a:\n  b\n"
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

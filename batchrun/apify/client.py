@@ -72,6 +72,9 @@ class ApifyClient:
         #: The token bucket of all requests. The caller of `start_run` takes a token first, so that it sends at once.
         self.account = transport.account
         self._held_polls = HeldPolls()
+        #: Of the last start: its options, and the query made of them.
+        self._last_options: RunOptions | None = None
+        self._last_query: Mapping[str, str] = {}
         #: Starts per second and task, as the answers to starts announce them.
         self.start_limit = AnnouncedLimit("starts")
         self._listing = Throttle(TokenBucket.below_limit(LISTING_LIMIT_PER_S))
@@ -140,7 +143,7 @@ class ApifyClient:
                 "POST",
                 f"/actor-tasks/{segment(task_id)}/runs",
                 self._run_of,
-                query={**wire.options_query(options), "waitForFinish": "0"},
+                query=self._start_query(options),
                 body=body,
                 headers={**_JSON, "User-Agent": user_agent(__version__, mark)},
                 limit=self.start_limit,
@@ -154,6 +157,12 @@ class ApifyClient:
             self.clock.note_start(run.started_at, sent_at)
         self._transport.second_look.note_accepted_start()
         return run
+
+    def _start_query(self, options: RunOptions) -> Mapping[str, str]:
+        if options is not self._last_options:  # almost all starts have the batch's own, one object
+            self._last_options = options
+            self._last_query = {**wire.options_query(options), "waitForFinish": "0"}
+        return self._last_query
 
     async def run_task_sync(self, task_id: TaskId, body: bytes, options: RunOptions) -> tuple[str, bytes]:
         """Start a Run and return its OUTPUT value with its content type, after at most 300 seconds; one POST."""

@@ -156,7 +156,6 @@ class Collector:
             BatchRefused: the platform does not accept the token any more.
         """
         await self._disk_room.wait()
-        collected = Collected()
         if run.dataset_id is not None and self._plan.items == "inline":
             items, problem = await self._inline(run.dataset_id, room)
             collected = Collected(items=items, problem=problem)
@@ -164,6 +163,8 @@ class Collector:
             tag = item_tag(job, run, outcome)
             items, lines, problem = await self._to_file(job_id, attempt, run.dataset_id, tag, room)
             collected = Collected(items=items, problem=problem, item_lines=lines)
+        else:
+            collected = Collected()
         if not self._plan.is_value_wanted or run.store_id is None:
             return collected
         # Last: the value stays in memory until the record is written.

@@ -429,6 +429,22 @@ async def test_a_start_is_not_sent_if_its_time_passed_while_a_connection_was_ope
     assert [b"(m)" in request for request in server.requests] == [True]
 
 
+async def test_each_start_sends_its_own_options() -> None:
+    """Whatever the one before it has sent, and also if two starts have one object."""
+    run = b'{"data":{"id":"r","status":"RUNNING","startedAt":"2026-01-01T00:00:00.000Z"}}'
+    answer = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%b" % (len(run), run)
+    of_batch = RunOptions(memory_mb=512)
+    async with (
+        open_server(lambda _: (answer, True)) as server,
+        open_client(server.url, None, request_rate_per_s=1000) as client,
+    ):
+        for options in (of_batch, of_batch, RunOptions(timeout_s=9), of_batch, RunOptions()):
+            await client.start_run(TaskId("t"), b"{}", options, Mark("m"))
+    queries = [re.search(rb"/runs\?(\S+)", request) for request in server.requests]
+    own = [b"memory=512&", b"memory=512&", b"timeout=9&", b"memory=512&", b""]
+    assert [found and found[1] for found in queries] == [each + b"waitForFinish=0" for each in own]
+
+
 async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy gets the request with the whole address."""
     run = b'{"data":{"id":"r","status":"SUCCEEDED","startedAt":"2026-01-01T00:00:00.000Z"}}'

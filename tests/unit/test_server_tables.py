@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -123,6 +124,19 @@ def test_what_a_deleted_storage_holds_is_removed_in_pieces(
         left += connection.execute(f"SELECT count(*) - 1 FROM {table}").fetchone()
     assert left == [304, 104, 2, 0, 0]
     assert connection.execute(f"SELECT storage FROM {table}").fetchall() == [(other.seq,)]
+
+
+@pytest.mark.parametrize("is_descending", [False, True])
+def test_a_deleted_dataset_has_no_page(connection: sqlite3.Connection, is_descending: bool) -> None:
+    """Who reads on while its items are removed must not get the next ones that are left for those he asked for."""
+    dataset, _ = storage_table.get_or_create(connection, Kind.DATASET, "me", None, 1)
+    item_table.append(connection, dataset.id, "me", [b"%d" % n for n in range(300)], 300)
+    read = partial(item_table.page, connection, dataset.seq, 300, 100, 3, is_descending, 1000)
+    assert read() == ([b"199", b"198", b"197"] if is_descending else [b"100", b"101", b"102"])
+    storage_table.delete(connection, dataset)
+    assert read() == []
+    deleted_storages.remove_piece(connection)
+    assert read() == []
 
 
 def test_the_last_dispatches_of_an_account_are_kept(

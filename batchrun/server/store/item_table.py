@@ -32,16 +32,19 @@ def page(
 ) -> list[bytes]:
     """Return up to `limit` items from `offset` on, counted from the end if descending, up to `max_bytes`.
 
-    Positions have no gaps, so that any offset is found at once. A larger item is returned alone.
+    Positions have no gaps, so that any offset is found at once. A larger item is returned alone. A deleted storage has
+    no page, though its items are removed later, in pieces: amid that, a page would pass some of them over.
     """
     if is_descending:
         rows = connection.execute(
-            "SELECT body FROM items WHERE storage = ? AND position < ? ORDER BY position DESC LIMIT ?",
+            "SELECT body FROM storages JOIN items ON storage = seq WHERE seq = ? AND position < ? "
+            "ORDER BY position DESC LIMIT ?",
             (storage, count - offset, limit),
         )
     else:
         rows = connection.execute(
-            "SELECT body FROM items WHERE storage = ? AND position >= ? ORDER BY position LIMIT ?",
+            "SELECT body FROM storages JOIN items ON storage = seq WHERE seq = ? AND position >= ? "
+            "ORDER BY position LIMIT ?",
             (storage, offset, limit),
         )
     return [body for (body,) in up_to(max_bytes, rows)[0]]

@@ -9,9 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import unquote
 
 from batchrun.model import JsonObject, write_json
+from batchrun.policy.rewritten_schema import (
+    APART,
+    HERE,
+    MAX_SUBSCHEMAS,
+    TOGETHER,
+    refuse_reference,
+    rewritten,
+    under,
+)
 from batchrun.runtime.fast_dataclasses import dataclass
 
 if TYPE_CHECKING:
@@ -28,8 +36,7 @@ MAX_ITEM_EVALUATIONS = 5_000_000
 MAX_NESTED_EVALUATIONS = 5_000
 #: Characters of a text that count as one value.
 _TEXT_CHARS = 64
-#: Max subschemas, and max patterns: a compiled pattern takes up to MAX_PATTERN_BYTES.
-MAX_SUBSCHEMAS = 5_000
+#: Max patterns: a compiled one takes up to MAX_PATTERN_BYTES.
 MAX_PATTERNS = 100
 MAX_PATTERN_BYTES = 1 << 20
 #: Max steps back of one match, and the fewest that a long text leaves. A pattern without references and look-around
@@ -45,19 +52,6 @@ _MAX_BYTES_OF_ALL_ERRORS = 10_000
 _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 #: Max nesting of a value that jsonschema-rs checks.
 _MAX_DEPTH = 255
-
-#: Keywords whose subschemas are evaluated on the value itself.
-_HERE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
-#: Keywords of which each subschema is evaluated on another value in the value.
-_APART = ("properties", "prefixItems")
-#: Keywords whose subschemas may all be evaluated on one value in the value.
-_TOGETHER = (
-    "items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties", "unevaluatedProperties",
-    "patternProperties", "propertyNames",
-)  # fmt: skip
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-#: Keywords whose value is an object of subschemas by name.
-_NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
 
 
 class PatternBounds(Generic[V]):
@@ -212,30 +206,13 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
 
     if not isinstance(schema, dict):
         raise ValueError("it is not a JSON Schema: a schema must be an object")
-    evaluations, nested = _most_evaluations(schema)
-    outside: list[str] = []
-
-    def retrieve(uri: str) -> Any:
-        if not str(schema.get("$schema", "")).startswith(uri):  # an unknown draft has a message of its own
-            outside.append(uri)
-        refuse_reference(uri)
-
+    own = rewritten(schema)
+    evaluations, nested = _most_evaluations(own)
     try:
-        bounds = PatternBounds(partial(jsonschema_rs.validator_for, schema, retriever=retrieve))
+        bounds = PatternBounds(partial(jsonschema_rs.validator_for, own, retriever=refuse_reference))
     except jsonschema_rs.ValidationError as error:
-        for uri in outside:
-            refuse_reference(uri)
         raise ValueError(f"it is not a JSON Schema: {error.message[:500]}") from error
     return CompiledSchema(bounds, evaluations, nested)
-
-
-def refuse_reference(uri: str) -> Any:
-    """Refuse a reference out of a schema; given to jsonschema-rs, which else reads files and sends requests.
-
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError(f"it refers to {uri[:200]}, and only references within the schema are followed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,16 +264,12 @@ def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:
     """Return all subschemas that can be evaluated, by identity; `schema` keeps them alive."""
     found: dict[int, _Subschema] = {}
     left, patterns = [schema], 0
-    anchors = _anchors(schema)
     while left:
         node = left.pop()
         if id(node) in found:
             continue
-        if node is not schema and any(_is_address(node.get(word)) for word in ("$id", "id")):
-            raise ValueError("a part of it has an $id of its own, which changes what its references mean; leave it out")
-        references = [_target(schema, anchors, node[word]) for word in _REFERENCES if isinstance(node.get(word), str)]
-        here = [*references, *_under(node, _HERE)]
-        found[id(node)] = sub = _Subschema(here, list(_under(node, _APART)), list(_under(node, _TOGETHER)))
+        here = [*_meant_by(schema, node), *under(node, HERE)]
+        found[id(node)] = sub = _Subschema(here, list(under(node, APART)), list(under(node, TOGETHER)))
         left += [*sub.here, *sub.apart, *sub.together]
         by_pattern = node.get("patternProperties")
         patterns += ("pattern" in node) + (len(by_pattern) if isinstance(by_pattern, dict) else 0)
@@ -305,56 +278,10 @@ def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:
     return found
 
 
-def _is_address(value: Any) -> bool:
-    return isinstance(value, str) and not value.startswith("#")
-
-
-def _under(node: JsonObject, keywords: tuple[str, ...]) -> Iterator[JsonObject]:
-    for word in keywords:
-        value = node.get(word)
-        if isinstance(value, dict):
-            value = list(value.values()) if word in _NAMED else [value]
-        yield from (each for each in value if isinstance(each, dict)) if isinstance(value, list) else ()
-
-
-def _target(schema: JsonObject, anchors: dict[str, list[JsonObject]], reference: str) -> JsonObject:
-    """Return the subschema that a reference within the schema means; an empty one for `true` and `false`."""
-    fragment = unquote(reference.removeprefix(str(schema.get("$id", "")).rstrip("#")))
-    if not fragment.startswith("#"):
-        refuse_reference(reference)
-    if fragment == "#":
-        return schema
-    found = list(_at(schema, fragment[2:])) if fragment.startswith("#/") else anchors.get(fragment[1:], [])
-    if len(found) != 1:
-        raise ValueError(f"it refers to {reference[:200]}, and has {len(found)} such parts")
-    return found[0] if isinstance(found[0], dict) else {}
-
-
-def _at(schema: JsonObject, pointer: str) -> Iterator[Any]:
-    """Yield what a JSON pointer means (RFC 6901), if it is there."""
-    node: Any = schema
-    for part in pointer.split("/"):
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and name.isdecimal() and int(name[:9]) < len(node):
-            node = node[int(name[:9])]
-        elif isinstance(node, dict) and name in node:
-            node = node[name]
-        else:
-            return
-    yield node
-
-
-def _anchors(schema: JsonObject) -> dict[str, list[JsonObject]]:
-    """Return the objects in a schema by anchor; it may stand in data, too, where no reference finds it."""
-    found: dict[str, list[JsonObject]] = {}
-    left: list[Any] = [schema]
-    while left:
-        node = left.pop()
-        if isinstance(node, dict):
-            given = [node.get(word) for word in ("$anchor", "$dynamicAnchor", "$id", "id")]
-            for name in {each.removeprefix("#") for each in given if isinstance(each, str)}:
-                found.setdefault(name, []).append(node)
-            left += node.values()
-        elif isinstance(node, list):
-            left += node
-    return found
+def _meant_by(schema: JsonObject, node: JsonObject) -> list[JsonObject]:
+    """Return the object that a subschema's reference means."""
+    if "$ref" not in node:
+        return []
+    reference = str(node["$ref"])
+    meant = schema if reference == "#" else schema["definitions"][reference.removeprefix("#/definitions/")]
+    return [meant] if isinstance(meant, dict) else []

@@ -2,14 +2,19 @@
 
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchrun.policy import json_schema
 from batchrun.policy.expectation import Expectation
 from batchrun.policy.json_schema import InputValidator, compile_schema
+from batchrun.policy.rewritten_schema import rewritten
 from tests.unit.test_expectation import judge
 
 
@@ -34,7 +39,14 @@ CONTAINER = {
 
 
 @pytest.mark.parametrize(
-    "schema", [TREE, CONTAINER, doubling(6), {"$ref": "#item", "$defs": {"i": {"$anchor": "item"}}}]
+    "schema",
+    [
+        TREE,
+        CONTAINER,
+        doubling(6),
+        {"$ref": "#item", "$defs": {"i": {"$anchor": "item"}}},
+        {"$defs": {"unused": {"$ref": "http://127.0.0.1:1/x"}}},
+    ],
 )
 def test_a_schema_may_refer_to_itself(schema: dict[str, Any]) -> None:
     """As trees, inheritance and anchors do: each value is checked a few times."""
@@ -65,10 +77,6 @@ def test_a_schema_whose_references_multiply_is_refused(schema: dict[str, Any]) -
     [
         ({"$ref": "file:///etc/hosts.json"}, "it refers to file:///etc/hosts.json, and only references within"),
         ({"$ref": "http://127.0.0.1:1/x"}, "only references within"),
-        (
-            {"$defs": {"unused": {"$ref": "http://127.0.0.1:1/x"}}},
-            "^it refers to http://127.0.0.1:1/x, and only references within",
-        ),
         ({"$id": "http://127.0.0.1:1/", "$ref": "x"}, "only references within"),
         ({"$schema": "http://127.0.0.1:1/x"}, "Unknown meta-schema"),
         ({"properties": {"x": {"$id": "http://127.0.0.1/", "$ref": "#"}}}, "an \\$id of its own"),
@@ -86,6 +94,78 @@ def test_a_schema_that_is_not_its_own_is_refused(schema: dict[str, Any], words: 
     """It refers to a file or an address, to nothing, or to itself without an end; or it has too many parts."""
     with pytest.raises(ValueError, match=words):
         compile_schema(schema)
+
+
+D4, D7 = "http://json-schema.org/draft-04/schema#", "http://json-schema.org/draft-07/schema#"
+D2019 = "https://json-schema.org/draft/2019-09/schema"
+HIDDEN = {**doubling(40), "$id": "%23/definitions/b"}
+RECURSION = {"$recursiveRef": "#/$defs/b"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$schema": D7, "$ref": "%23/definitions/b", "definitions": {"b": {}, "x": HIDDEN}},
+        {
+            "$schema": D4,
+            "$id": "#/definitions/e",
+            "$ref": "#/definitions/e%23f0",
+            "x-anchors": [{"$id": "#f0"}],
+            "definitions": {"e#f0": doubling(40)["$defs"]["a0"]},
+            "$defs": doubling(40)["$defs"],
+        },
+        {
+            "$schema": D2019,
+            "$defs": {"b": {}},
+            "allOf": [{"items": RECURSION}, {"items": {"allOf": [RECURSION]}}],
+            "items": {"not": {"not": RECURSION}},
+        },
+    ],
+)
+def test_a_reference_has_one_meaning(schema: dict[str, Any]) -> None:
+    """What is counted is what is evaluated: none of these takes longer than its count says."""
+    item: Any = 1
+    for _ in range(30):
+        item = [item]
+    with suppress(ValueError):
+        compile_schema(schema).validate(item)
+
+
+WORDS = st.sampled_from([{"type": "integer"}, {"minimum": 3}, {"required": ["a"]}, {"maxItems": 1}, {"enum": [1, "x"]}])
+REFERENCES = st.sampled_from(["#", "#/$defs/b", "#/$defs/c", "#named"]).map(lambda each: {"$ref": each})
+PARTS = st.recursive(
+    WORDS | REFERENCES | st.booleans(),
+    lambda part: st.one_of(
+        st.lists(part, min_size=1, max_size=2).flatmap(
+            lambda parts: st.sampled_from(["allOf", "anyOf", "oneOf"]).map(lambda word: {word: parts})
+        ),
+        part.flatmap(
+            lambda one: st.sampled_from(
+                [
+                    {"not": one}, {"if": one, "then": False}, {"items": one}, {"properties": {"a": one}},
+                    {"additionalProperties": one}, {"propertyNames": one}, {"contains": one}, {"prefixItems": [one]},
+                    {"unevaluatedProperties": one}, {"dependentSchemas": {"a": one}}, {"patternProperties": {"b": one}},
+                ]
+            )
+        ),
+    ),
+    max_leaves=4,
+)  # fmt: skip
+VALUES = [1, 5, "x", None, [], [1], [1, "x"], {}, {"a": 1}, {"a": "x", "b": 5}, {"a": {"a": [1]}}]
+
+
+@given(part=PARTS, b=PARTS, c=PARTS, draft=st.sampled_from([D4, D7, D2019, None]))
+def test_a_rewritten_schema_judges_as_the_given_one(part: Any, b: Any, c: Any, draft: str | None) -> None:
+    """Every value, in every draft."""
+    named = {"$anchor": "named", "$id": "#named"} if draft == D7 else {"$anchor": "named"}
+    schema = {"$defs": {"b": b, "c": c, "d": {**named, "type": "string"}}, "allOf": [part]}
+    schema |= {} if draft is None else {"$schema": draft}
+    try:
+        given_one = jsonschema_rs.validator_for(schema)
+        own = jsonschema_rs.validator_for(rewritten(schema))
+    except (jsonschema_rs.ValidationError, ValueError):
+        return
+    assert [own.is_valid(value) for value in VALUES] == [given_one.is_valid(value) for value in VALUES]
 
 
 def test_no_file_is_read_for_a_reference(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from batchrun.worker.account_use import AccountUse, read_account_use
 from batchrun.worker.data_directory import DataDirectory
 from batchrun.worker.spool import Spool
 from batchrun.worker.spool_summary import write_summary_file
+from batchrun.worker.spool_taken_files import beginning_of
 from batchrun.worker.submission import BatchCounts, BatchState, Submission
 from batchrun.worker.submission_store import SubmissionStore, WrongState
 from tests.support.crash import open_api, some_jobs
@@ -778,6 +779,20 @@ async def test_a_batch_file_is_another_one_with_another_job_file(tmp_path, block
     put(file, batch_file("daily", "daily.csv"))
     await spool.look()
     assert len(taken) == (2 if is_taken else 1)
+
+
+def test_of_a_giant_file_in_the_spool_some_pieces_are_read(tmp_path):
+    """All other files wait meanwhile. It is known again by them and its end, whatever was appended."""
+    file = tmp_path / "giant.jsonl"
+    with file.open("wb") as opened:
+        opened.truncate(1 << 40)
+        opened.seek((1 << 40) - 1)
+        opened.write(b"x")
+    before = beginning_of(file)
+    assert before is not None
+    with file.open("ab") as opened:
+        opened.write(b"y")
+    assert beginning_of(file, before) == before != beginning_of(file)
 
 
 async def test_a_refused_file_replaces_no_earlier_one_of_its_name(tmp_path, blockbuster):

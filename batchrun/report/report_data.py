@@ -81,6 +81,8 @@ def read_report_data(directory: Path, own_summary: Summary | None = None) -> Rep
     `own_summary` is that of this process, if it has just run the batch: it knows how the batch ended.
     """
     with open_for_reading(directory) as ledger, ledger.snapshot():
+        if own_summary is None:  # somebody else may have made the ledger
+            ledger.check_types()
         status = status_of(ledger, directory)
         pid, summary = status.pid, status.summary
         if own_summary is not None:

@@ -24,10 +24,11 @@ from batchrun.ledger.sqlite.queries.batch_times import Times, times_of
 from batchrun.ledger.sqlite.queries.cost_groups import CostGroups
 from batchrun.ledger.sqlite.queries.done_over_time import DoneOverTime
 from batchrun.ledger.sqlite.queries.failed_jobs import FailedJobs
+from batchrun.ledger.sqlite.queries.foreign_values import foreign_value
 from batchrun.ledger.sqlite.queries.largest_groups import GroupCounts
 from batchrun.ledger.sqlite.queries.live_runs_over_time import LiveRunsOverTime
 from batchrun.ledger.sqlite.queries.open_runs import OpenRuns
-from batchrun.ledger.sqlite.queries.round_counts import RoundCounts
+from batchrun.ledger.sqlite.queries.round_counts import RoundCounts, checked_round
 from batchrun.ledger.sqlite.queries.run_and_queue_times import Durations
 from batchrun.ledger.sqlite.queries.slowest_runs import SlowRun, slowest_runs_of
 from batchrun.ledger.sqlite.row_values import (
@@ -100,6 +101,15 @@ class LedgerReader:
         (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise DamagedLedger(f"{self._db.file}: is damaged ({found})")
+
+    def check_types(self) -> None:
+        """Check that each value has the type of its column; takes a second for a million jobs.
+
+        Raises:
+            DamagedLedger: Another program has written to it.
+        """
+        if (found := foreign_value(self._db)) is not None:
+            raise self._db.damage(found)
 
     def all_facts(self) -> dict[str, str]:
         """Return all facts as JSON, by name."""
@@ -242,7 +252,8 @@ class LedgerReader:
     def last_round(self) -> int:
         """Return the highest round of all jobs."""
         row = self._db.execute("SELECT max(round) FROM job").fetchone()
-        return row[0] or 1
+        with self._db.decoding():
+            return checked_round(row[0] or 1)
 
     def duplicates(self) -> Iterator[Duplicate]:
         """Yield the lines whose jobs are those of other lines, in their order, in one pass."""

@@ -32,6 +32,8 @@ SETTLED_COLUMNS = (
     'job.id, job.key, job.line, job.variant, job."offset", job.length, job.digest, job."group", it.round,'
     " it.admitted_at, it.outcome, it.error_type, it.error_message, it.items_count, it.exit_code"
 )
+#: The types of those columns.
+_SETTLED_TYPES = (int, str, int, int, int, int, bytes, str, int, float, str, str, str, int, int)
 
 
 def attempt_of(row: Sequence[Any]) -> Attempt:
@@ -80,6 +82,16 @@ def settled_job_of(row: Sequence[Any]) -> SettledJob:
             exit_code=row[14],
         ),
     )
+
+
+def check_settled(row: Sequence[Any]) -> None:
+    """Check the types of a row that is shown to a person: SQLite takes any value in any column.
+
+    Raises:
+        TypeError: another program has written the row.
+    """
+    if any(value is not None and type(value) is not own for value, own in zip(row, _SETTLED_TYPES, strict=True)):
+        raise TypeError("a job holds a value of another type")
 
 
 def cost_source_of(noted: str | None) -> CostSource:

@@ -28,4 +28,5 @@ def times_of(connection: Connection) -> Times | None:
     if began is None:
         return None
     noted = of_runs.fetchone()[0] or 0.0
-    return Times(began_at=time_of(min(began, earlier or began)), last_noted_at=time_of(max(last, noted)))
+    with connection.decoding():
+        return Times(began_at=time_of(min(began, earlier or began)), last_noted_at=time_of(max(last, noted)))

@@ -51,15 +51,17 @@ class DoneOverTime:
                 " GROUP BY number HAVING number <= :intervals",
                 given,
             )
-            for number, success_count, count in rows:
-                successes[number], others[number] = int(success_count), count - int(success_count)
+            with self._db.decoding():
+                for number, success_count, count in rows:
+                    successes[number], others[number] = int(success_count), count - int(success_count)
         costs = self._db.execute(
             f"SELECT {place} AS number, total(cost_usd) FROM (SELECT finished_at AS at, cost_usd FROM attempt"
             " WHERE state = 'ended' AND finished_at IS NOT NULL) GROUP BY number HAVING number <= :intervals",
             given,
         )
-        for number, usd in costs:
-            cost_usd[number] = usd
+        with self._db.decoding():
+            for number, usd in costs:
+                cost_usd[number] = usd
         return Flow(
             succeeded=succeeded,
             failed=failed,

@@ -7,7 +7,7 @@ import orjson
 
 from batchrun.ledger.protocol import FailureKind, FailureKinds, SettledJob
 from batchrun.ledger.sqlite.connection import Connection
-from batchrun.ledger.sqlite.row_values import SETTLED_COLUMNS, settled_job_of
+from batchrun.ledger.sqlite.row_values import SETTLED_COLUMNS, check_settled, settled_job_of
 from batchrun.model import Selection
 
 #: The rows of `job` that a Selection selects; each of its fields is a parameter: a JSON list or NULL.
@@ -75,6 +75,7 @@ class FailedJobs:
             f"SELECT {SETTLED_COLUMNS} FROM job JOIN job AS it USING (id) WHERE job.id = ?", (job_id,)
         ).fetchone()
         with self._db.decoding():
+            check_settled(row)
             return settled_job_of(row)
 
 

@@ -37,8 +37,9 @@ class GroupCounts:
             (limit,),
         )
         groups: dict[str | None, dict[Outcome | None, int]] = {}
-        for name, outcome, count in rows:
-            groups.setdefault(name, {})[Outcome(outcome) if outcome is not None else None] = count
+        with self._db.decoding():
+            for name, outcome, count in rows:
+                groups.setdefault(name, {})[Outcome(outcome) if outcome is not None else None] = count
         found = [
             GroupCount(
                 group=name,

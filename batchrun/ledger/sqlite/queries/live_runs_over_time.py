@@ -39,7 +39,8 @@ class LiveRunsOverTime:
         )
         gaps = sorted(idle.fetchall())
         begins, ends = [first, *(end for _, end in gaps)], [*(begin for begin, _ in gaps), last]
-        return [(time_of(begin), time_of(end)) for begin, end in zip(begins, ends, strict=True)]
+        with self._db.decoding():
+            return [(time_of(begin), time_of(end)) for begin, end in zip(begins, ends, strict=True)]
 
     def averages(self, began_at: datetime, interval_s: float, intervals: int, until: datetime) -> list[float]:
         """Return the average number of live Runs in each of some intervals that follow one another.

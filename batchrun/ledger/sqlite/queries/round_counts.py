@@ -4,6 +4,20 @@ from batchrun.ledger.sqlite.connection import Connection
 from batchrun.model import Outcome
 from batchrun.runtime.fast_dataclasses import dataclass
 
+#: Max rounds of a batch: readers go through all of them.
+MAX_ROUNDS = 10_000
+
+
+def checked_round(number: int) -> int:
+    """Return the number of a round.
+
+    Raises:
+        ValueError: no batch has so many.
+    """
+    if number > MAX_ROUNDS:
+        raise ValueError(f"a job is in round {number:,}")
+    return number
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
@@ -27,10 +41,11 @@ class RoundCounts:
             "SELECT round, outcome, count(*) FROM (SELECT round, outcome FROM job WHERE outcome IS NOT NULL"
             " UNION ALL SELECT round, outcome FROM past_round) GROUP BY 1, 2"
         ).fetchall()
-        last = max((row[0] for row in rows), default=0)
-        found: list[dict[Outcome, int]] = [{} for _ in range(last)]
-        for number, outcome, count in rows:
-            found[number - 1][Outcome(outcome)] = count
+        with self._db.decoding():
+            last = max((row[0] for row in rows), default=0)
+            found: list[dict[Outcome, int]] = [{} for _ in range(checked_round(last))]
+            for number, outcome, count in rows:
+                found[number - 1][Outcome(outcome)] = count
         return found
 
     def attempts(self) -> Attempts:

@@ -44,7 +44,7 @@ def test_an_empty_ledger_has_no_measures(tmp_path: Path) -> None:
         "job SET admitted_at = x'7b7d'",
         "job SET settled_at = 'null'",
         "job SET admitted_at = 1e308",
-        "job SET round = 1.5",
+        "job SET round = 1.5, outcome = 'failed'",
         "job SET round = 9223372036854775807, outcome = 'failed'",
         "job SET line = 'x'",
         "attempt SET started_at = x'7b7d'",

@@ -1,7 +1,7 @@
 """Processes that begin where the imports have ended: forked, with a pid, signals and a death of their own.
 
 `python -m batchrun …` imports for half a second before it does anything, and the tests start some hundred of them.
-One parent, started once, imports everything and then forks a child for each command line:
+One parent, started once for all processes of pytest, imports everything and then forks a child for each command line:
 
     process = start("batchrun", "run", "batch.toml", cwd=..., environ=..., stderr=file)
     process.send_signal(signal.SIGTERM)
@@ -13,6 +13,7 @@ streams, a session of its own) needs a process that is not forked: `subprocess` 
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import os
 import pickle
@@ -23,7 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
@@ -170,17 +171,45 @@ def _descriptor(stream: int | IO[Any] | None, null: IO[bytes]) -> int:
     return stream if isinstance(stream, int) else stream.fileno()
 
 
+#: The parent, if this process has started it; it may outlive us.
+_STARTED = list[subprocess.Popen[bytes]]()
+
+
 @functools.cache
 def parent() -> socket.socket:
-    """Start the parent of all processes, once; it ends with us, as its children do not.
+    """Connect to the parent of all processes, which the first of pytest's processes starts.
 
-    Processes of pytest may share it: a request is one packet, and its answers come through a pipe of its own.
+    It ends once none of them is connected, as its children do not.
     """
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forking", str(its.fileno())], cwd=ROOT, pass_fds=[its.fileno()]
-        )
-    atexit.register(process.wait)
-    atexit.register(ours.close)
-    return ours
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    # Shortened, since the address of a socket has a hundred bytes.
+    address = Path(os.environ.get("XDG_STATE_HOME", tempfile.gettempdir()), f"parent-{run[:8]}")
+    address.parent.mkdir(parents=True, exist_ok=True)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    atexit.register(connection.close)
+    with locked(address.parent):
+        try:
+            connection.connect(str(address))
+        except FileNotFoundError:
+            _start_parent(address)
+            connection.connect(str(address))
+    return connection
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Let no other process start the parent, or end as the parent, meanwhile."""
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _start_parent(address: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(address))
+        listening.listen()
+        command = [sys.executable, "-m", "tests.support.forking", str(listening.fileno())]
+        _STARTED.append(subprocess.Popen(command, cwd=ROOT, pass_fds=[listening.fileno()]))

@@ -2,6 +2,7 @@
 
     python -m tests.support.forking SOCKET
 
+SOCKET is the number of a descriptor, at which the processes of pytest connect.
 A request is a packet, `Request`, and four descriptors: the three standard
 streams, and a pipe that gets its pid, and then how it ended.
 """
@@ -22,6 +23,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer.main
@@ -31,7 +33,7 @@ import batchrun
 from batchrun.cli.main import app
 from batchrun.runtime import crash_points, fast_dataclasses
 from batchrun.server.http.handler import make_table
-from tests.support.forked import MAX_REQUEST, PID, Request
+from tests.support.forked import MAX_REQUEST, PID, Request, locked
 
 #: A bundled Actor, or an entry point, is a program, not a module to import.
 _PROGRAMS = ("batchrun.__main__", "batchrun.server.actors")
@@ -88,36 +90,53 @@ def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield from _models(model)
 
 
-def _serve(requests: socket.socket) -> list[str] | None:
-    """Fork on request until the socket closes; return None then, and in a child its command line."""
+def _serve(listening: socket.socket) -> list[str] | None:
+    """Fork on request until nobody is connected; return None then, and in a child its command line."""
     waiting, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     statuses: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([requests.fileno(), waiting], [], [])
+    clients = list[socket.socket]()
+    while clients or not _has_ended(listening):
+        watched: list[int | socket.socket] = [waiting, listening, *clients]
+        ready, _, _ = select.select(watched, [], [])
         if waiting in ready:
             os.read(waiting, 4096)
             _report_ends(statuses)
-        if requests.fileno() not in ready:
-            continue
-        packet, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST, 4)
-        if not packet:
-            return None
-        *streams, status = descriptors
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for descriptor in (requests.fileno(), waiting, wake, status, *statuses.values()):
+        if listening in ready:
+            clients.append(listening.accept()[0])
+        for client in [each for each in clients if each in ready]:
+            packet, descriptors, _, _ = socket.recv_fds(client, MAX_REQUEST, 4)
+            if not packet:
+                clients.remove(client)
+                client.close()
+                continue
+            *streams, status = descriptors
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for descriptor in (waiting, wake, status, *statuses.values()):
+                    os.close(descriptor)
+                for each in (listening, *clients):
+                    each.close()
+                return _become(pickle.loads(packet), streams)
+            statuses[pid] = status
+            with contextlib.suppress(BrokenPipeError):
+                os.write(status, PID.pack(pid))
+            for descriptor in streams:
                 os.close(descriptor)
-            requests.detach()
-            return _become(pickle.loads(packet), streams)
-        statuses[pid] = status
-        with contextlib.suppress(BrokenPipeError):
-            os.write(status, PID.pack(pid))
-        for descriptor in streams:
-            os.close(descriptor)
+    return None
+
+
+def _has_ended(listening: socket.socket) -> bool:
+    """Return False if somebody connects after all; else nobody can any more."""
+    address = Path(listening.getsockname())
+    with contextlib.suppress(FileNotFoundError), locked(address.parent):
+        if select.select([listening], [], [], 0)[0]:
+            return False
+        address.unlink()
+    return True
 
 
 def _report_ends(statuses: dict[int, int]) -> None:
@@ -175,7 +194,7 @@ def _run(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # What the terminal sends to all is for the children; the parent ends when its socket closes.
+    # What the terminal sends to all is for the children; the parent ends when its sockets close.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_everything()
     _build_everything()

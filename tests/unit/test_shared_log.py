@@ -1063,7 +1063,10 @@ def test_a_password_in_the_address_of_a_bucket_is_in_no_error(monkeypatch):
 
 @pytest.mark.parametrize(
     "address",
-    ["http://me:SEC/RET@127.0.0.1:1", "", "127.0.0.1:1", "http://", "http://[::1", "http://h:1/a b", "http://ü"],
+    [
+        *("http://me:SEC/RET@127.0.0.1:1", "", "127.0.0.1:1", "http://", "http://[::1", "http://h:1/a b", "http://ü"),
+        *("http://127.0.0.1:1/x?k=SECRET", "http://127.0.0.1:1/x#SECRET"),
+    ],
 )
 def test_an_address_in_the_environment_that_is_none_is_said_without_its_password(monkeypatch, address):
     """The client of the bucket would end the process with a traceback."""
@@ -1071,6 +1074,9 @@ def test_an_address_in_the_environment_that_is_none_is_said_without_its_password
     with pytest.raises(ConfigError, match=r"^AWS_ENDPOINT is no address like") as raised, open_store("s3://shop/log"):
         pass
     assert "RET" not in str(raised.value)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "shop")
+    with open_store("az://shop/log"):
+        pass  # that client does not read it
 
 
 def test_a_slow_name_server_holds_up_no_end_of_a_nats_client(monkeypatch):

@@ -35,9 +35,10 @@ _SIGNS_OF_DAMAGE = re.compile(r"contained non UTF-8 characters|Parse\(\s*Header\
 #: Of an address in an error, as AWS_ENDPOINT may have it.
 _USER_INFO = re.compile(r"//\S*@")
 #: Variables that hold the address of a store. obstore ends the process with a traceback for an address that is none.
-_ENDPOINTS = (
-    "AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"
-)  # fmt: skip
+_OF_S3 = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+_OF_AZURE = ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+#: Those that are read, by the scheme of a URL.
+_ENDPOINTS = {"s3": _OF_S3, "gs": ()} | dict.fromkeys(("az", "azure", "abfs", "abfss"), _OF_AZURE)
 _ADDRESS = re.compile(r"""https?://(?:(?!["<>\\^`{|}])[!-~])+""", re.IGNORECASE)
 
 #: What obstore raises; ValueError of an answer with a date that is none.
@@ -124,7 +125,9 @@ class BucketStore:
 def _is_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return bool(parts.hostname and "%" not in parts.hostname and parts.port != 0 and _ADDRESS.fullmatch(text))
+        is_whole = parts.hostname and "%" not in parts.hostname and parts.port != 0 and _ADDRESS.fullmatch(text)
+        # It stands in errors: no key may be in it.
+        return bool(is_whole) and not (parts.query or parts.fragment)
     except ValueError:
         return False
 
@@ -136,11 +139,11 @@ def open_bucket_store(url: str) -> Iterator[BucketStore]:
     Raises:
         ConfigError: The URL names no bucket, or the environment no address.
     """
-    for name in _ENDPOINTS:
+    for name in _ENDPOINTS[urlsplit(url).scheme]:
         if name in os.environ and not _is_address(os.environ[name]):
             raise ConfigError(
-                f"{name} is no address like https://host:9000. In a password, write what is no letter or digit as %"
-                " and two digits, / as %2F; if the vendor's own address is meant, unset it"
+                f"{name} is no address like https://host:9000, without ? and #. In a password, write what is no letter"
+                " or digit as % and two digits, / as %2F; if the vendor's own address is meant, unset it"
             )
     try:
         store = from_url(

@@ -1,8 +1,10 @@
 """The data directory of a worker: where each of its files is."""
 
+import os
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import anyio
@@ -55,8 +57,7 @@ class DataDirectory:
             OutputError: it cannot be read.
         """
         with explaining(self.path):
-            had_worker = self.batches.exists() and (self.token.exists() or (self.path / LOCK).exists())
-            if had_worker or (self.path / FILE_NAME).exists():
+            if self.had_worker() or (self.path / FILE_NAME).exists():
                 return
             others = names_of_others(self.path, [*_OWN_NAMES, self.profiles.name, _IN_HOMES])
         if self.token.exists():  # a worker makes it last
@@ -66,6 +67,10 @@ class DataDirectory:
                 f"{self.path} is no worker's: it holds {others[0]}. A worker would close it to other users, and take a"
                 f" file called token in it for its own; choose another --data, or put a {FILE_NAME} into it"
             )
+
+    def had_worker(self) -> bool:
+        """Return whether a worker has made this directory."""
+        return self.batches.exists() and (self.token.exists() or (self.path / LOCK).exists())
 
     def make(self) -> None:
         """Make the missing directories, and close all to other users.
@@ -132,6 +137,17 @@ class DataDirectory:
         """Return the file for a submission's summary."""
         out_dir = self.out_dir(submission)
         return out_dir.with_name(f"{out_dir.name.removesuffix('.out')}.summary.json")
+
+
+def is_of_worker(file: Path) -> bool:
+    """True if a file is among a worker's own, or would be: one that is put into the spool is taken."""
+    file = Path(os.path.realpath(file.parent), file.name)
+    for path in file.parents:
+        directory = DataDirectory(path)
+        if directory.had_worker():
+            name = file.relative_to(path).parts[0]
+            return any(fnmatch(name, own) for own in (FILE_NAME, directory.profiles.name, *_OWN_NAMES))
+    return False
 
 
 def was_refused(submission: Submission) -> bool:

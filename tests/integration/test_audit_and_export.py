@@ -169,6 +169,8 @@ def test_a_link_in_the_place_of_the_records_is_not_followed(tmp_path, batch, arg
         (("export", "out", "jobs.jsonl"), "read by the batch itself"),
         (("export", "out", "linked.jsonl"), "read by the batch itself"),
         (("export", "out", "other/records.jsonl"), "written by another batch"),
+        (("export", "out", "w/taken.jsonl"), "one of a worker's own files"),
+        (("export", "out", "w/spool/shop/jobs.csv"), "one of a worker's own files"),
     ],
 )
 def test_no_file_of_the_batch_is_written_over(batch, arguments, why):
@@ -177,6 +179,8 @@ def test_no_file_of_the_batch_is_written_over(batch, arguments, why):
     (batch.directory / "linked.jsonl").symlink_to("jobs.jsonl")
     (batch.directory / "other").mkdir(exist_ok=True)
     (batch.directory / "other" / LEDGER).touch()
+    (batch.directory / "w" / "batches").mkdir(parents=True, exist_ok=True)
+    (batch.directory / "w" / "token").touch()
     before = (batch.directory / "jobs.jsonl").read_bytes()
     said = said_of(batch.directory, *arguments)
     assert said.code == 2, said

@@ -222,6 +222,9 @@ class _Subschema:
     here: list[JsonObject]
     apart: list[JsonObject]
     together: list[JsonObject]
+    #: Of `together`, what is evaluated again by who looks which parts of the value were evaluated; whether it looks.
+    contains: list[JsonObject]
+    is_looking: bool
 
 
 def _most_evaluations(schema: JsonObject) -> tuple[int, int]:
@@ -241,16 +244,21 @@ def _most_evaluations(schema: JsonObject) -> tuple[int, int]:
     counts: dict[int, int] = dict.fromkeys(subschemas, 0)
     most = 1
     for depth in range(_MAX_DEPTH):
-        above, counts = counts, {}
+        above, counts, looks = counts, {}, dict[int, int]()
         for each in order:
             sub = subschemas[each]
-            counts[each] = min(
+            # A look asks each subschema whether it is valid, and what it has evaluated: that looks again.
+            look = sum(counts[id(one)] + looks[id(one)] for one in sub.here) + sum(
+                above[id(one)] for one in sub.contains
+            )
+            count = (
                 (depth == 0)
                 + sum(counts[id(one)] for one in sub.here)
                 + sum(above[id(one)] for one in sub.together)
-                + max((above[id(one)] for one in sub.apart), default=0),
-                MAX_EVALUATIONS + 1,
+                + max((above[id(one)] for one in sub.apart), default=0)
+                + (look if sub.is_looking else 0)
             )
+            counts[each], looks[each] = min(count, MAX_EVALUATIONS + 1), min(look, MAX_EVALUATIONS + 1)
         if counts[id(schema)] > MAX_EVALUATIONS:
             words = f"its references multiply: one value would be checked more than {MAX_EVALUATIONS:,} times"
             raise ValueError(f"{words}; let fewer of its parts apply to the same value")
@@ -269,7 +277,9 @@ def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:
         if id(node) in found:
             continue
         here = [*_meant_by(schema, node), *under(node, HERE)]
-        found[id(node)] = sub = _Subschema(here, list(under(node, APART)), list(under(node, TOGETHER)))
+        apart, together, contains = (list(under(node, words)) for words in (APART, TOGETHER, ("contains",)))
+        is_looking = "unevaluatedProperties" in node or "unevaluatedItems" in node
+        found[id(node)] = sub = _Subschema(here, apart, together, contains, is_looking)
         left += [*sub.here, *sub.apart, *sub.together]
         by_pattern = node.get("patternProperties")
         patterns += ("pattern" in node) + (len(by_pattern) if isinstance(by_pattern, dict) else 0)

@@ -200,7 +200,7 @@ HELD = {
         "integration/test_server_scraper.py::test_the_scraper_reaches_no_private_address_through_a_proxy",
         "unit/test_public_addresses.py::test_only_addresses_of_the_internet_are_public",
     ),
-    "run nothing and load nothing": (
+    "run and load nothing": (
         "integration/test_worker_http.py::test_what_strangers_wrote_does_not_run_in_a_browser",
         "integration/test_server_safety.py::test_a_browser_runs_nothing_of_what_others_have_stored",
         "integration/test_server_safety.py::test_a_browser_plays_a_stored_video_and_loads_nothing_else",

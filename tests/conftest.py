@@ -98,7 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     waiting = [*crash, *reversed(integration)]
     place = {file: n / len(unit) for n, file in enumerate(unit)}
     place |= {file: 0.8 * n / len(waiting) for n, file in enumerate(waiting)}
-    items.sort(key=lambda item: place[item.path])
+    items.sort(key=lambda item: (place[item.path], item.path))  # two files may have one place
 
 
 @pytest.fixture

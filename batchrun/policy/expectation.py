@@ -60,15 +60,4 @@ class Expectation:
 
     def error_of(self, item: Any) -> str | None:
         """Return why an item does not fit the schema, or None."""
-        if self._schema is None:
-            return None
-        import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
-
-        try:
-            self._schema.validate(item)
-        except jsonschema_rs.ValidationError as error:
-            path = ".".join(str(part) for part in error.instance_path)
-            return f"{path}: {error.message}"[:500] if path else error.message[:500]
-        except ValueError as unfit:
-            return f"cannot be checked: {unfit}"
-        return None
+        return None if self._schema is None else self._schema.error_of(item)

@@ -34,6 +34,10 @@ MAX_EVALUATIONS = 1_000
 MAX_ITEM_EVALUATIONS = 5_000_000
 #: Max evaluations of subschemas within each other. Each takes a piece of the stack, of which a thread has 2 MB.
 MAX_NESTED_EVALUATIONS = 5_000
+#: Max bytes of an item, times its levels, times the evaluations of one value, for which an error of anyOf or oneOf is
+#: made. It holds the errors of all branches, each with a copy of its part of the item, again at each level: up to 130
+#: times as many bytes.
+_MAX_EXPLAINED_BYTES = 200_000
 #: Characters of a text that count as one value.
 _TEXT_CHARS = 64
 #: Max patterns: a compiled one takes up to MAX_PATTERN_BYTES.
@@ -141,22 +145,41 @@ class CompiledSchema:
     #: Max evaluations of subschemas for one value within an item, and how many of these are within each other.
     evaluations: int
     nested_evaluations: int
+    #: True if it has anyOf or oneOf.
+    has_branches: bool
 
-    def validate(self, item: Any) -> None:
-        """Check an item up to its first error.
+    def error_of(self, item: Any) -> str | None:
+        """Return why an item does not fit the schema, or why it cannot be checked; None: it fits."""
+        import jsonschema_rs  # noqa: PLC0415 - three megabytes that most batches have no use for
+
+        size, levels = _bytes_of(item), _levels_of(item)
+        try:
+            self._refuse_costly(item, size, levels)
+            validator = self.bounds.validator(item, self.evaluations)
+            if validator.is_valid(item):
+                return None
+            if self.has_branches and size * (levels + 1) * self.evaluations > _MAX_EXPLAINED_BYTES:
+                return "does not fit; the item is too large for a closer look at the branches of the schema"
+            validator.validate(item)
+        except jsonschema_rs.ValidationError as error:
+            path = ".".join(str(part) for part in error.instance_path)
+            return f"{path}: {error.message}"[:500] if path else error.message[:500]
+        except ValueError as error:
+            return f"cannot be checked: {error}"
+        return None
+
+    def _refuse_costly(self, item: Any, size: float, levels: int) -> None:
+        """Check that an item takes bounded time and stack.
 
         Raises:
-            jsonschema_rs.ValidationError: it does not fit the schema.
-            ValueError: it would take too long, or cannot be checked otherwise; the text says so.
+            ValueError: it does not.
         """
         most = MAX_ITEM_EVALUATIONS // self.evaluations
         # Almost every item is small; each of its values has a byte at least.
-        if _bytes_of(item) > most and _size_of(item, most) > most:
+        if size > most and _size_of(item, most) > most:
             raise ValueError("the item is too large for a schema with so many parts for one value")
-        deepest = MAX_NESTED_EVALUATIONS // self.nested_evaluations
-        if deepest < _MAX_DEPTH and _is_deeper(item, deepest):
+        if levels * self.nested_evaluations > MAX_NESTED_EVALUATIONS:
             raise ValueError("the item nests too deeply for a schema whose parts refer to one another so often")
-        self.bounds.validator(item, self.evaluations).validate(item)
 
 
 def _bytes_of(item: Any) -> float:
@@ -184,16 +207,17 @@ def _size_of(item: Any, enough: int) -> int:
     return size
 
 
-def _is_deeper(item: Any, levels: int) -> bool:
-    """Return whether objects and lists in an item nest more levels deep."""
-    here = [item]
-    for _ in range(levels):
-        here = [part for value in here for part in _parts_of(value)]
-    return any(isinstance(value, dict | list) for value in here)
+def _levels_of(item: Any) -> int:
+    """Return how many objects and lists of an item are within each other."""
+    levels = 0
+    here: list[dict[str, Any] | list[Any]] = [[item]]
+    while here := [part for value in here for part in _parts_of(value) if isinstance(part, dict | list)]:
+        levels += 1
+    return levels
 
 
-def _parts_of(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _parts_of(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def compile_schema(schema: JsonObject) -> CompiledSchema:
@@ -212,7 +236,8 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
         bounds = PatternBounds(partial(jsonschema_rs.validator_for, own, retriever=refuse_reference))
     except jsonschema_rs.ValidationError as error:
         raise ValueError(f"it is not a JSON Schema: {error.message[:500]}") from error
-    return CompiledSchema(bounds, evaluations, nested)
+    text = write_json(own)
+    return CompiledSchema(bounds, evaluations, nested, has_branches=b'"anyOf":' in text or b'"oneOf":' in text)
 
 
 @dataclass(frozen=True, slots=True)

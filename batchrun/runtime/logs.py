@@ -219,7 +219,7 @@ class _LibraryMessages(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - whatever is wrong with its arguments, the library goes on
             message = str(record.msg)
-        said = {"library": record.name, "message": without_secret_parts(message[:_MAX_MESSAGE])}
+        said = {"library": record.name, "message": without_secret_parts(message)[:_MAX_MESSAGE]}
         if record.exc_info:
             trace = "".join(traceback.format_exception(*record.exc_info))
             said["exception"] = without_secret_parts(trace)[-_MAX_MESSAGE:]

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -145,24 +146,19 @@ def test_a_reference_has_one_meaning(schema: dict[str, Any]) -> None:
 
 WORDS = st.sampled_from([{"type": "integer"}, {"minimum": 3}, {"required": ["a"]}, {"maxItems": 1}, {"enum": [1, "x"]}])
 REFERENCES = st.sampled_from(["#", "#/$defs/b", "#/$defs/c", "#named"]).map(lambda each: {"$ref": each})
-PARTS = st.recursive(
+AROUND: list[Callable[[Any], dict[str, Any]]] = [
+    *(lambda part, word=word: {word: part} for word in ("not", "items", "contains", "additionalProperties")),
+    *(lambda part, word=word: {word: [part]} for word in ("allOf", "anyOf", "oneOf", "prefixItems")),
+    *(lambda part, word=word: {word: [part, {"type": "object"}]} for word in ("allOf", "anyOf", "oneOf")),
+    *(lambda part, word=word: {word: part} for word in ("propertyNames", "unevaluatedProperties")),
+    *(lambda part, word=word: {word: {"a": part}} for word in ("properties", "dependentSchemas", "patternProperties")),
+    lambda part: {"if": part, "then": False},
+]
+PARTS: st.SearchStrategy[Any] = st.recursive(
     WORDS | REFERENCES | st.booleans(),
-    lambda part: st.one_of(
-        st.lists(part, min_size=1, max_size=2).flatmap(
-            lambda parts: st.sampled_from(["allOf", "anyOf", "oneOf"]).map(lambda word: {word: parts})
-        ),
-        part.flatmap(
-            lambda one: st.sampled_from(
-                [
-                    {"not": one}, {"if": one, "then": False}, {"items": one}, {"properties": {"a": one}},
-                    {"additionalProperties": one}, {"propertyNames": one}, {"contains": one}, {"prefixItems": [one]},
-                    {"unevaluatedProperties": one}, {"dependentSchemas": {"a": one}}, {"patternProperties": {"b": one}},
-                ]
-            )
-        ),
-    ),
+    lambda part: st.tuples(st.sampled_from(AROUND), part).map(lambda made: made[0](made[1])),
     max_leaves=4,
-)  # fmt: skip
+)
 VALUES = [1, 5, "x", None, [], [1], [1, "x"], {}, {"a": 1}, {"a": "x", "b": 5}, {"a": {"a": [1]}}]
 
 

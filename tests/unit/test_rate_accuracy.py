@@ -39,9 +39,11 @@ async def started_at(rate_per_s: float, for_s: float) -> list[float]:
 
 @pytest.mark.parametrize("rate_per_s", [5, 30, 60, 200, 380])
 async def test_late_timers_cost_less_than_two_percent_of_the_rate(rate_per_s: float) -> None:
-    """Over twenty seconds the rate is at least 98 % of the configured one, and at most one burst above it."""
+    """Over twenty seconds it is at least 98 % of the configured one; at no time is it more than a burst above that."""
     at = await started_at(rate_per_s, FOR_S)
-    assert 0.98 * rate_per_s * FOR_S <= len(at) <= rate_per_s * FOR_S + burst_of(rate_per_s)
+    assert len(at) >= 0.98 * rate_per_s * FOR_S
+    allowed = [rate_per_s * time + burst_of(rate_per_s) + 1e-9 for time in at]
+    assert all(number <= most for number, most in enumerate(allowed, 1))
 
 
 async def test_the_servers_own_limit_is_never_met() -> None:

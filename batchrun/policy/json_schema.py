@@ -5,6 +5,7 @@ of one value are counted from the schema alone, before it is compiled.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
@@ -14,8 +15,9 @@ from batchrun.model import JsonObject, write_json
 from batchrun.policy.rewritten_schema import (
     APART,
     HERE,
+    IN_LISTS,
+    IN_OBJECTS,
     MAX_SUBSCHEMAS,
-    TOGETHER,
     refuse_reference,
     rewritten,
     under,
@@ -38,6 +40,10 @@ MAX_NESTED_EVALUATIONS = 5_000
 #: made. It holds the errors of all branches, each with a copy of its part of the item, again at each level: up to 130
 #: times as many bytes.
 _MAX_EXPLAINED_BYTES = 200_000
+#: Keywords with lists that are gone through for a value, and how many of what they list counts as one evaluation.
+_LISTS, _LISTED_AS_ONE = ("required", "dependentRequired", "dependencies"), 10
+#: The count of a repeat in a pattern, which makes as many states.
+_REPEAT = re.compile(r"(?:\{|,)(\d{1,9})(?=[,}])")
 #: Characters of a text that count as one value.
 _TEXT_CHARS = 64
 #: Max patterns: a compiled one takes up to MAX_PATTERN_BYTES.
@@ -244,10 +250,13 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
 class _Subschema:
     """A subschema's own subschemas, by the values that they are evaluated on."""
 
+    #: How many evaluations it counts as by itself.
+    weight: int
     here: list[JsonObject]
     apart: list[JsonObject]
-    together: list[JsonObject]
-    #: Of `together`, what is evaluated again by who looks which parts of the value were evaluated; whether it looks.
+    in_lists: list[JsonObject]
+    in_objects: list[JsonObject]
+    #: Of `in_lists`, what is evaluated again by who looks which parts of the value were evaluated; whether it looks.
     contains: list[JsonObject]
     is_looking: bool
 
@@ -270,23 +279,23 @@ def _most_evaluations(schema: JsonObject) -> tuple[int, int]:
     most = 1
     for depth in range(_MAX_DEPTH):
         above, counts, looks = counts, {}, dict[int, int]()
-        for each in order:
-            sub = subschemas[each]
+        for name in order:
+            sub = subschemas[name]
             # A look asks each subschema whether it is valid, and what it has evaluated: that looks again.
             look = sum(counts[id(one)] + looks[id(one)] for one in sub.here) + sum(
                 above[id(one)] for one in sub.contains
             )
             count = (
-                (depth == 0)
+                (sub.weight if depth == 0 else 0)
                 + sum(counts[id(one)] for one in sub.here)
-                + sum(above[id(one)] for one in sub.together)
+                + max(sum(above[id(one)] for one in each) for each in (sub.in_lists, sub.in_objects))
                 + max((above[id(one)] for one in sub.apart), default=0)
                 + (look if sub.is_looking else 0)
             )
-            counts[each], looks[each] = min(count, MAX_EVALUATIONS + 1), min(look, MAX_EVALUATIONS + 1)
+            counts[name], looks[name] = min(count, MAX_EVALUATIONS + 1), min(look, MAX_EVALUATIONS + 1)
         if counts[id(schema)] > MAX_EVALUATIONS:
-            words = f"its references multiply: one value would be checked more than {MAX_EVALUATIONS:,} times"
-            raise ValueError(f"{words}; let fewer of its parts apply to the same value")
+            words = f"one value would be checked more than {MAX_EVALUATIONS:,} times, by references, lists or patterns"
+            raise ValueError(f"{words} that multiply; let fewer of its parts apply to the same value")
         most = max(most, counts[id(schema)])
         if counts == above:
             break
@@ -302,15 +311,40 @@ def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:
         if id(node) in found:
             continue
         here = [*_meant_by(schema, node), *under(node, HERE)]
-        apart, together, contains = (list(under(node, words)) for words in (APART, TOGETHER, ("contains",)))
+        apart, in_lists, in_objects, contains = (
+            list(under(node, words)) for words in (APART, IN_LISTS, IN_OBJECTS, ("contains",))
+        )
         is_looking = "unevaluatedProperties" in node or "unevaluatedItems" in node
-        found[id(node)] = sub = _Subschema(here, apart, together, contains, is_looking)
-        left += [*sub.here, *sub.apart, *sub.together]
+        found[id(node)] = _Subschema(_weight_of(node), here, apart, in_lists, in_objects, contains, is_looking)
+        left += [*here, *apart, *in_lists, *in_objects]
         by_pattern = node.get("patternProperties")
         patterns += ("pattern" in node) + (len(by_pattern) if isinstance(by_pattern, dict) else 0)
         if len(found) > MAX_SUBSCHEMAS or patterns > MAX_PATTERNS:
             raise ValueError(f"it has more than {MAX_SUBSCHEMAS:,} parts or {MAX_PATTERNS} patterns")
     return found
+
+
+def _weight_of(node: JsonObject) -> int:
+    """Return how many evaluations a subschema counts as: lists of names and values, and repeats, take their time."""
+    lists = [node[word] for word in _LISTS if word in node]
+    lists += [each for each in _listed(node.get("enum")) if isinstance(each, dict | list)]  # a text is found at once
+    size = sum(_size_of(each, MAX_ITEM_EVALUATIONS) for each in lists)
+    switches = sum(isinstance(part, bool) for word in HERE for part in _listed(node.get(word)))
+    by_pattern = node.get("patternProperties")
+    patterns = [node.get("pattern"), *(by_pattern if isinstance(by_pattern, dict) else ())]
+    return 1 + (size + switches) // _LISTED_AS_ONE + sum(_states_of(each) for each in patterns if isinstance(each, str))
+
+
+def _states_of(pattern: str) -> int:
+    """Return in how many states each character may be looked at, as far as they are many."""
+    states = 1
+    for repeat in _REPEAT.finditer(pattern):
+        states = min(states * max(1, int(repeat[1])), MAX_EVALUATIONS + 1)
+    return states
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
 
 
 def _meant_by(schema: JsonObject, node: JsonObject) -> list[JsonObject]:

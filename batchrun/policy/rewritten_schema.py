@@ -10,18 +10,18 @@ from urllib.parse import unquote
 
 from batchrun.model import JsonObject
 
-#: Max subschemas.
+#: Max subschemas, and max characters of a property's name: the validator keeps the path to each of its parts.
 MAX_SUBSCHEMAS = 5_000
+MAX_NAME_CHARS = 250
 
 #: Keywords whose subschemas are evaluated on the value itself.
 HERE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 #: Keywords of which each subschema is evaluated on another value in the value.
 APART = ("properties", "prefixItems")
-#: Keywords whose subschemas may all be evaluated on one value in the value.
-TOGETHER = (
-    "items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties", "unevaluatedProperties",
-    "patternProperties", "propertyNames",
-)  # fmt: skip
+#: Keywords whose subschemas may all be evaluated on one value in a list, and on one in an object.
+IN_LISTS = ("items", "additionalItems", "unevaluatedItems", "contains")
+IN_OBJECTS = ("additionalProperties", "unevaluatedProperties", "patternProperties", "propertyNames")
+TOGETHER = (*IN_LISTS, *IN_OBJECTS)
 #: Keywords whose value is an object of subschemas by name.
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
 #: Keywords without subschemas that check a value.
@@ -92,6 +92,9 @@ def _targets(schema: JsonObject, references: "_References") -> dict[int, Any]:
         seen.add(id(node))
         if len(seen) > MAX_SUBSCHEMAS:
             raise ValueError(f"it has more than {MAX_SUBSCHEMAS:,} parts")
+        for word in _NAMED & node.keys():
+            if isinstance(node[word], dict) and any(len(name) > MAX_NAME_CHARS for name in node[word]):
+                raise ValueError(f"it has a name of more than {MAX_NAME_CHARS} characters")
         if node is not schema and any(_is_address(node.get(word)) for word in ("$id", "id")):
             raise ValueError("a part of it has an $id of its own, which changes what its references mean; leave it out")
         found = references.of(node)

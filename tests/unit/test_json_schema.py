@@ -57,6 +57,9 @@ CONTAINER = {
         {**TREE, "unevaluatedProperties": {}},
         {"$ref": "#item", "$defs": {"i": {"$anchor": "item"}}},
         {"$defs": {"unused": {"$ref": "http://127.0.0.1:1/x"}}},
+        {"items": {"$ref": "#"}, "additionalProperties": {"$ref": "#"}},
+        {"properties": {f"p{n}": {"pattern": "^.{1,200}$"} for n in range(90)}, "required": ["left"]},
+        {"properties": {"code": {"enum": [f"code {n}" for n in range(50_000)]}}},
     ],
 )
 def test_a_schema_may_refer_to_itself(schema: dict[str, Any]) -> None:
@@ -77,11 +80,16 @@ def test_a_schema_may_refer_to_itself(schema: dict[str, Any]) -> None:
         looking(10, "unevaluatedProperties"),
         looking(10, "unevaluatedItems"),
         {"contains": {"$ref": "#"}, "unevaluatedItems": False},
+        {"allOf": [True] * 20_000},
+        {"dependentRequired": {f"n{number}": ["a"] for number in range(10_000)}},
+        {"enum": [{"n": number} for number in range(10_000)]},
+        {"pattern": "[ab]*a[ab]{10000}c"},
+        {"pattern": "(a{40}){40}"},
     ],
 )
 def test_a_schema_whose_references_multiply_is_refused(schema: dict[str, Any]) -> None:
     """At one value, or at each level of an item; before it is compiled."""
-    with pytest.raises(ValueError, match="one value would be checked more than 1,000 times"):
+    with pytest.raises(ValueError, match="one value would be checked more than 1,000 times, by"):
         compile_schema(schema)
 
 
@@ -99,6 +107,7 @@ def test_a_schema_whose_references_multiply_is_refused(schema: dict[str, Any]) -
         ({"allOf": [{"pattern": f"a{n}"} for n in range(101)]}, "or 100 patterns"),
         ({"properties": {str(n): {} for n in range(5_000)}}, "more than 5,000 parts"),
         ({"patternProperties": {f"a{n}": True for n in range(101)}}, "or 100 patterns"),
+        ({"properties": {"a" * 251: {}}}, "a name of more than 250 characters"),
         ([], "^it is not a JSON Schema: a schema must be an object"),
         ({"type": 7}, "^it is not a JSON Schema: 7 is not valid"),
     ],

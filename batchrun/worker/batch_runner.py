@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -39,6 +40,7 @@ from batchrun.words.progress_words import Speed
 from batchrun.worker.batch_ending import command_for, counts_at_end, reason_of_unexpected, rest_after, resting_state
 from batchrun.worker.data_directory import DataDirectory, has_begun
 from batchrun.worker.fleet.fleet import Fleet
+from batchrun.worker.spool_taken_files import beginning_of
 from batchrun.worker.submission import PAUSABLE, BatchCounts, BatchState, StopCause, Submission
 from batchrun.worker.submission_config import config_of
 from batchrun.worker.submission_store import Decide, SubmissionStore
@@ -313,7 +315,7 @@ class BatchRunner:
             self._obey_fleet(batch)
             try:
                 self.refusal = ""
-                await self._update(_opened)
+                await self._update(partial(_opened, beginning=await self._beginning()))
                 await self._retry_jobs(batch)
                 self._apply_state_of_opening(batch)
                 if self._is_outdated:
@@ -440,6 +442,13 @@ class BatchRunner:
             is_begun = await may_have_begun(self.submission, self._directory, self._fleet)
         return is_begun  # noqa: RET504 - mypy: a scope may swallow an exception, so the return cannot stand within
 
+    async def _beginning(self) -> str | None:
+        """Return what its file in the spool holds, which may have been exchanged while the batch waited."""
+        spooled = self.submission.spooled
+        return (
+            None if spooled is None else await anyio.to_thread.run_sync(beginning_of, self._directory.spool / spooled)
+        )
+
     async def _update(self, decide: Decide) -> Submission:
         stored = self.submission
         with anyio.CancelScope(shield=True):
@@ -457,8 +466,8 @@ async def may_have_begun(submission: Submission, directory: DataDirectory, fleet
     return await anyio.to_thread.run_sync(has_begun, directory.out_dir(submission))
 
 
-def _opened(now: Submission) -> dict[str, Any]:
+def _opened(now: Submission, beginning: str | None) -> dict[str, Any]:
     """Note that a batch is open, which is stored before the first start: from now on it must have a ledger."""
     begun_at = None if now.is_to_adopt_results else now.begun_at
-    begun = {"begun_at": begun_at or datetime.now(UTC)}
+    begun = {"begun_at": begun_at or datetime.now(UTC), "beginning": beginning or now.beginning}
     return begun if now.state.is_stopping else {**begun, "state": BatchState.ACTIVE, "reason": ""}

@@ -1010,6 +1010,28 @@ async def test_results_that_are_moved_while_an_appended_line_waits_are_missed(tm
         assert len(api.runs()) == 4 + 1
 
 
+async def test_a_job_file_that_was_exchanged_while_its_batch_waited_runs_once(tmp_path, api):
+    """What the batch has read counts, and not what was there as its batch file was taken."""
+    data = tmp_path / "data"
+    spool = data / "spool"
+    async with working(data, api, worker__max_open_batches=1) as worker:
+        before = len(api.runs())
+        long = await submit_batch(worker, jobs_of(1, 600_000), task="long")
+        await long.until_live()
+        put(spool / "late.jsonl", to_lines(jobs_of(1, 1)))
+        put(spool / "late.toml", batch_file("late", "late.jsonl"))
+        await until(lambda: len(worker.store) == 2, "a batch that waits", 20)
+        put(spool / "late.jsonl", to_lines([{"n": n, "ms": 1} for n in (7, 8)]))
+        await batch_orders.cancel(worker, long.id)
+        await until((spool / "late.summary.json").exists, "a summary", 20)
+        await until(lambda: not worker.runners, "a worker at rest", 20)
+        (spool / "late.out").rename(tmp_path / "archived")
+        os.utime(spool / "late.toml")
+        (late,) = (each.id for each in worker.store if each.id != long.id)
+        await until(lambda: "results were moved" in worker.store[late].reason, "a look at the file", 20)
+        assert len(api.runs()) == before + 1 + 2
+
+
 async def test_a_batch_whose_ledger_was_moved_stops_and_does_not_begin_again(tmp_path, api):
     """Its Runs would be started twice; put back, the ledger lets it go on."""
     data = tmp_path / "data"

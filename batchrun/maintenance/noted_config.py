@@ -124,7 +124,7 @@ def _why_unsigned(noted_config: Any, task_id: TaskId, signature: Any, directory:
         return None
     if signature == "":
         return "was last run without a home that could keep a key (XDG_STATE_HOME may name another place for it)"
-    return "was not last run by you on this machine, or it is a copy"
+    return "was not last run by you on this machine and by this version, or it is a copy"
 
 
 def _read(directory: Path) -> _Noted:

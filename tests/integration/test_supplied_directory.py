@@ -109,7 +109,7 @@ def test_a_directory_that_was_run_by_this_user_needs_no_batch_file(ended, tmp_pa
     assert said.code == 0, said
     said = batchrun("retry", "copy.out", "--dry-run", cwd=tmp_path, environ=TOKEN)
     assert said.code == 2, said
-    assert "copy.out: was not last run by you on this machine, or it is a copy" in said.err
+    assert "copy.out: was not last run by you on this machine and by this version, or it is a copy" in said.err
 
 
 def test_without_a_home_the_way_to_keep_a_key_is_said(theirs):

@@ -41,7 +41,7 @@ class SeveralLines(str):
     __slots__ = ()
 
     def __new__(cls, lines: Iterable[str]) -> Self:
-        """Join lines; a name from outside that holds a line's end begins none of its own."""
+        """Join lines; line ends within one of them, as in a name from outside, become blanks."""
         return super().__new__(cls, "\n".join(map(_in_one_line, lines)))
 
 

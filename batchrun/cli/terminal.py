@@ -25,7 +25,7 @@ _decoder = codecs.getincrementaldecoder("utf-8")("replace")
 def say(text: str) -> None:
     """Print one line for people on stderr, above live lines; a closed stderr (`| head`) does not stop a batch.
 
-    A name from outside that holds a line's end begins no line of its own.
+    Line ends within the text, as in a name from outside, become blanks.
     """
     line = _in_one_line(text)
     with suppress(OSError):

@@ -212,7 +212,7 @@ class JobFile:
         Args:
             start: where to begin.
             holds_back: leave the last line for `unended` if it has no line end: its writer may not have finished it.
-            limit: give only so many jobs and bad lines, counted from the top.
+            limit: the max number of jobs and bad lines to give, from the top of the file.
 
         Raises:
             JobFileError: The file cannot be read any further; what was yielded is valid.

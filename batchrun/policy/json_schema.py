@@ -216,14 +216,14 @@ def _size_of(item: Any, enough: int) -> int:
 def _levels_of(item: Any) -> int:
     """Return how many objects and lists of an item are within each other."""
     levels = 0
-    here: list[dict[str, Any] | list[Any]] = [[item]]
+    here: list[Any] = [[item]]
     while here := [part for value in here for part in _parts_of(value) if isinstance(part, dict | list)]:
         levels += 1
     return levels
 
 
-def _parts_of(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
+def _parts_of(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
 
 
 def compile_schema(schema: JsonObject) -> CompiledSchema:
@@ -327,9 +327,9 @@ def _subschemas_of(schema: JsonObject) -> dict[int, _Subschema]:
 def _weight_of(node: JsonObject) -> int:
     """Return how many evaluations a subschema counts as: lists of names and values, and repeats, take their time."""
     lists = [node[word] for word in _LISTS if word in node]
-    lists += [each for each in _listed(node.get("enum")) if isinstance(each, dict | list)]  # a text is found at once
+    lists += [each for each in _parts_of(node.get("enum")) if isinstance(each, dict | list)]  # a text is found at once
     size = sum(_size_of(each, MAX_ITEM_EVALUATIONS) for each in lists)
-    switches = sum(isinstance(part, bool) for word in HERE for part in _listed(node.get(word)))
+    switches = sum(isinstance(part, bool) for word in HERE for part in _parts_of(node.get(word)))
     by_pattern = node.get("patternProperties")
     patterns = [node.get("pattern"), *(by_pattern if isinstance(by_pattern, dict) else ())]
     return 1 + (size + switches) // _LISTED_AS_ONE + sum(_states_of(each) for each in patterns if isinstance(each, str))
@@ -341,10 +341,6 @@ def _states_of(pattern: str) -> int:
     for repeat in _REPEAT.finditer(pattern):
         states = min(states * max(1, int(repeat[1])), MAX_EVALUATIONS + 1)
     return states
-
-
-def _listed(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
 
 
 def _meant_by(schema: JsonObject, node: JsonObject) -> list[JsonObject]:

@@ -1,4 +1,4 @@
-"""A JSON Schema of others, written anew: what is counted of it is what is evaluated.
+"""Rewrites a JSON Schema of others, so that the validator evaluates the very parts that are counted.
 
 References are resolved here, once, and become `#/definitions/N`; of the keywords, the ones that are known here remain.
 Where a reader of references differs from ours, as at percent signs or an `$id`, nothing depends on it.

@@ -1,4 +1,4 @@
-"""The spool's files whose batches were deleted, so that what has run does not run again once its results are moved."""
+"""How a file of the spool is known again, also once its batch was deleted: what has run does not run again."""
 
 import os
 from hashlib import sha256

@@ -75,7 +75,7 @@ class _CarefulClient(Client):
         has_credential = self.options["password"] is not None or self._user_credentials is not None
         if has_credential and not is_encrypted and not is_loopback_host(host):
             raise NatsError(
-                f"{host} offers no TLS, and got neither NATS_PASSWORD nor a signature of NATS_CREDS: whoever is on the"
+                f"{host} offers no TLS, so NATS_PASSWORD or a signature of NATS_CREDS was not sent: whoever is on the"
                 " way could read the password, or go on in the session. Let the server demand TLS"
             )
         return super()._connect_command()
@@ -129,7 +129,7 @@ class NatsStore:
             raise
 
     def create(self, replicas: int) -> None:
-        """Create what is missing of the log, on so many servers."""
+        """Create what is missing of the log, which `replicas` servers keep."""
         with _explaining(self._stream):
             self._portal.call(self._ask, partial(_create, stream=self._stream, replicas=replicas))
 

@@ -12,7 +12,7 @@ def checked_round(number: int) -> int:
     """Return the number of a round.
 
     Raises:
-        ValueError: no batch has so many.
+        ValueError: there are more rounds than any batch has.
     """
     if number > MAX_ROUNDS:
         raise ValueError(f"a job is in round {number:,}")
